@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the processes of a run say to each other, as plain data.
+
+Three links exist. On each, the side that connects speaks first and the other admits or refuses it:
+
+========================  =====================================  ==================================================
+link                      the connecting side says               the listening side says
+========================  =====================================  ==================================================
+rank to controller        Hello, Layout, Declare, Dropped, Bye   Welcome, Refuse, Ping, Stop
+rank to staging node      Attach, Layout, Publish, Detach        Credit, Refuse, Ack
+staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
+controller                Event, Status, Finished                Finish, Shutdown
+========================  =====================================  ==================================================
+
+Rule 1: a message holds only numbers, strings, tuples, dicts and raw buffers. Nothing here names code to run or to import.
+
+Rule 2: a *sequence* counts a member's published steps from 0; ``-1`` stands for "none yet" where a field says so. An
+*index* is the author's own step number. A *time* is in the author's unit, and finite. Whatever ends in ``_s`` is in
+seconds, whatever ends in ``_bytes`` in bytes.
+
+Rule 3: whether the values make sense is checked when a message is decoded (`insitu.wire.codec`), never when it is
+built: both sides build them in their inner loops.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from insitu.model import Array, Extent, Variable
+
+#: The version of everything in this file. Two versions never talk: the one that listens refuses the other.
+VERSION = 1
+
+Scalar = bool | int | float | str
+Counters = dict[str, int | float]
+
+#: What an operator folded: a dict of arrays, numbers, strings, booleans, ``None``, and lists or dicts of these.
+State = dict[str, Any]
+
+#: Raw bytes of one block: anything C-contiguous when sent; a read-only view of the received frame when decoded.
+Buffer = bytes | bytearray | memoryview | Array
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSpec:
+    """Where a block lies. For a joined variable ``count[0]`` is 0: it may change from step to step."""
+
+    variable: Variable
+    start: Extent
+    count: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of a rank's blocks a staging node takes.
+
+    Rows ``[n * low // of, n * high // of)`` of the ``n`` rows of each block go to the node; a 0-d block has one row.
+    """
+
+    node: int
+    address: str
+    low: int
+    high: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedStep:
+    """A step that every rank which feeds a node has published there: `layouts` holds ``(rank, layout id)`` pairs."""
+
+    sequence: int
+    index: int
+    time: float
+    layouts: tuple[tuple[int, int], ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One state of an operator: of a window, or of a single step where the operator keeps steps.
+
+    `key` is the window's index, or the step's sequence. `steps` were folded into `state`, of the sequences from `first`
+    to `last` (both ``-1`` where `steps` is 0).
+    """
+
+    key: int
+    steps: int
+    first: int
+    last: int
+    state: State
+
+
+# Rank to controller
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A rank asks to take part in a run."""
+
+    version: int
+    run: str
+    member: int
+    rank: int
+    size: int
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a step of this rank contains, in the order of a `Publish`'s buffers; sent once for each distinct one.
+
+    To the controller it describes the rank's whole blocks, to a staging node the parts that go there.
+    """
+
+    id: int
+    blocks: tuple[BlockSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Declare:
+    """A parameter that the simulation reads, with its limits where it has any."""
+
+    name: str
+    value: Scalar
+    minimum: Scalar | None
+    maximum: Scalar | None
+    units: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """This rank will not publish that step, and says why."""
+
+    sequence: int
+    index: int
+    time: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The rank has ended after `steps` sequences, dropped ones included."""
+
+    steps: int
+    counters: Counters
+
+
+# Controller to rank
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`."""
+
+    run: str
+    shares: tuple[Share, ...]
+    buffer_bytes: int
+    max_wait_s: float
+    then: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Whoever listens does not take part with this peer. The link ends here."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The simulation is to end once sequence `at` is closed, at once where it is beyond; so all ranks end alike."""
+
+    at: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Nothing but a sign of life."""
+
+
+# Rank to staging node
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """A rank asks a staging node to take its share of the blocks."""
+
+    version: int
+    run: str
+    member: int
+    rank: int
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """One step of a rank, as far as it goes to this node: one buffer for each block of the layout, in its order."""
+
+    sequence: int
+    index: int
+    time: float
+    layout: int
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """No more steps will come: the rank has ended after `steps` sequences, dropped ones included."""
+
+    steps: int
+
+
+# Staging node to rank
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """The rank may have this many bytes under way that the node has not folded yet."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """How far a node has come with one rank, cumulative since `Attach`: a lost one does no harm.
+
+    `received` and `folded` are the newest sequences (``-1``: none), the others the bytes of all up to them.
+    """
+
+    received: int
+    folded: int
+    received_bytes: int
+    folded_bytes: int
+
+
+# Staging node to controller
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHello:
+    """A staging node asks to take part in a run; ranks reach it at `address`."""
+
+    version: int
+    run: str
+    node: int
+    address: str
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Steps that have arrived whole at this node."""
+
+    member: int
+    steps: tuple[ClosedStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Small states of one operator at one node, for the controller to merge.
+
+    `window` is the window's index, ``-1`` for an operator that keeps steps. `last`: nothing more of it will come.
+    """
+
+    operator: str
+    member: int
+    window: int
+    entries: tuple[Entry, ...]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A large state of one operator and window, which stays at the node as Dask data under `key`.
+
+    `places` are the ``(start, count)`` of the parts that it is made of, none where the operator keeps no cells.
+    """
+
+    operator: str
+    member: int
+    window: int
+    key: str
+    nbytes: int
+    steps: int
+    first: int
+    last: int
+    places: tuple[tuple[Extent, Extent], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something a person should be able to read later in ``log.jsonl``. `level` is debug, info, warning or error."""
+
+    level: str
+    kind: str
+    text: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a staging node does, for the progress line and the report."""
+
+    counters: dict[str, int | float | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every state of this member has left the node."""
+
+    member: int
+
+
+# Controller to staging node
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWelcome:
+    """The staging node takes part."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Which `ranks` of a member (of `size` in all) feed this node: a step is closed when all of them published it."""
+
+    member: int
+    size: int
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All sequences up to `upto` are decided.
+
+    Those in `dropped` are not to be folded at all; `without` gives, for a sequence, the variables to leave out.
+    """
+
+    member: int
+    upto: int
+    without: tuple[tuple[int, tuple[str, ...]], ...]
+    dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The member ended after `steps` sequences: fold what is left, send every open window, then say `Finished`."""
+
+    member: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """The run is over: the node leaves."""
+
+
+Message = (
+    Hello | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping | Attach | Publish | Detach | Credit | Ack
+    | NodeHello | Closed | Partial | Held | Event | Status | Finished | NodeWelcome | Feed | Commit | Finish | Shutdown
+)  # fmt: skip
