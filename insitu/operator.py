@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a fold.
+
+An operator is a commutative monoid over blocks: `init` is its neutral element, `update` folds data into a state,
+`merge` joins two states, `finalize` reads a state. That is all, and because of it the same operator runs wherever the
+data is: on a staging node, on several whose states are merged, inside the simulation.
+
+**Who does what.** An operator never sees ranks, nodes, windows or messages. It reduces along what `over` names; the
+framework keeps one state for each combination of what is left and puts the finalised parts together:
+
+==================  =======================================  ==================================================
+``over``            one state for                            a result's leading dimension
+==================  =======================================  ==================================================
+``step``            each window and place (a rank's cells)   ``window``, then the operator's dims, then the cells'
+``space``           each step                                ``step``, then the operator's dims
+``[step, space]``   each window                              ``window``, then the operator's dims
+==================  =======================================  ==================================================
+
+**Laws**, checked for every registered operator by `insitu.testing.check_operator`: `merge` is associative and
+commutative within the stated tolerance, ``merge(init(), s) == s``, `update` over split blocks equals `update` over
+the whole, no input array is kept or changed, a state survives serialisation.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from insitu.errors import OperatorError
+from insitu.model import Array, Extent, Step, Variable
+
+#: A state is a dict of NumPy arrays, numbers, strings, booleans, ``None``, and lists or dicts of these: whatever can
+#: be sent, checkpointed and measured by one who knows nothing about the operator.
+State = dict[str, Any]
+
+Dimension = Literal["step", "space"]
+NanPolicy = Literal["propagate", "skip", "fail"]
+
+
+def _as_tuple(value: object) -> object:
+    """Let YAML say ``of: u`` for ``of: [u]``."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Over = Annotated[tuple[Dimension, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The blocks of one or several steps of the same place.
+
+    ``batch["u"]`` holds one array per entry of `steps`, read-only and C-contiguous, to be neither kept nor changed.
+    For an array variable all have the same shape; for a joined one the first dimension may differ. `start` gives each
+    variable's place in its global array.
+    """
+
+    steps: Sequence[Step]
+    variables: Mapping[str, Variable]
+    start: Mapping[str, Extent]
+    arrays: Mapping[str, Sequence[Array]]
+
+    def __getitem__(self, name: str) -> Sequence[Array]:
+        return self.arrays[name]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def split(self) -> "list[Batch]":
+        """One batch per step, in order."""
+        return [
+            Batch((step,), self.variables, self.start, {name: (arrays[k],) for name, arrays in self.arrays.items()})
+            for k, step in enumerate(self.steps)
+        ]
+
+
+class Operator(BaseModel, ABC):
+    """Base of all folds; also the model of its entry in the YAML, so a field here is a key there.
+
+    A subclass adds its own fields and the five methods. The framework calls the methods of one state from one thread
+    at a time; different states may be folded at once by different threads, so an operator keeps nothing in itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Reductions that the operator can do; one of them is chosen by `over`.
+    reductions: ClassVar[frozenset[frozenset[str]]] = frozenset(
+        {frozenset({"step"}), frozenset({"space"}), frozenset({"step", "space"})}
+    )
+
+    of: Names = Field(description="the variable or variables to fold")
+    over: Over = Field(description="what is reduced: step (keeps every cell), space (keeps every step), or both")
+    window: Annotated[int, Field(ge=1)] | Literal["run"] = Field(
+        default="run", description="published steps per result, or run for one result over all of them"
+    )
+
+    @model_validator(mode="after")
+    def _over_is_possible(self) -> "Operator":
+        if frozenset(self.over) not in self.reductions:
+            known = " or ".join(sorted(str(sorted(way)) for way in self.reductions))
+            raise ValueError(f"over: {list(self.over)} is not possible here, take {known}")
+        if not self.keeps_steps:
+            return self
+        if "window" in self.model_fields_set:
+            raise ValueError(
+                f"window: {self.window} has no meaning with over: space, which gives one result per step; "
+                "take over: [step, space] or leave the window out"
+            )
+        return self
+
+    @property
+    def keeps_cells(self) -> bool:
+        """One state per place, whose parts are tiled."""
+        return "space" not in self.over
+
+    @property
+    def keeps_steps(self) -> bool:
+        """One state per step."""
+        return "step" not in self.over
+
+    def warm_up(self) -> None:
+        """Compile what the first `update` would compile. Called once per process, before the first step."""
+
+    @abstractmethod
+    def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        """Say what `finalize` will yield for these inputs, without the leading ``window`` or ``step``.
+
+        Called by ``insitu check`` and at the first step. A result that keeps cells ends in the input's dims and global
+        shape. Raises `OperatorError` for inputs that can never be folded (cells of a joined variable, wrong rank of
+        an array, complex numbers).
+        """
+
+    @abstractmethod
+    def init(self) -> State:
+        """Return the state of no data: the neutral element of `merge`. Costs no memory that grows with the cells."""
+
+    @abstractmethod
+    def update(self, state: State, batch: Batch) -> State:
+        """Fold a batch into a state and return it; `state` may be changed in place, the batch may not."""
+
+    @abstractmethod
+    def merge(self, a: State, b: State) -> State:
+        """Return the state of the data of both; `a` may be changed in place, `b` may not."""
+
+    @abstractmethod
+    def finalize(self, state: State) -> dict[str, Array]:
+        """Read a state, which stays as it is. Keys, dims and dtypes are those of `describe`.
+
+        With cells kept, each array that `describe` ends in the cells' dims ends in the place's own counts here.
+        """
+
+
+def require_array(operator: Operator, inputs: Mapping[str, Variable]) -> None:
+    """Raise `OperatorError` unless every input has cells that stay where they are from step to step."""
+    for name in operator.of:
+        if operator.keeps_cells and inputs[name].joined:
+            raise OperatorError(
+                f"'{name}' is joined over the ranks and has no cells that stay in place from step to step; "
+                "fold it with over: space or over: [step, space]"
+            )
+
+
+def state_nbytes(state: Any) -> int:
+    """Bytes that a state's arrays hold; numbers and strings count 8 each."""
+    if isinstance(state, dict):
+        return sum(state_nbytes(value) for value in state.values())
+    if isinstance(state, list | tuple):
+        return sum(state_nbytes(value) for value in state)
+    return int(getattr(state, "nbytes", 8))
