@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A test that leaves something behind fails, whatever else it proved.
+
+Looked at: threads, file descriptors (and with them sockets and ZeroMQ contexts), processes and their descendants, and
+segments of shared memory. What is on its way out has a few seconds to go. Tests of a module that share something which
+comes and goes by itself, such as a Dask cluster, say ``pytestmark = pytest.mark.leaks_per_module``: then the module is
+looked at as a whole.
+
+The idea is zict's: https://github.com/dask/zict/blob/main/zict/tests/conftest.py
+"""
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.waiting import wait_until
+
+GRACE_S = 5.0
+SHARED_MEMORY = Path("/dev/shm")
+
+#: Pools that a library keeps for the life of the process and fills when it likes, by the start of their threads' names.
+POOLS = ("Dask-Offload", "asyncio_", "zarr_")
+
+
+def _start_zmq() -> None:
+    """Start pyzmq's collector, the thread that lets go of what was sent without a copy."""
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.PAIR) as a, context.socket(zmq.PAIR) as b:
+        a.bind("inproc://collector")
+        b.connect("inproc://collector")
+        a.send(bytes(1 << 20), copy=False, track=True)
+        b.recv()
+
+
+def _start_zarr() -> None:
+    """Start zarr's event loop, a thread of its own."""
+    import zarr
+
+    zarr.array([0])
+
+
+#: What a library starts once and keeps for the life of the process, by the module that does so.
+PROCESS_WIDE: dict[str, Callable[[], None]] = {
+    "multiprocessing.resource_tracker": resource_tracker.ensure_running,
+    "zarr": _start_zarr,
+    "zmq": _start_zmq,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stress", type=int, default=3, metavar="N", help="how often a test marked stress is run")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("stress"):
+        metafunc.fixturenames.append("stress_round")
+        metafunc.parametrize("stress_round", range(metafunc.config.getoption("--stress")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _orphans_are_ours() -> None:
+    """Become the parent of every orphan among our descendants, so that a process nobody waits for is seen too."""
+    pr_set_child_subreaper = 36  # linux/prctl.h
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def _threads() -> dict[int, str]:
+    return {
+        thread.ident: thread.name
+        for thread in threading.enumerate()
+        if thread.ident is not None and not thread.name.startswith(POOLS)
+    }
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # the one that listdir itself used
+    return found
+
+
+def _processes() -> dict[int, str]:
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            found[process.pid] = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue  # it ended between the two calls
+    return found
+
+
+def _segments() -> dict[str, str]:
+    return {path.name: str(path) for path in SHARED_MEMORY.iterdir()}
+
+
+def _used_by_others(segment: str) -> bool:
+    """Say whether a process that is not ours has mapped this segment: another run on the same machine."""
+    ours = {os.getpid(), *_processes()}
+    for pid in set(psutil.pids()) - ours:
+        try:
+            if segment in Path(f"/proc/{pid}/maps").read_text():
+                return True
+        except OSError:
+            continue  # it ended, or belongs to another user
+    return False
+
+
+LOOKS: dict[str, Callable[[], dict]] = {
+    "threads": _threads,
+    "file descriptors": _descriptors,
+    "processes": _processes,
+    "shared memory": _segments,
+}
+
+
+def _look() -> dict[str, dict]:
+    return {kind: look() for kind, look in LOOKS.items()}
+
+
+def _fresh(before: dict[str, dict]) -> dict[str, dict]:
+    """What is there now and was not there before, by kind."""
+    fresh = {kind: {k: v for k, v in now.items() if before[kind].get(k) != v} for kind, now in _look().items()}
+    fresh["shared memory"] = {k: v for k, v in fresh["shared memory"].items() if not _used_by_others(v)}
+    return {kind: found for kind, found in fresh.items() if found}
+
+
+def _start_process_wide(started: set[str]) -> bool:
+    """Start what the modules imported so far keep for good; say whether there was something to start."""
+    due = {name for name in PROCESS_WIDE if name in sys.modules} - started
+    for name in due:
+        PROCESS_WIDE[name]()
+    started |= due
+    return bool(due)
+
+
+def _leaks_nothing(what: str, started: set[str]) -> Iterator[None]:
+    _start_process_wide(started)
+    before = _look()
+    yield
+    if not _fresh(before):
+        return
+    if _start_process_wide(started):
+        return  # the test was the first to import a library that keeps things: the next one is looked at again
+    gc.collect()
+    try:
+        wait_until(lambda: not _fresh(before), GRACE_S)
+    except AssertionError:
+        found = "; ".join(f"{kind}: {', '.join(map(str, left.values()))}" for kind, left in _fresh(before).items())
+        pytest.fail(f"{what} left behind {found}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def _started() -> set[str]:
+    return set()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_leaks_nothing(
+    request: pytest.FixtureRequest, _orphans_are_ours: None, _started: set[str]
+) -> Iterator[None]:
+    yield from _leaks_nothing(request.node.name, _started)
+
+
+@pytest.fixture(autouse=True)
+def _test_leaks_nothing(request: pytest.FixtureRequest, _started: set[str]) -> Iterator[None]:
+    if request.node.get_closest_marker("leaks_per_module"):
+        yield
+    else:
+        yield from _leaks_nothing(request.node.name, _started)
