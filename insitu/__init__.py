@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streaming in-situ analysis: statistics, learning and steering while a simulation runs.
+
+A simulation needs one name of this package, `Client`. It is looked up when it is first used (PEP 562), so that whoever
+imports only `insitu.operator` or `insitu.model`, as every file in ``analytics/`` does, loads no ZeroMQ.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from insitu.client import Client
+
+__all__ = ["Client", "__version__"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Client":
+        from insitu.client import Client
+
+        return Client
+    raise AttributeError(f"module 'insitu' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a run: one YAML file, checked whole before anything starts.
+
+`load` reads a file into a `Config`. The way of a mistake through the modules: `document` reads YAML and notes the line
+of each key, `model` (with `values`) says what is right, `problems` turns pydantic's errors into sentences with the
+`words` of the model's schema, and `loading` joins the three.
+"""
+
+from insitu.config.loading import load
+from insitu.config.model import Buffering, Config, Output, Simulation, Staging, config_hash, operator_entry
+
+__all__ = ["Buffering", "Config", "Output", "Simulation", "Staging", "config_hash", "load", "operator_entry"]

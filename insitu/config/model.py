@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one run is made of: the model of the YAML file.
+
+Rules: one class per section, one field per key, and every field describes itself, because ``insitu schema`` and the
+reference configuration are read by people. Unknown keys are mistakes. A `Config` is frozen: whatever a run changes
+about itself is state of the run and stands elsewhere. Only what works is accepted; a key is added together with the
+feature behind it.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from insitu import registry
+from insitu.config.places import Path, Places
+from insitu.config.values import Bytes, ClusterName, Command, Count, Everything, Identifier, RunName, Seconds, expected
+from insitu.errors import ConfigError, Problem
+from insitu.operator import Operator
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Simulation(Section):
+    """The program that publishes, and how its ranks are started."""
+
+    command: Command = Field(
+        default=(), description="program and arguments: a list, or one line that is split as a shell would"
+    )
+    ranks: Count = Field(default=1, description="processes of the simulation")
+    launcher: Literal["local", "mpiexec", "external"] = Field(
+        default="local",
+        description="local: plain processes, told apart by INSITU_RANK and INSITU_SIZE; mpiexec: mpiexec -n RANKS; "
+        "external: started by hand, with INSITU_CONTACT set to the contact file that the run prints",
+    )
+    environment: dict[str, str] = Field(default={}, description="variables added to the environment of every rank")
+    directory: str | None = Field(default=None, description="the ranks' working directory; null: that of the run")
+
+    @model_validator(mode="after")
+    def _command_fits_launcher(self) -> "Simulation":
+        if not self.command and self.launcher != "external":
+            raise ValueError(f"command is missing or empty: the launcher {self.launcher} has nothing to start")
+        return self
+
+
+class Staging(Section):
+    """The Dask workers that receive blocks and fold them."""
+
+    cluster: ClusterName = Field(
+        default="local",
+        description="local: workers on this machine; else the address (tcp://host:8786) or the scheduler file (.json) "
+        "of a Dask cluster that is there already",
+    )
+    nodes: Count = Field(default=1, description="staging nodes: one Dask worker each")
+    memory: Bytes = Field(default=2 * 2**30, description="bytes that one node may hold: a hard bound")
+
+
+class Buffering(Section):
+    """What a rank does with steps that the staging side has not taken yet."""
+
+    policy: Literal["block"] = Field(default="block", description="block: put waits until there is room")
+    buffer: Bytes = Field(default=256 * 2**20, description="bytes that one rank may hold back")
+    max_wait: Seconds = Field(default=60.0, description="longest wait for room, in seconds or as 500 ms or 2 min")
+    then: Literal["drop", "abort"] = Field(
+        default="drop", description="after that wait, drop: the step is lost and counted; abort: the simulation ends"
+    )
+
+
+def _names(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class Output(Section):
+    """Where results go."""
+
+    of: Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=str | tuple[str, ...])] = Field(
+        default=("*",), min_length=1, description='an operator, a list of operators, or "*" for all'
+    )
+    to: Literal["zarr"] = Field(default="zarr", description="zarr: results.zarr in the run's directory")
+
+
+def operator_entry(operator: Operator) -> dict[str, Any]:
+    """Return the entry of the YAML that builds this operator, with all defaults written out, as plain JSON data."""
+    # The base refuses a window where there is one state per step, even the default one.
+    left_out = {"window"} if operator.keeps_steps else set()
+    return {"use": registry.use_of(type(operator)), **operator.model_dump(mode="json", exclude=left_out)}
+
+
+def operator_kind(entry: dict[str, Any]) -> type[Operator]:
+    """Return the class that an entry's `use` names; a `ValueError` says in words why there is none."""
+    if "use" not in entry:
+        raise PydanticCustomError("sentence", "is missing; expected the name of an operator, or module:Class")
+    if not isinstance(entry["use"], str):
+        raise expected("the name of an operator, or module:Class")
+    try:
+        return registry.load(entry["use"])
+    except ConfigError as error:
+        raise PydanticCustomError("sentence", "{text}", {"text": str(error)}) from error
+
+
+def _build_operator(entry: object) -> Operator:
+    """Build an operator by its own model, so that the mistakes of an entry are placed at its own keys."""
+    if isinstance(entry, Operator):
+        return entry
+    if not isinstance(entry, dict):
+        raise expected("a mapping with the key use and the operator's own keys")
+    try:
+        kind = operator_kind(entry)
+    except PydanticCustomError as error:
+        at_use = InitErrorDetails(type=error, loc=("use",), input=entry.get("use"))
+        raise ValidationError.from_exception_data("operator", [at_use]) from error
+    return kind.model_validate({key: value for key, value in entry.items() if key != "use"})
+
+
+_ENTRY_SCHEMA = {
+    "type": "object",
+    "properties": {"use": {"type": "string", "description": "the name of an operator, or module:Class"}},
+    "required": ["use"],
+}
+Entry = Annotated[
+    Operator, PlainValidator(_build_operator), PlainSerializer(operator_entry), WithJsonSchema(_ENTRY_SCHEMA)
+]
+
+
+class Config(Section):
+    """A whole configuration. Made by `insitu.config.load`, which also knows where each key stands."""
+
+    run: RunName = Field(description="name of the run and of its directory")
+    directory: str = Field(default="runs", description="folder in which each run gets a directory of its own")
+    simulation: Simulation = Field(description="the program that publishes")
+    staging: Staging = Field(default=Staging(), description="the Dask workers that fold")
+    variables: dict[Everything, Buffering] = Field(
+        default={"*": Buffering()}, description='what a full buffer does; "*" stands for all variables of a rank'
+    )
+    operators: dict[Identifier, Entry] = Field(min_length=1, description="what is folded, by a name of your choice")
+    outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
+
+    _places: Places = PrivateAttr(default_factory=Places)
+
+    @property
+    def buffering(self) -> Buffering:
+        """What a full buffer does; one rule for all variables of a rank."""
+        return self.variables.get("*", Buffering())
+
+    def remember(self, places: Places) -> None:
+        """Keep where each key stands, for `problem`."""
+        self._places = places
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """A mistake in this configuration, with its file and line, found after it was loaded."""
+        return self._places.problem(path, message)
+
+    def resolved(self) -> dict[str, Any]:
+        """All keys with all defaults written out, as plain JSON data."""
+        return self.model_dump(mode="json")
+
+    def resolved_yaml(self) -> str:
+        """The same as YAML, which loads to a configuration with the same `config_hash`."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: Config) -> str:
+    """Return 16 hexadecimal digits that are equal for equal configurations, however they were written."""
+    text = json.dumps(config.resolved(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

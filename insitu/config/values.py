@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that YAML writes as words: byte sizes, durations, commands, names.
+
+Each type reads what people write (``256 MiB``, ``500 ms``) and holds what programs need (an `int` of bytes, a `float`
+of seconds). A mistake is raised as `expected`, which says only what was expected: where it stands and what was found
+is added by `insitu.config.problems`, in the same form for all.
+"""
+
+import math
+import re
+import shlex
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+)\s*")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def expected(what: str) -> PydanticCustomError:
+    """An error whose text will read ``expected WHAT, got VALUE``."""
+    return PydanticCustomError("expected", "{what}", {"what": what})
+
+
+def _quantity(value: object, units: dict[str, float] | dict[str, int]) -> float | None:
+    """Read a plain number, or a number with one of the units; ``None`` for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[2] not in units:
+        return None
+    return float(match[1]) * units[match[2]]
+
+
+def read_bytes(value: object) -> int:
+    """Read a number of bytes.
+
+    >>> read_bytes("256 MiB"), read_bytes("2 GB"), read_bytes("1.5KiB"), read_bytes(4096)
+    (268435456, 2000000000, 1536, 4096)
+    """
+    number = _quantity(value, _BYTES)
+    if number is None or not math.isfinite(number) or number != int(number) or number < 1:
+        raise expected('a size such as "256 MiB" or "2 GB", or a positive number of bytes')
+    return int(number)
+
+
+def read_seconds(value: object) -> float:
+    """Read a duration; infinity is none, because every wait has a bound.
+
+    >>> read_seconds("500 ms"), read_seconds("2 min"), read_seconds(3)
+    (0.5, 120.0, 3.0)
+    """
+    number = _quantity(value, _SECONDS)
+    if number is None or not math.isfinite(number) or number < 0:
+        raise expected('a duration such as "500 ms" or "2 min", or a number of seconds')
+    return float(number)
+
+
+def _words(value: object) -> object:
+    """Let one line stand for a command: it is split as a shell would, with no shell behind it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise expected(f"a command whose quotes are closed ({error})") from error
+
+
+def _identifier(value: str) -> str:
+    if not _IDENTIFIER.fullmatch(value):
+        raise expected("a name of letters, digits and _ that does not begin with a digit")
+    return value
+
+
+def _run_name(value: str) -> str:
+    if not _RUN_NAME.fullmatch(value):
+        raise expected("a name of letters, digits, _, - and . that begins with none of the last two")
+    return value
+
+
+def _everything(value: str) -> str:
+    if value != "*":
+        raise expected('"*" (one buffer serves all variables of a rank)')
+    return value
+
+
+def _cluster(value: str) -> str:
+    """Tell an address and a file from a misspelt ``local``."""
+    is_file = value.endswith(".json") or "/" in value
+    if value != "local" and not re.fullmatch(r"(tcp|tls)://.+:\d+", value) and (not is_file or "://" in value):
+        raise expected('local, an address such as "tcp://host:8786", or the path of a scheduler file (.json)')
+    return value
+
+
+_NUMBER_OR_TEXT = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+
+Bytes = Annotated[int, BeforeValidator(read_bytes), WithJsonSchema(_NUMBER_OR_TEXT)]
+Seconds = Annotated[float, BeforeValidator(read_seconds), WithJsonSchema(_NUMBER_OR_TEXT)]
+#: Strict: ``ranks: yes`` is no 1.
+Count = Annotated[int, Field(strict=True, ge=1)]
+Command = Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_type=str | tuple[str, ...])]
+Everything = Annotated[str, AfterValidator(_everything)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+RunName = Annotated[str, AfterValidator(_run_name)]
+ClusterName = Annotated[str, AfterValidator(_cluster)]
