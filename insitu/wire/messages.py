@@ -6,7 +6,8 @@ Three links exist. On each, the side that connects speaks first and the other ad
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
-rank to controller        Hello, Layout, Declare, Dropped, Bye   Welcome, Refuse, Ping, Stop
+rank to controller        Hello, Layout, Declare, Dropped,       Welcome, Refuse, Ping, Stop
+                          Status, Bye
 rank to staging node      Attach, Layout, Publish, Detach        Credit, Refuse, Ack
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
 controller                Event, Status, Finished                Finish, Shutdown
@@ -65,27 +66,33 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ClosedStep:
-    """A step that every rank which feeds a node has published there: `layouts` holds ``(rank, layout id)`` pairs."""
+    """A step that every rank which feeds a node has published there: `layouts` holds ``(rank, layout id)`` pairs.
+
+    `index` and `time` are those of the rank that came first, `disagree` names the ranks that gave others.
+    """
 
     sequence: int
     index: int
     time: float
     layouts: tuple[tuple[int, int], ...]
     nbytes: int
+    disagree: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One state of an operator: of a window, or of a single step where the operator keeps steps.
 
-    `key` is the window's index, or the step's sequence. `steps` were folded into `state`, of the sequences from `first`
-    to `last` (both ``-1`` where `steps` is 0).
+    `key` is the window's index, or the step's sequence. `steps` were folded into `state`, from the step of index `first`
+    to that of index `last` at physical `time`. `place` is the ``(start, count)`` of the state's cells, where it has any.
     """
 
     key: int
     steps: int
     first: int
     last: int
+    time: float
+    place: tuple[Extent, Extent] | None
     state: State
 
 
@@ -261,23 +268,24 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Small states of one operator at one node, for the controller to merge.
+    """Small states of one operator at one node, for the controller to merge: all of one window, in one message.
 
-    `window` is the window's index, ``-1`` for an operator that keeps steps. `last`: nothing more of it will come.
+    For an operator that keeps steps, `window` is ``-1`` and `upto` the sequence up to which this node has said all.
     """
 
     operator: str
     member: int
     window: int
+    upto: int
     entries: tuple[Entry, ...]
-    last: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A large state of one operator and window, which stays at the node as Dask data under `key`.
+    """The large states of one operator and window, which stay at the node as Dask data under `key`.
 
-    `places` are the ``(start, count)`` of the parts that it is made of, none where the operator keeps no cells.
+    The data is a list of ``(start, count, state)``, one for each of `places`; without cells, one with empty extents.
+    `steps`, `first`, `last` and `time` are those of an `Entry`.
     """
 
     operator: str
@@ -288,6 +296,7 @@ class Held:
     steps: int
     first: int
     last: int
+    time: float
     places: tuple[tuple[Extent, Extent], ...]
 
 
@@ -303,7 +312,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a staging node does, for the progress line and the report."""
+    """How a rank or a staging node does, for the progress line and the report."""
 
     counters: dict[str, int | float | str]
 
