@@ -40,7 +40,7 @@ def _unknown_operators(document: Document) -> list[Problem]:
     On the raw data, not by a validator of the model, which pydantic would not call while any other key is wrong.
     """
     known, outputs = document.data.get("operators"), document.data.get("outputs")
-    if not isinstance(known, dict) or not isinstance(outputs, list):
+    if not (isinstance(known, dict) and known and isinstance(outputs, list)):
         return []
     problems = []
     for index, output in enumerate(outputs):

@@ -44,35 +44,42 @@ def _schema_of(loc: Path, schema: Schema, data: Any) -> tuple[Schema, Path]:
 def _explain(details: ErrorDetails, base: Path, root: Schema, data: Any) -> tuple[Path, str]:
     loc, kind = details["loc"], details["type"]
     if loc[-1:] == ("[key]",):
-        return loc[:-1], _sentence(details, root, details["input"])
+        return loc[:-1], _sentence(details)
     if kind == "extra_forbidden":
         known = keys(descend(root, loc[len(base) : -1], root)[0], root)
         return loc, f"unknown key{nearest(loc[-1], known)} (known are {', '.join(known)})"
     if kind == "missing":
         here, _ = descend(root, loc[len(base) :], root)
         return loc, f"is missing; expected {expectation(here, root)}"
+    if kind in ("expected", "sentence"):
+        return loc, _sentence(details)
     here, inner = descend(root, _present(data, loc)[len(base) :], root)
     path = base + inner
-    if kind in ("expected", "sentence", "value_error"):
-        return path, _sentence(details, root, details["input"])
+    if kind == "value_error":
+        return path, str(details["ctx"]["error"])
     return path, f"expected {expectation(here, root)}, got {shown(_value(data, path))}"
 
 
-def _sentence(details: ErrorDetails, root: Schema, found: object) -> str:
+def _sentence(details: ErrorDetails) -> str:
+    """Return what a validator of ours said in words."""
     if details["type"] == "expected":
-        return f"expected {details['msg']}, got {shown(found)}"
-    if details["type"] == "value_error":
-        return str(details["ctx"]["error"])
+        return f"expected {details['msg']}, got {shown(details['input'])}"
     return details["msg"]
 
 
 def _present(data: Any, loc: Path) -> Path:
     """Cut a location to what the file has: a validator may have made a list of one word, a union names its branch."""
     for depth, key in enumerate(loc):
-        if not (isinstance(data, dict) and key in data) and not (isinstance(data, list) and isinstance(key, int)):
+        if not _has(data, key):
             return loc[:depth]
         data = data[key]
     return loc
+
+
+def _has(data: Any, key: str | int) -> bool:
+    if isinstance(data, dict):
+        return key in data
+    return isinstance(data, list) and isinstance(key, int) and key < len(data)
 
 
 def _value(data: Any, path: Path) -> Any:

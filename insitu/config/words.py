@@ -33,7 +33,7 @@ def shown(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, Mapping):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
@@ -101,6 +101,8 @@ def _one(schema: Schema, root: Schema) -> str:
         return " ".join([_NUMBERS[kind], " and ".join(bounds)]).strip()
     if kind == "array":
         return _list(schema, root)
+    if kind == "object" and "minProperties" in schema:
+        return f"a mapping of at least {schema['minProperties']} key(s)"
     return {"string": "a string", "boolean": "true or false", "object": "a mapping"}.get(str(kind), "a value")
 
 

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers as people read them."""
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def count(number: int, noun: str) -> str:
+    """Say how many.
+
+    >>> count(1, "rank"), count(4, "rank")
+    ('1 rank', '4 ranks')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size(nbytes: float) -> str:
+    """Say how many bytes, to three digits or more.
+
+    >>> size(512), size(268435456), size(1.5 * 2**30), size(1e6)
+    ('512 B', '256 MiB', '1.5 GiB', '977 KiB')
+    """
+    power = 0
+    while abs(nbytes) >= 1000 and power < len(_UNITS) - 1:
+        nbytes /= 1024
+        power += 1
+    return f"{nbytes:.3g} {_UNITS[power]}"
+
+
+def duration(seconds: float) -> str:
+    """Say how long.
+
+    >>> duration(0.0005), duration(0.5), duration(60), duration(3723)
+    ('0.5 ms', '500 ms', '1 min', '1 h 2 min')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)

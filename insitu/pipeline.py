@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to a checked graph: which operator folds what, and which results are stored.
+
+What a simulation publishes is known only when it publishes. So a configuration is checked twice: by itself when it is
+loaded, and by `Pipeline.describe` against the first layout. A mistake found then still names its file and line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from insitu.config import Config
+from insitu.config.words import nearest
+from insitu.errors import ConfigError, OperatorError, Problem
+from insitu.model import Variable
+from insitu.operator import Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The graph of a loaded configuration."""
+
+    config: Config
+
+    @property
+    def operators(self) -> Mapping[str, Operator]:
+        """All operators by name, in the order of the file."""
+        return self.config.operators
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The operators whose results go to ``results.zarr``, each once, in the order of the file."""
+        wanted = {name for output in self.config.outputs for name in output.of}
+        return tuple(name for name in self.operators if name in wanted or "*" in wanted)
+
+    def describe(self, variables: Mapping[str, Variable]) -> dict[str, dict[str, Variable]]:
+        """Return the results of every operator for these published variables, by operator and name.
+
+        A result is described without its leading dimension ``window`` or ``step``. Raises `ConfigError` with all
+        mistakes: variables that nobody publishes, and operators that can never fold what is published.
+        """
+        problems: list[Problem] = []
+        described: dict[str, dict[str, Variable]] = {}
+        for name, operator in self.operators.items():
+            missing = [wanted for wanted in operator.inputs if wanted not in variables]
+            problems += [self._unknown(name, wanted, variables) for wanted in missing]
+            if missing:
+                continue
+            try:
+                described[name] = operator.describe({wanted: variables[wanted] for wanted in operator.inputs})
+            except OperatorError as error:
+                problems.append(self.config.problem(("operators", name), str(error)))
+        if problems:
+            raise ConfigError(problems)
+        return described
+
+    def _unknown(self, name: str, wanted: str, variables: Mapping[str, Variable]) -> Problem:
+        known = ", ".join(variables) or "none"
+        message = f'no rank publishes a variable "{wanted}"{nearest(wanted, variables)} (published are {known})'
+        return self.config.problem(("operators", name, _key_of(self.operators[name], wanted)), message)
+
+
+def _key_of(operator: Operator, wanted: str) -> str:
+    """Return the key of the YAML that names this variable: `of`, or one of the operator's own."""
+    named = (key for key, value in operator if value == wanted or (isinstance(value, tuple) and wanted in value))
+    return next(named, "of")
