@@ -23,7 +23,6 @@ import pytest
 
 from tests.waiting import wait_until
 
-GRACE_S = 5.0
 SHARED_MEMORY = Path("/dev/shm")
 
 #: Pools that a library keeps for the life of the process and fills when it likes, by the start of their threads' names.
@@ -58,6 +57,9 @@ PROCESS_WIDE: dict[str, Callable[[], None]] = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stress", type=int, default=3, metavar="N", help="how often a test marked stress is run")
+    parser.addoption(
+        "--grace", type=float, default=5.0, metavar="S", help="seconds that leftovers of a test have to go"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -139,29 +141,27 @@ def _fresh(before: dict[str, dict]) -> dict[str, dict]:
     return {kind: found for kind, found in fresh.items() if found}
 
 
-def _start_process_wide(started: set[str]) -> bool:
-    """Start what the modules imported so far keep for good; say whether there was something to start."""
-    due = {name for name in PROCESS_WIDE if name in sys.modules} - started
-    for name in due:
-        PROCESS_WIDE[name]()
-    started |= due
-    return bool(due)
+def _start_process_wide(started: set[str]) -> None:
+    """Start what the modules imported so far keep for good."""
+    for name in PROCESS_WIDE.keys() - started:
+        if name in sys.modules:
+            PROCESS_WIDE[name]()
+            started.add(name)
 
 
-def _leaks_nothing(what: str, started: set[str]) -> Iterator[None]:
+def _leaks_nothing(request: pytest.FixtureRequest, started: set[str]) -> Iterator[None]:
     _start_process_wide(started)
-    before = _look()
+    before, started_before = _look(), set(started)
     yield
-    if not _fresh(before):
-        return
-    if _start_process_wide(started):
-        return  # the test was the first to import a library that keeps things: the next one is looked at again
+    _start_process_wide(started)
+    if started != started_before or not _fresh(before):
+        return  # the first to import a library that keeps things is let off: they cannot be told apart
     gc.collect()
     try:
-        wait_until(lambda: not _fresh(before), GRACE_S)
+        wait_until(lambda: not _fresh(before), request.config.getoption("--grace"))
     except AssertionError:
         found = "; ".join(f"{kind}: {', '.join(map(str, left.values()))}" for kind, left in _fresh(before).items())
-        pytest.fail(f"{what} left behind {found}", pytrace=False)
+        pytest.fail(f"{request.node.name} left behind {found}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +173,7 @@ def _started() -> set[str]:
 def _module_leaks_nothing(
     request: pytest.FixtureRequest, _orphans_are_ours: None, _started: set[str]
 ) -> Iterator[None]:
-    yield from _leaks_nothing(request.node.name, _started)
+    yield from _leaks_nothing(request, _started)
 
 
 @pytest.fixture(autouse=True)
@@ -181,4 +181,4 @@ def _test_leaks_nothing(request: pytest.FixtureRequest, _started: set[str]) -> I
     if request.node.get_closest_marker("leaks_per_module"):
         yield
     else:
-        yield from _leaks_nothing(request.node.name, _started)
+        yield from _leaks_nothing(request, _started)
