@@ -22,7 +22,9 @@ _VERBATIM: tuple[Path, ...] = (("simulation", "command"), ("simulation", "enviro
 _MAPPING = "tag:yaml.org,2002:map"
 _SEQUENCE = "tag:yaml.org,2002:seq"
 _MERGE = "tag:yaml.org,2002:merge"
-_OVERRIDE = Place("--set")
+
+#: Where the value of an override stands.
+OVERRIDE = Place("--set")
 
 
 @dataclass(slots=True)
@@ -111,8 +113,9 @@ class _Builder:
             return node.value
         try:
             return self._loader.construct_object(node, deep=True)
-        except ValueError as error:  # 2024-13-45 has the form of a date, and is none
-            problem = f"{node.value} cannot be read ({error}); put quotes around it if it is text"
+        except (ValueError, LookupError, AttributeError) as error:  # PyYAML's, for 2024-13-45 or !!int x
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{shown(node.value)} is no {kind}; put quotes around it if it is text"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
     def _item(self, node: yaml.Node, path: Path) -> Any:
@@ -163,7 +166,7 @@ def _override(document: Document, override: str) -> None:
     if separator and all(parts := name.split(".")):
         _put(document, document.data, (), parts, text)
         return
-    problem = Problem("", f"expected path=value, such as staging.nodes=2, got {shown(override)}", _OVERRIDE.file)
+    problem = Problem("", f"expected path=value, such as staging.nodes=2, got {shown(override)}", OVERRIDE.file)
     document.problems.append(problem)
 
 
@@ -173,17 +176,17 @@ def _put(document: Document, at: Any, path: Path, parts: list[str], text: str) -
     if isinstance(at, list) and parts[0].isdecimal() and int(parts[0]) < len(at):
         key = int(parts[0])
     elif not isinstance(at, dict):
-        document.places[path] = _OVERRIDE
+        document.places[path] = OVERRIDE
         document.problem(path, f"has no key {parts[0]} that could be set, it is {shown(at)}")
         return
     below = (*path, key)
     if len(parts) > 1:
         if isinstance(at, dict) and at.get(key) is None:
             at[key] = {}
-            document.places[below] = _OVERRIDE
+            document.places[below] = OVERRIDE
         _put(document, at[key], below, parts[1:], text)
         return
     for known in [known for known in document.places if known[: len(below)] == below]:
         del document.places[known]
-    document.places[below] = _OVERRIDE
-    at[key] = _parse(document, text, below, _OVERRIDE)
+    document.places[below] = OVERRIDE
+    at[key] = _parse(document, text, below, OVERRIDE)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from insitu.config.document import Document, read
+from insitu.config.document import OVERRIDE, Document, read
 from insitu.config.model import Config
 from insitu.config.problems import translate
 from insitu.config.words import nearest
@@ -62,4 +62,4 @@ def _one_per_place(problems: list[Problem]) -> list[Problem]:
     first: dict[tuple[str, int | None, str], Problem] = {}
     for problem in problems:
         first.setdefault((problem.file, problem.line, problem.path), problem)
-    return sorted(first.values(), key=lambda problem: (problem.line is None, problem.line or 0))
+    return sorted(first.values(), key=lambda problem: (problem.file == OVERRIDE.file, problem.line or 0))

@@ -84,16 +84,18 @@ class Buffering(Section):
     )
 
 
-def _names(value: object) -> object:
+def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
+
+
+_NonEmpty = Annotated[tuple[str, ...], Field(min_length=1)]
+Names = Annotated[_NonEmpty, BeforeValidator(_as_tuple, json_schema_input_type=str | _NonEmpty)]
 
 
 class Output(Section):
     """Where results go."""
 
-    of: Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=str | tuple[str, ...])] = Field(
-        default=("*",), min_length=1, description='an operator, a list of operators, or "*" for all'
-    )
+    of: Names = Field(default=("*",), description='an operator, a list of operators, or "*" for all')
     to: Literal["zarr"] = Field(default="zarr", description="zarr: results.zarr in the run's directory")
 
 

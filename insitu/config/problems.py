@@ -15,18 +15,19 @@ from pydantic_core import ErrorDetails
 from insitu.config.document import Document
 from insitu.config.model import operator_kind
 from insitu.config.places import Path
+from insitu.config.schema import operator_schema
 from insitu.config.words import Schema, descend, expectation, keys, nearest, shown
 from insitu.errors import Problem
 
 
 def translate(error: ValidationError, schema: Schema, document: Document) -> list[Problem]:
-    """Return one problem per key, in the order of the file."""
+    """Return one problem per key."""
     found: dict[Path, Problem] = {}
     for details in error.errors(include_url=False):
         root, base = _schema_of(details["loc"], schema, document.data)
         path, message = _explain(details, base, root, document.data)
         found.setdefault(path, document.places.problem(path, message))
-    return sorted(found.values(), key=lambda problem: problem.line or 0)
+    return list(found.values())
 
 
 def _schema_of(loc: Path, schema: Schema, data: Any) -> tuple[Schema, Path]:
@@ -38,7 +39,7 @@ def _schema_of(loc: Path, schema: Schema, data: Any) -> tuple[Schema, Path]:
         kind = operator_kind(entry)
     except ValueError:  # reported at the key use itself
         return schema, ()
-    return kind.model_json_schema(), loc[:2]
+    return operator_schema(entry["use"], kind), loc[:2]
 
 
 def _explain(details: ErrorDetails, base: Path, root: Schema, data: Any) -> tuple[Path, str]:

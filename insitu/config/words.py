@@ -101,8 +101,8 @@ def _one(schema: Schema, root: Schema) -> str:
         return " ".join([_NUMBERS[kind], " and ".join(bounds)]).strip()
     if kind == "array":
         return _list(schema, root)
-    if kind == "object" and "minProperties" in schema:
-        return f"a mapping of at least {schema['minProperties']} key(s)"
+    if kind == "object" and schema.get("minProperties"):
+        return "a mapping that is not empty"
     return {"string": "a string", "boolean": "true or false", "object": "a mapping"}.get(str(kind), "a value")
 
 

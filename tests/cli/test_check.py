@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.cli.calls import insitu
+
+CONFIG = """\
+    run: melt
+    simulation:
+      command: [python, melt.py, --title, a b]
+      ranks: 2
+      launcher: mpiexec
+    staging: {nodes: 2}
+    operators:
+      speed: {use: "tests.config.folds:Count", of: v, over: [step, space], window: 10}
+      mean: {use: "tests.config.folds:Count", of: [u, v], over: step}
+      series: {use: "tests.config.folds:Count", of: u, over: space}
+    outputs: [{of: [speed, mean]}]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("melt.yaml").write_text(dedent(CONFIG))
+    return Path("melt.yaml")
+
+
+def test_a_good_configuration_says_what_it_will_do(path: Path) -> None:
+    result = insitu("check", path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == dedent("""\
+        melt.yaml: ok
+          run        melt, in runs/melt
+          simulation python melt.py --title 'a b'
+                     2 ranks, launcher mpiexec
+          staging    2 nodes of 2 GiB, cluster local
+          buffer     256 MiB per rank, when full: wait 1 min at most, then drop
+          operator   speed: tests.config.folds:Count of v over step and space, one result per 10 steps
+          operator   mean: tests.config.folds:Count of u, v over step, one result per run
+          operator   series: tests.config.folds:Count of u over space, one result per step, not stored
+    """)
+
+
+def test_nothing_is_left_behind(path: Path) -> None:
+    insitu("check", path)
+    assert list(Path().iterdir()) == [path]
+
+
+def test_an_override_is_checked_too(path: Path) -> None:
+    result = insitu("check", path, "--set", "staging.nodes=3", "--set", "simulation.launcher=external")
+    assert result.exit_code == 0
+    assert "3 nodes" in result.stdout
+    assert "started by hand" in result.stdout
+
+
+def test_mistakes_go_to_stderr_all_at_once_with_status_2(path: Path) -> None:
+    path.write_text(path.read_text().replace("ranks: 2", "ranks: many").replace("nodes: 2", "node: 2"))
+    result = insitu("check", path, "--set", "operators.speed.window=0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == dedent("""\
+        melt.yaml:4: simulation.ranks: expected an integer of at least 1, got "many"
+        melt.yaml:6: staging.node: unknown key; did you mean "nodes"? (known are cluster, nodes, memory)
+        --set: operators.speed.window: expected an integer of at least 1 or "run", got 0
+    """)
+
+
+def test_a_missing_file_is_a_sentence(path: Path) -> None:
+    result = insitu("check", "none.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "none.yaml: there is no such file; give the path of a YAML file\n"

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from insitu.errors import ConfigError
+from insitu.model import Variable
+from insitu.pipeline import Pipeline
+from tests.config.yaml_files import GOOD, load
+
+V = Variable("v", np.dtype("f8"), None, ("particle",))
+POSITION = Variable("position", np.dtype("f8"), None, ("particle", "axis"), row=(3,))
+WAVE = Variable("wave", np.dtype("c16"), (8,), ("x",))
+
+PROFILE = '  density: {use: "tests.config.folds:Count", of: v, over: [step, space], along: position}\n'
+COMPLEX = '  waves: {use: "tests.config.folds:Count", of: wave, over: step}\n'
+
+
+def test_results_are_described_from_what_is_published(tmp_path: Path) -> None:
+    pipeline = Pipeline(load(tmp_path, GOOD + PROFILE))
+    described = pipeline.describe({"position": POSITION, "v": V, "wave": WAVE})
+    assert described == {"speed": {"count": V.renamed("count")}, "density": {"count": V.renamed("count")}}
+
+
+def test_all_that_does_not_fit_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    pipeline = Pipeline(load(tmp_path, GOOD + PROFILE + COMPLEX))
+    with pytest.raises(ConfigError) as caught:
+        pipeline.describe({"vv": V.renamed("vv"), "wave": WAVE})
+    missing = 'no rank publishes a variable "v"; did you mean "vv"? (published are vv, wave)'
+    assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
+        f"melt.yaml:4: operators.speed.of: {missing}",
+        f"melt.yaml:5: operators.density.of: {missing}",
+        'melt.yaml:5: operators.density.along: no rank publishes a variable "position" (published are vv, wave)',
+        "melt.yaml:6: operators.waves: 'wave' is complex",
+    ]
+
+
+def test_a_simulation_that_publishes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'no rank publishes a variable "v" \(published are none\)'):
+        Pipeline(load(tmp_path, GOOD)).describe({})
+
+
+@pytest.mark.parametrize(
+    ("outputs", "stored"),
+    [
+        ("", ("speed", "density")),
+        ("outputs: [{of: '*'}]", ("speed", "density")),
+        ("outputs: [{of: density}, {of: [density, speed]}]", ("speed", "density")),
+        ("outputs: [{of: density}]", ("density",)),
+        ("outputs: []", ()),
+    ],
+)
+def test_each_result_is_stored_once_if_an_output_names_it(tmp_path: Path, outputs: str, stored: tuple[str]) -> None:
+    assert Pipeline(load(tmp_path, GOOD + PROFILE + outputs)).stored == stored
