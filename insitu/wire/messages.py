@@ -13,7 +13,8 @@ staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Re
 controller                Event, Status, Finished                Finish, Shutdown
 ========================  =====================================  ==================================================
 
-Rule 1: a message holds only numbers, strings, tuples, dicts and raw buffers. Nothing here names code to run or to import.
+Rule 1: a message holds only numbers, strings, tuples, dicts and raw buffers. Nothing here names code to run or to
+import.
 
 Rule 2: a *sequence* counts a member's published steps from 0; ``-1`` stands for "none yet" where a field says so. An
 *index* is the author's own step number. A *time* is in the author's unit, and finite. Whatever ends in ``_s`` is in
@@ -83,8 +84,9 @@ class ClosedStep:
 class Entry:
     """One state of an operator: of a window, or of a single step where the operator keeps steps.
 
-    `key` is the window's index, or the step's sequence. `steps` were folded into `state`, from the step of index `first`
-    to that of index `last` at physical `time`. `place` is the ``(start, count)`` of the state's cells, where it has any.
+    `key` is the window's index, or the step's sequence. `steps` were folded into `state`, from the step of index
+    `first` to that of index `last` at physical `time`. `place` is the ``(start, count)`` of the state's cells, where it
+    has any.
     """
 
     key: int

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door to ZeroMQ: frames in, frames out.
+
+Rule 1: nothing here waits but `poll`, which has a bound, and the `close` of a process's last socket, which waits at
+most `LINGER_S` for what was sent to leave.
+
+Rule 2: a socket belongs to one thread. Another thread wakes it up by a `Waker`.
+
+Rule 3: what crosses loopback's border is encrypted, or refused.
+
+Rule 4: a frame is never interpreted here, only counted and measured.
+"""
+
+import errno
+import ipaddress
+import math
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import zmq
+
+from insitu.errors import LocalProtocolError, RunError
+from insitu.wire.keys import CurveKeys
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES
+from insitu.wire.messages import Buffer
+
+#: What is sent last (a goodbye, a refusal) leaves within milliseconds, or the peer is gone.
+LINGER_S = 5.0
+
+#: From this size on a frame is sent without a copy. pyzmq has a thread that lets go of such frames, and waking it up
+#: costs more than copying a smaller one: see the table in ``benchmarks/wire.py``.
+ZERO_COPY_BYTES = 1 << 20
+
+#: Messages that may wait on either side of a link. Bytes are bounded by credits, and this is for the messages that
+#: have none. A rank reads nothing while it computes; at one ping in 2 s this is 5 hours. It must not be reached: ZeroMQ
+#: then stops reading, heartbeats included, and the peer thinks that this side is gone.
+MESSAGES = 10_000
+
+#: A heartbeat each 2 s shows a peer that is gone without a goodbye (a lost node, a pulled cable) after a minute of
+#: silence; a process that ends is seen at once. ZeroMQ's own thread answers, so a simulation that computes for an hour
+#: is still there. The minute is there for frames, behind which a heartbeat has to wait: 4 GiB at 110 MB/s take 39 s.
+HEARTBEAT_S = 2.0
+SILENCE_S = 60.0
+
+#: Between attempts to connect: short, since a run starts within seconds, and growing, since a listener may be gone.
+RECONNECT_S = 0.1
+RECONNECT_MAX_S = 5.0
+
+#: The kernel's own probes, for links that are not yet past ZeroMQ's handshake, and for firewalls that forget a link.
+KEEPALIVE_S = 60
+
+_DESCRIPTIONS = {
+    errno.EADDRINUSE: "another process has that port; let the system choose one with port *",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address; name one that `ip address` lists",
+    errno.ENODEV: "no interface of this machine has that address; name one that `ip address` lists",
+    errno.EACCES: "this user may not; take a port of 1024 or above, or a folder that may be written to",
+    errno.EINVAL: "that is no address; write tcp://HOST:PORT",
+    errno.EPROTONOSUPPORT: "that is no address; write tcp://HOST:PORT",
+    errno.EMFILE: "this process has too many open files; raise `ulimit -n`",
+}
+
+
+class _Process:
+    """This process's ZeroMQ context. It comes with the first socket and goes with the last, its threads with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._open: weakref.WeakSet[_Socket] = weakref.WeakSet()
+
+    def open(self, owner: "_Socket", kind: int) -> "zmq.Socket[bytes]":
+        with self._lock:
+            if self._context is None:
+                self._context = zmq.Context()
+            socket = self._context.socket(kind)
+            self._open.add(owner)
+            return socket
+
+    def close(self, owner: "_Socket", socket: "zmq.Socket[bytes]", linger_s: float) -> None:
+        with self._lock:
+            socket.close(linger=round(linger_s * 1000))
+            self._open.discard(owner)
+            if not self._open and self._context is not None:
+                self._context.term()
+                self._context = None
+
+    def forget(self) -> None:
+        """After a fork, in the child: the sockets are the parent's, and ZeroMQ's threads stayed there."""
+        for owner in self._open:
+            owner.forget("belongs to the parent of this process, which was forked; connect anew")
+        self._lock = threading.Lock()
+        self._context = None
+        self._open = weakref.WeakSet()
+
+
+class _Socket:
+    """What `Socket` and `Listener` have in common."""
+
+    def __init__(self, kind: int, address: str, keys: CurveKeys | None, frame_bytes: int) -> None:
+        if keys is None and not _stays_here(address):
+            raise RunError(
+                f"{address} leaves this machine, and the link would be open to all who reach it; give CurveZMQ keys, "
+                "or take tcp://127.0.0.1:*."
+            )
+        self.address = address
+        self._closed = ""
+        self._socket: zmq.Socket[bytes] | None = _process.open(self, kind)
+        self._socket.copy_threshold = ZERO_COPY_BYTES
+        for option, value in _OPTIONS.items():
+            self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, frame_bytes)
+
+    @property
+    def pollable(self) -> "zmq.Socket[bytes]":
+        """The socket itself, for `poll`."""
+        if self._socket is None:
+            raise LocalProtocolError(f"The socket at {self.address} {self._closed}.")
+        return self._socket
+
+    def close(self, linger_s: float = LINGER_S) -> None:
+        """Close; what was sent has `linger_s` to leave. May be called twice."""
+        if self._socket is not None:
+            socket, self._socket, self._closed = self._socket, None, "was closed"
+            _process.close(self, socket, linger_s)
+
+    def forget(self, why: str) -> None:
+        """Drop the socket without touching it."""
+        self._socket, self._closed = None, why
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Socket(_Socket):
+    """The connecting end of a link. It connects again by itself when the link is lost; the listener sees the same peer.
+
+    What was under way when a link was lost may be lost too.
+    """
+
+    def send(self, frames: Sequence[Buffer], copy: bool = False) -> bool:
+        """Hand a message over to be sent, whole or not at all; return whether it was taken.
+
+        It is not taken while `MESSAGES` of them wait. Frames of `ZERO_COPY_BYTES` and more are not copied unless `copy`
+        is set: they must stay as they are until the peer has said that it has them.
+        """
+        return _send(self.pollable, frames, copy)
+
+    def receive(self) -> list[memoryview] | None:
+        """Return the frames of the next message, read-only and without a copy, or ``None`` if none is there."""
+        return _receive(self.pollable)
+
+
+class Listener(_Socket):
+    """The listening end of many links. Peers have an identity that they keep when they connect again."""
+
+    def send(self, identity: bytes, frames: Sequence[Buffer], copy: bool = False) -> bool:
+        """Like `Socket.send`, to one peer. Not taken either when that peer is not connected."""
+        try:
+            return _send(self.pollable, (identity, *frames), copy)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+
+    def receive(self) -> tuple[bytes, list[memoryview]] | None:
+        """Return who sent the next message, and its frames as `Socket.receive` does."""
+        frames = _receive(self.pollable)
+        return None if frames is None else (bytes(frames[0]), frames[1:])
+
+
+def connect(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFFER_BYTES) -> Socket:
+    """Connect to a `Listener`. Does not wait for it: it may come later.
+
+    Frames of more than `frame_bytes` end the link. Raises `RunError` for an address that is none, and for one that
+    leaves this machine without `keys`.
+    """
+    connection = Socket(zmq.DEALER, address, keys, frame_bytes)
+    socket = connection.pollable
+    # Chosen here, so that a link that was lost goes on as the same peer, and by chance, so that nobody else can take
+    # it over. An identity that begins with zero is the listener's to give.
+    socket.setsockopt(zmq.ROUTING_ID, b"\x01" + os.urandom(15))
+    try:
+        if keys is not None:
+            socket.curve_serverkey = keys.server_public.encode()
+            socket.curve_publickey = keys.client_public.encode()
+            socket.curve_secretkey = keys.client_secret.encode()
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        connection.close(linger_s=0)
+        raise _error("connect to", address, error) from error
+    return connection
+
+
+def listen(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFFER_BYTES) -> Listener:
+    """Listen at an interface of this machine; ``tcp://127.0.0.1:*`` lets the system choose the port.
+
+    The listener's `address` has the port that was chosen. Frames of more than `frame_bytes` end the link that brings
+    them, before they are allocated. Raises `RunError` for an address that cannot be had, for one that leaves this
+    machine without `keys`, and for all interfaces at once, which is no address that a peer could be told.
+    """
+    if address.startswith(("tcp://*:", "tcp://0.0.0.0:")):
+        raise RunError(f"{address} means every interface, and no peer can connect to that; name one of them.")
+    listener = Listener(zmq.ROUTER, address, keys, frame_bytes)
+    socket = listener.pollable
+    # Say so when a peer is not there, instead of dropping what is sent; and let a peer that connects again before the
+    # loss of its old link was seen go on.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    try:
+        if keys is not None:
+            socket.curve_server = True
+            socket.curve_secretkey = keys.server_secret.encode()
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        listener.close(linger_s=0)
+        raise _error("listen at", address, error) from error
+    listener.address = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return listener
+
+
+def new_keys() -> CurveKeys:
+    """Return keys for a new run."""
+    server_public, server_secret = zmq.curve_keypair()
+    client_public, client_secret = zmq.curve_keypair()
+    return CurveKeys(server_public.decode(), client_public.decode(), client_secret.decode(), server_secret.decode())
+
+
+class Pollable(Protocol):
+    """What `poll` can wait for: `Socket`, `Listener` and `Waker`."""
+
+    @property
+    def pollable(self) -> Any: ...
+
+
+def poll(sockets: Sequence[Pollable], timeout_s: float, writable: Sequence[Socket] = ()) -> list[Pollable]:
+    """Wait until one of `sockets` has something to receive or one of `writable` takes something to send.
+
+    Waits at most `timeout_s`, rounded up to milliseconds. Returns those that are ready.
+    """
+    asked: dict[Any, tuple[Pollable, int]] = {socket.pollable: (socket, zmq.POLLIN) for socket in sockets}
+    for socket in writable:
+        _, events = asked.get(socket.pollable, (socket, 0))
+        asked[socket.pollable] = (socket, events | zmq.POLLOUT)
+    ready = zmq.zmq_poll([(key, events) for key, (_, events) in asked.items()], math.ceil(max(timeout_s, 0.0) * 1000))
+    return [asked[key][0] for key, _ in ready]
+
+
+class Waker:
+    """Ends another thread's `poll`. `wake` may be called from any thread, and from a signal handler."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+
+    @property
+    def pollable(self) -> int:
+        return self._read
+
+    def wake(self) -> None:
+        """Let the next `poll`, or the one that waits, return at once, until `clear` is called."""
+        with suppress(BlockingIOError):  # the pipe is full of wakes that nobody has cleared yet
+            os.write(self._write, b"\0")
+
+    def clear(self) -> None:
+        """Forget all wakes so far; call it before looking for what they stand for."""
+        with suppress(BlockingIOError):
+            while os.read(self._read, 4096):
+                pass
+
+    def close(self) -> None:
+        """Close; nobody may call `wake` any more. May be called twice."""
+        if self._read >= 0:
+            os.close(self._read)
+            os.close(self._write)
+            self._read = self._write = -1
+
+
+def _send(socket: "zmq.Socket[bytes]", frames: Sequence[Any], copy: bool) -> bool:
+    last = len(frames) - 1
+    try:
+        # Only the first frame can find the queue full: ZeroMQ takes a message whole or not at all.
+        for k, frame in enumerate(frames):
+            socket.send(frame, zmq.NOBLOCK if k == last else zmq.NOBLOCK | zmq.SNDMORE, copy=copy)
+    except zmq.Again:
+        return False
+    return True
+
+
+def _receive(socket: "zmq.Socket[bytes]") -> list[memoryview] | None:
+    try:
+        frame: Any = socket.recv(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+    frames = [memoryview(frame).toreadonly()]
+    while frame.more:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        # An identity, a header, one buffer for each block. What comes beyond is dropped here, as it is more than enough
+        # for the decoder to refuse the message.
+        if len(frames) < BLOCKS + 3:
+            frames.append(memoryview(frame).toreadonly())
+    return frames
+
+
+def _stays_here(address: str) -> bool:
+    """Whether only processes of this machine can reach an address."""
+    transport, _, place = address.partition("://")
+    if transport in ("ipc", "inproc"):
+        return True
+    host = place.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _error(what: str, address: str, error: zmq.ZMQError) -> RunError:
+    cure = _DESCRIPTIONS.get(error.errno or 0, str(error))
+    return RunError(f"Cannot {what} {address}: {cure}.")
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+_OPTIONS = {
+    zmq.LINGER: _milliseconds(LINGER_S),
+    zmq.SNDHWM: MESSAGES,
+    zmq.RCVHWM: MESSAGES,
+    zmq.HEARTBEAT_IVL: _milliseconds(HEARTBEAT_S),
+    zmq.HEARTBEAT_TIMEOUT: _milliseconds(SILENCE_S),
+    zmq.HEARTBEAT_TTL: _milliseconds(SILENCE_S),
+    zmq.RECONNECT_IVL: _milliseconds(RECONNECT_S),
+    zmq.RECONNECT_IVL_MAX: _milliseconds(RECONNECT_MAX_S),
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_S,
+    zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_S // 6,
+    zmq.TCP_KEEPALIVE_CNT: 6,
+}
+
+_process = _Process()
+os.register_at_fork(after_in_child=_process.forget)
