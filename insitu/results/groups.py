@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator's group of ``results.zarr`` holds: its arrays, their coordinates and the words of CF on them.
+
+Every array of a group leads with ``window``, or with ``step`` where the operator keeps steps. The coordinates of that
+dimension are the provenance of its rows; the leading one, of the same name, is the last to grow: its length is the
+number of rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+
+from insitu.errors import OperatorError
+from insitu.model import Extent, Variable
+from insitu.operator import Operator
+from insitu.results.chunks import SERIES_ROWS, rows_per_chunk, slab_shape
+
+#: What a coordinate says of its row: dtype and meaning.
+COORDINATES: dict[str, tuple[str, str]] = {
+    "first_step": ("int64", "index of the first step folded, -1 for none"),
+    "last_step": ("int64", "index of the last step folded, -1 for none"),
+    "time": ("float64", "physical time of the last step folded"),
+    "steps": ("int64", "number of steps folded"),
+    "dropped": ("int64", "number of steps missing"),
+    "complete": ("bool", "whether nothing of it is missing"),
+    "window": ("int64", "number of the window"),
+    "step": ("int64", "index of the step"),
+}
+
+#: The coordinates of a group by its leading dimension, which comes last. A single step has little to say.
+COORDINATES_OF = {
+    "window": ("first_step", "last_step", "time", "steps", "dropped", "complete", "window"),
+    "step": ("time", "complete", "step"),
+}
+
+#: The methods of CF 1.11, appendix E, that a result can be named after.
+CELL_METHODS = (
+    "maximum", "mean", "median", "minimum", "mode", "range", "root_mean_square", "standard_deviation", "sum",
+    "sum_of_squares", "variance",
+)  # fmt: skip
+
+
+def create_group(
+    root: zarr.Group, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any]
+) -> dict[str, Variable]:
+    """Make the group of operator `name` over `inputs`, with no rows; return what `Operator.describe` says of it.
+
+    Raises `OperatorError` for results that one group cannot hold, before anything is written.
+    """
+    described = operator.describe(inputs)
+    leading = "step" if operator.keeps_steps else "window"
+    _require_storable(name, described, leading)
+    group = root.create_group(name, attributes={"operator": operator.model_dump_json(), **attrs})
+    reduced = _reduced(operator, inputs)
+    for key, result in described.items():
+        _create_array(group, result.renamed(key), leading, reduced)
+    for coordinate in COORDINATES_OF[leading]:
+        _create_coordinate(group, coordinate, leading)
+    return described
+
+
+def leading_of(group: zarr.Group) -> str:
+    """Name a group's leading dimension."""
+    return next(leading for leading in COORDINATES_OF if leading in group)
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group, which has it."""
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+def _create_array(group: zarr.Group, result: Variable, leading: str, reduced: Sequence[str]) -> None:
+    shape, itemsize = _shape(result), result.dtype.itemsize
+    others = [name for name in COORDINATES_OF[leading] if name != leading]
+    attrs = {
+        "units": result.units,
+        "long_name": result.long_name,
+        "cell_methods": _cell_methods(result.name, [dim for dim in reduced if dim not in result.dims]),
+        "coordinates": " ".join(others),
+    }
+    group.create_array(
+        result.name,
+        shape=(0, *shape),
+        chunks=(1 if leading == "window" else rows_per_chunk(shape, itemsize), *slab_shape(shape, itemsize)),
+        dtype=result.dtype,
+        dimension_names=(leading, *result.dims),
+        fill_value=np.nan if result.dtype.kind in "fc" else 0,
+        attributes={key: value for key, value in attrs.items() if value},
+    )
+
+
+def _create_coordinate(group: zarr.Group, name: str, leading: str) -> None:
+    dtype, meaning = COORDINATES[name]
+    group.create_array(
+        name,
+        shape=(0,),
+        chunks=(SERIES_ROWS,),
+        dtype=dtype,
+        dimension_names=(leading,),
+        fill_value=0,
+        attributes={"long_name": meaning},
+    )
+
+
+def _shape(result: Variable) -> Extent:
+    assert result.shape is not None  # see _require_storable
+    return result.shape
+
+
+def _reduced(operator: Operator, inputs: Mapping[str, Variable]) -> tuple[str, ...]:
+    """Name the dimensions of the input that are gone from the results."""
+    cells = () if operator.keeps_cells else inputs[operator.of[0]].dims
+    return (*(() if operator.keeps_steps else ("step",)), *cells)
+
+
+def _cell_methods(name: str, reduced: Sequence[str]) -> str:
+    """Say in CF's words what a result is, where its name ends in the name of a method.
+
+    >>> _cell_methods("mean", ["step"]), _cell_methods("speed_variance", ["y", "x"]), _cell_methods("counts", ["step"])
+    ('step: mean', 'y: x: variance', '')
+    """
+    methods = [method for method in CELL_METHODS if name == method or name.endswith(f"_{method}")]
+    return " ".join([*(f"{dim}:" for dim in reduced), methods[0]]) if methods and reduced else ""
+
+
+def _require_storable(name: str, described: Mapping[str, Variable], leading: str) -> None:
+    lengths: dict[str, int] = {}
+    for key, result in described.items():
+        place = f"Operator '{name}' yields '{key}'"
+        if key in COORDINATES:
+            raise OperatorError(f"{place}, a name that the store keeps for a coordinate; choose another one.")
+        if result.shape is None:
+            raise OperatorError(f"{place} without a shape, and a row of results needs one.")
+        for dim, length in zip(result.dims, result.shape, strict=True):
+            if dim in (leading, key):
+                raise OperatorError(f"{place} with the dimension '{dim}', a name that is taken; choose another one.")
+            if lengths.setdefault(dim, length) != length:
+                raise OperatorError(
+                    f"{place} with {length} cells along '{dim}', of which another result has {lengths[dim]}; "
+                    "choose another name for one of the two dimensions."
+                )

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``results.zarr``: the results of a run as a Zarr v3 store that xarray opens while the run goes on.
+
+One group per operator (`insitu.results.groups`). Opens with ``xarray.open_datatree(path, engine="zarr")`` or
+``xarray.open_zarr(path, group="stats")``.
+
+**No reader ever sees a hole.** Rows are written beyond the end of their arrays first and the arrays' shapes are grown
+afterwards; each file is replaced in one go. Many arrays grow one after the other, so the shapes of all of them are also
+kept in the root's consolidated metadata, which is written last: whoever opens the store through it (xarray does so by
+itself) sees all arrays of all groups at one moment. With ``consolidated=False`` xarray may meet two arrays of different
+lengths while a row is being shown, and says so; opening it again helps. What a crash leaves beyond the end is
+overwritten by the next row.
+
+**One writer.** Rows are shown by one process, the controller. The parts of a large row may be written by others before
+(`write_slab`), each chunk by one of them.
+"""
+
+import errno
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.errors import ZarrUserWarning
+
+from insitu.errors import OperatorError, RunError
+from insitu.model import Array, Variable
+from insitu.operator import Operator
+from insitu.results import Provenance, Result
+from insitu.results.chunks import Slab
+from insitu.results.groups import COORDINATES_OF, array_of, create_group, leading_of
+
+CURES = {
+    errno.ENOSPC: "Free some space there",
+    errno.EDQUOT: "Free some of your quota there",
+    errno.EACCES: "Ask for permission to write there",
+    errno.EPERM: "Ask for permission to write there",
+    errno.EROFS: "That file system is read-only: have it mounted for writing",
+}
+
+
+class ResultStore:
+    """The results of one run, at `path`. Not to be shared by threads.
+
+    `create` starts a new store, `open` continues one; `declare` says what an operator yields, once, before its first
+    row; `append` adds rows. Appending costs some milliseconds per array of the operator, however many rows it adds:
+    small ones are best appended together. All raise `RunError` where the disk does not take it.
+    """
+
+    def __init__(self, root: zarr.Group, path: Path) -> None:
+        self._root = root
+        self._path = path
+
+    @classmethod
+    def create(cls, path: Path, attrs: Mapping[str, Any]) -> "ResultStore":
+        """Start a store whose root holds `attrs`, in the types of JSON. Nothing may be at `path` yet."""
+        if path.exists():
+            raise RunError(f"{path} exists already and results are never overwritten. Take another run directory.")
+        with _writing("results", path):
+            store = cls(zarr.create_group(path, attributes={"Conventions": "CF-1.11", **attrs}), path)
+            store._show()
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> "ResultStore":
+        """Continue a store."""
+        if not (path / "zarr.json").is_file():
+            raise RunError(f"{path} holds no results. Give the results.zarr of a run directory.")
+        return cls(zarr.open_group(path, mode="r+", use_consolidated=False), path)
+
+    def declare(
+        self, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any]
+    ) -> dict[str, Variable]:
+        """Make room for the results of operator `name` over `inputs`; return what `Operator.describe` says of them.
+
+        The group's attributes hold the operator's configuration as JSON beside `attrs`. Raises `OperatorError` for
+        results that cannot be stored side by side.
+        """
+        with _writing(f"the results of operator '{name}'", self._path):
+            described = create_group(self._root, name, operator, inputs, attrs)
+            self._show()
+        return described
+
+    def rows(self, name: str) -> int:
+        """Return how many rows of operator `name` are shown."""
+        group = self._group(name)
+        return int(array_of(group, leading_of(group)).shape[0])
+
+    def append(self, results: Sequence[Result]) -> None:
+        """Add rows of one operator, in order, and show them together.
+
+        Raises `OperatorError` where their arrays are not what was declared.
+        """
+        name = results[0].operator
+        group, first = self._group(name), self.rows(name)
+        with _writing(f"the results of operator '{name}'", self._path):
+            for key in _declared(group):
+                array = array_of(group, key)
+                rows = np.stack([_checked(result, key, array) for result in results])
+                _grown(array, first + len(rows))[first:] = rows
+        self.publish(name, [result.provenance for result in results])
+
+    def publish(self, name: str, provenances: Sequence[Provenance]) -> None:
+        """Show the next rows of operator `name`, whose arrays `write_slab` has written.
+
+        What nobody wrote reads as NaN, or as zero in an array of integers: so a window without any step, or one that
+        was lost, is published too.
+        """
+        group, first = self._group(name), self.rows(name)
+        leading, rows = leading_of(group), first + len(provenances)
+        with _writing(f"the results of operator '{name}'", self._path):
+            for key in _declared(group):
+                _resize(array_of(group, key), rows)
+            for key in COORDINATES_OF[leading]:
+                field = "index" if key == leading else key
+                array = array_of(group, key)
+                _grown(array, rows)[first:] = np.array([getattr(each, field) for each in provenances], array.dtype)
+                _resize(array, rows)
+            self._show()
+
+    def _group(self, name: str) -> zarr.Group:
+        group = self._root[name]
+        assert isinstance(group, zarr.Group)
+        return group
+
+    def _show(self) -> None:
+        """Write the metadata of all arrays into the root's, in one file: now readers see them."""
+        with warnings.catch_warnings():
+            # It warns that consolidated metadata are not in the specification. Those who know none read all the same.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(self._path)
+
+
+def write_slab(path: Path, name: str, result: str, row: int, slab: Slab, values: Array) -> None:
+    """Write one slab of a window's `result` of operator `name`, as row `row`, which is not shown yet.
+
+    May be called in any process that reaches `path`, for different slabs at once: `slab` is one of
+    `insitu.results.chunks.slabs`. Writing the same slab again replaces it. Raises `RunError` as the store does.
+    """
+    with _writing(f"the results of operator '{name}'", path):
+        array = zarr.open_array(path, path=f"{name}/{result}", mode="r+")
+        _grown(array, row + 1)[(slice(row, row + 1), *slab)] = values[np.newaxis]
+
+
+@contextmanager
+def _writing(what: str, path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        cure = CURES.get(error.errno or 0, "See whether that file system is well")
+        raise RunError(
+            f"Cannot write {what} to {path}: {error.strerror or error}. {cure}, or choose another directory for runs."
+        ) from error
+
+
+def _declared(group: zarr.Group) -> list[str]:
+    """Name the arrays of a group that are no coordinates."""
+    return sorted(set(group.array_keys()) - set(COORDINATES_OF[leading_of(group)]))
+
+
+def _grown(array: zarr.Array[Any], rows: int) -> zarr.Array[Any]:
+    """Return the array as if it had `rows` rows; the one on disk stays as it is."""
+    inner = array.async_array
+    metadata = inner.metadata.update_shape((rows, *array.shape[1:]))
+    return zarr.Array(zarr.AsyncArray(metadata, inner.store_path, inner.config))
+
+
+def _resize(array: zarr.Array[Any], rows: int) -> None:
+    array.resize((rows, *array.shape[1:]))
+
+
+def _checked(result: Result, key: str, array: zarr.Array[Any]) -> Array:
+    """Return one array of a result, which must be what was declared."""
+    if key not in result.arrays:
+        raise OperatorError(f"Operator '{result.operator}' did not yield '{key}', which its describe() promises.")
+    values = np.asarray(result.arrays[key])
+    if (values.shape, values.dtype) != (array.shape[1:], array.dtype):
+        raise OperatorError(
+            f"Operator '{result.operator}' yielded '{key}' as {values.dtype} of shape {values.shape}, but its "
+            f"describe() promises {array.dtype} of shape {array.shape[1:]}."
+        )
+    return values
