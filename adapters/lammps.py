@@ -30,7 +30,9 @@ A chunk begins by computing the forces once more: that is the price, and from te
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy.typing as npt
 
 from insitu.errors import LocalProtocolError
 from insitu.model import Array
@@ -38,7 +40,13 @@ from insitu.model import Array
 if TYPE_CHECKING:
     from lammps import lammps as Lammps
 
-    from insitu.client import Client, StepWriter
+    from insitu.client import Client
+
+
+class Step(Protocol):
+    """An open step of the client: what ``with sim.step(...) as step`` gives."""
+
+    def put(self, name: str, data: npt.ArrayLike, *, dims: tuple[str, ...], units: str) -> None: ...
 
 
 class _Quantity(NamedTuple):
@@ -105,7 +113,7 @@ def advance(lmp: "Lammps", sim: "Client", steps: int, every: int = 10) -> Iterat
         yield now, lmp.get_thermo("time")
 
 
-def put_atoms(step: "StepWriter", lmp: "Lammps", *names: str) -> None:
+def put_atoms(step: Step, lmp: "Lammps", *names: str) -> None:
     """Publish per-atom arrays of this rank's own atoms, each in the order in which LAMMPS holds them now.
 
     `names` are keys of `ATOMS`. ``position`` is as LAMMPS keeps it: an atom that left the periodic box since the
@@ -118,7 +126,7 @@ def put_atoms(step: "StepWriter", lmp: "Lammps", *names: str) -> None:
         step.put(name, local(lmp, name), dims=what.dims, units=units.get(what.kind, ""))
 
 
-def put_thermo(step: "StepWriter", lmp: "Lammps", *names: str) -> None:
+def put_thermo(step: Step, lmp: "Lammps", *names: str) -> None:
     """Publish thermodynamic scalars exactly as LAMMPS prints them (for ``units lj`` energies are per atom).
 
     `names` are keys of `THERMO`. Costs nothing for what LAMMPS has just computed for its own output, which ends every
@@ -127,7 +135,7 @@ def put_thermo(step: "StepWriter", lmp: "Lammps", *names: str) -> None:
     units = _units(lmp)
     for name in names:
         what = _known(name, THERMO)
-        step.put(name, lmp.get_thermo(what.lammps_name), units=units.get(what.kind, ""))
+        step.put(name, lmp.get_thermo(what.lammps_name), dims=what.dims, units=units.get(what.kind, ""))
 
 
 def local(lmp: "Lammps", name: str) -> Array:
