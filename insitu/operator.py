@@ -111,6 +111,11 @@ class Operator(BaseModel, ABC):
         return self
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The variables that a batch holds: `of`, and what else a fold needs beside it."""
+        return self.of
+
+    @property
     def keeps_cells(self) -> bool:
         """One state per place, whose parts are tiled."""
         return "space" not in self.over

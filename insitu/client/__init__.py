@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a simulation calls: `Client`. Imports NumPy, pyzmq and msgpack only, in below 0.15 s."""
+
+from insitu.client.client import CONTACT, Client, Parameter, StepWriter
+
+__all__ = ["CONTACT", "Client", "Parameter", "StepWriter"]

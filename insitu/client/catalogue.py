@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this rank publishes: checks each put against the rules that one rank alone can see.
+
+A variable is declared by its first put. Later puts must agree with it; what may change is the values, where the block
+lies, and the number of rows of a joined variable. The check of a put that looks like the one before costs a few
+comparisons, since it stands in the simulation's inner loop.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.errors import LocalProtocolError
+from insitu.model import NUMERIC_KINDS, Array, Extent, Variable
+from insitu.wire.messages import BlockSpec
+
+Halo = int | tuple[int | tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The arguments of a put, as the author gave them."""
+
+    data: npt.ArrayLike
+    start: Extent | None
+    shape: Extent | None
+    dims: tuple[str, ...] | None
+    units: str
+    long_name: str
+    halo: Halo
+
+
+@dataclass(slots=True)
+class _Known:
+    """A variable's declaration and its newest put, to recognise the next one like it."""
+
+    variable: Variable
+    spec: BlockSpec
+    spec_id: int
+    count: Extent
+    asked: tuple[Any, ...]
+
+
+class Catalogue:
+    """The variables that one rank has declared so far. `rank` is for the messages."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._known: dict[str, _Known] = {}
+        self._spec_ids: dict[BlockSpec, int] = {}
+
+    def admit(self, name: str, put: Put, step_index: int) -> tuple[BlockSpec, int, Array]:
+        """Return where the block lies, a number that is the same for equal places, and the data without its halo.
+
+        Raises `LocalProtocolError` for a put that no later rank or step can make right.
+        """
+        data = np.asarray(put.data)
+        asked = (put.start, put.shape, put.dims, put.units, put.long_name, put.halo, data.shape, data.dtype)
+        known = self._known.get(name)
+        if known is not None and known.asked == asked:
+            return known.spec, known.spec_id, _interior(data, known.count, put.halo)
+        try:
+            variable, start, interior = _described(name, data, put)
+            if known is not None:
+                _agrees(known.variable, variable)
+        except LocalProtocolError as error:
+            raise LocalProtocolError(f"put of '{name}' by rank {self._rank} at step {step_index}: {error}") from None
+        count = interior.shape if not variable.joined else (0, *interior.shape[1:])
+        spec = BlockSpec(variable, start, count)
+        spec_id = self._spec_ids.setdefault(spec, len(self._spec_ids))
+        self._known[name] = _Known(variable, spec, spec_id, interior.shape, asked)
+        return spec, spec_id, interior
+
+
+def _interior(data: Array, count: Extent, halo: Halo) -> Array:
+    if halo == 0:
+        return data
+    lows = [low for low, _ in _widths(halo, data.ndim)]
+    return data[tuple(slice(low, low + n) for low, n in zip(lows, count, strict=True))]
+
+
+def _described(name: str, data: Array, put: Put) -> tuple[Variable, Extent, Array]:
+    """Check one put by itself."""
+    if data.dtype.kind not in NUMERIC_KINDS:
+        raise LocalProtocolError(f"dtype {data.dtype} is not numeric; publish numbers, booleans or complex numbers.")
+    widths = _widths(put.halo, data.ndim)
+    for axis, (low, high) in enumerate(widths):
+        if low < 0 or high < 0 or low + high > data.shape[axis]:
+            raise LocalProtocolError(
+                f"halo {put.halo} does not fit the array's shape {data.shape}; give the cells to cut off at each side."
+            )
+    interior = _interior(data, tuple(n - low - high for n, (low, high) in zip(data.shape, widths, strict=True)), put.halo)
+    dims = _dims(put.dims, data.ndim)
+    joined = put.shape is None and data.ndim > 0
+    if joined:
+        if put.start is not None:
+            raise LocalProtocolError(f"start {put.start} needs the global shape beside it; add shape=(...).")
+        shape, start, row = None, (0,) * data.ndim, interior.shape[1:]
+    else:
+        shape, row = _lengths("shape", put.shape or ()), ()
+        start = _start(put.start, shape, interior.shape)
+    variable = Variable(name, data.dtype.newbyteorder("="), shape, dims, put.units, put.long_name, row)
+    return variable, start, interior
+
+
+def _start(start: Extent | None, shape: Extent, count: Extent) -> Extent:
+    """Check where a block lies in its global array."""
+    if start is None:
+        if shape != count:
+            raise LocalProtocolError(
+                f"the array of shape {count} is only a part of the global shape {shape}; say where it begins: start=(...)."
+            )
+        return (0,) * len(shape)
+    start = _lengths("start", start)
+    if not len(start) == len(count) == len(shape):
+        raise LocalProtocolError(f"start {start}, the array's shape {count} and the global shape {shape} differ in length.")
+    for axis, (first, n, length) in enumerate(zip(start, count, shape, strict=True)):
+        if first + n > length:
+            raise LocalProtocolError(
+                f"start {start} + count {count} reaches beyond the global shape {shape} in dimension {axis}; "
+                "cut halo cells off by halo=."
+            )
+    return start
+
+
+def _agrees(before: Variable, now: Variable) -> None:
+    """Check a declaration against the first one."""
+    for attribute in ("dtype", "shape", "dims", "units", "long_name", "row"):
+        was, is_now = getattr(before, attribute), getattr(now, attribute)
+        if was != is_now:
+            raise LocalProtocolError(
+                f"its {attribute} changed from {was!r} to {is_now!r} in mid-run; keep it, or publish under another name."
+            )
+
+
+def _dims(dims: tuple[str, ...] | None, ndim: int) -> tuple[str, ...]:
+    if dims is None:
+        return tuple(f"dim_{axis}" for axis in range(ndim))
+    if isinstance(dims, str) or len(dims) != ndim or len(set(dims)) != ndim:
+        raise LocalProtocolError(f"dims {dims!r} must be {ndim} different names, one for each dimension of the array.")
+    return tuple(dims)
+
+
+def _lengths(what: str, lengths: Extent) -> Extent:
+    try:
+        whole = tuple(int(length) for length in lengths)
+    except (TypeError, ValueError):
+        whole = (-1,)
+    if min(whole, default=0) < 0 or whole != tuple(lengths):
+        raise LocalProtocolError(f"{what} {lengths!r} must be a tuple of integers of at least 0.")
+    return whole
+
+
+def _widths(halo: Halo, ndim: int) -> list[tuple[int, int]]:
+    """Spell out a halo: one number for all sides, or for each dimension a number or a pair."""
+    if isinstance(halo, int):
+        return [(halo, halo)] * ndim
+    if len(halo) != ndim:
+        raise LocalProtocolError(f"halo {halo} has {len(halo)} entries for {ndim} dimensions; give one for each, or one number.")
+    return [(width, width) if isinstance(width, int) else width for width in halo]

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a simulation calls.
+
+`Client`, `Client.step`, `put`, `Client.parameter` and `Client.stopping` are all there is. Without the environment
+variable ``INSITU_CONTACT`` every call does nothing, in below two microseconds, so that the instrumented code runs as
+before where no analysis is wanted.
+
+A client belongs to the thread that made it. It calls no MPI; `comm` is asked for its rank and size and nothing else.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from math import isfinite
+from types import TracebackType
+from typing import Any, Self
+
+import numpy.typing as npt
+
+from insitu.client.catalogue import Catalogue, Halo, Put
+from insitu.client.controller import ControllerLink
+from insitu.client.launcher import Communicator, rank_and_size
+from insitu.client.link import NodeLink
+from insitu.client.publisher import Publisher
+from insitu.errors import LocalProtocolError
+from insitu.model import Extent, Step
+from insitu.plan import Part
+from insitu.wire.contact import Contact
+from insitu.wire.messages import VERSION, Attach, Bye, Declare, Hello, Scalar, Welcome
+from insitu.wire.sockets import connect
+
+log = logging.getLogger("insitu.client")
+
+#: The environment variable that names the contact file; the run's launcher sets it.
+CONTACT = "INSITU_CONTACT"
+#: The number of this simulation's stream in the run.
+MEMBER = 0
+#: The controller is up before the simulation starts, so an answer takes milliseconds; this is for a loaded machine.
+CONNECT_TIMEOUT_S = 30.0
+
+
+class Parameter:
+    """A value that the run knows by name. `value` is what the simulation is to use from the next step on."""
+
+    __slots__ = ("name", "value")
+
+    def __init__(self, name: str, value: Scalar) -> None:
+        self.name = name
+        self.value: Any = value
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, {self.value!r})"
+
+
+class StepWriter:
+    """An open step. Leaving the ``with`` block closes it; leaving it by an exception abandons it on all ranks."""
+
+    def __init__(self, catalogue: Catalogue, publisher: Publisher) -> None:
+        self._catalogue = catalogue
+        self._publisher = publisher
+        self._step: Step | None = None
+
+    def open(self, step: Step) -> Self:
+        self._step = step
+        self._publisher.open(step)
+        return self
+
+    def put(
+        self,
+        name: str,
+        data: npt.ArrayLike,
+        *,
+        start: Sequence[int] | None = None,
+        shape: Sequence[int] | None = None,
+        dims: Sequence[str] | None = None,
+        units: str = "",
+        long_name: str = "",
+        halo: Halo = 0,
+    ) -> None:
+        """Publish this rank's block of a variable.
+
+        `data` is any numeric array, in any memory order, contiguous or not; it is copied and may be changed as soon as
+        `put` returns. `shape` is the global shape and `start` the place of `data`'s first cell in it, both *without* the
+        halo: `halo` cells are cut off first, given as one number, or per dimension as a number or a pair (before, after).
+        `start` may be left out where `data` is the whole.
+
+        Without `shape` the ranks' blocks are joined along the first dimension, in the order of the ranks (particles:
+        their number may differ between ranks and steps). A number or 0-d array is one value for the whole
+        simulation: rank 0's, whether the other ranks put it too or not.
+
+        An empty block is legal. Costs one copy; waits only where the buffer is full, at most `max_wait`.
+
+        Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in this
+        step, a dtype, shape, dims or units that differ from the first put's, a block that reaches beyond the shape.
+        """
+        if self._step is None:
+            raise LocalProtocolError(
+                f"put of '{name}' outside a step; write: with sim.step(n, time=t) as step: step.put(...)."
+            )
+        if self._publisher.has(name):
+            raise LocalProtocolError(
+                f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them first."
+            )
+        asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
+        spec, spec_id, interior = self._catalogue.admit(name, asked, self._step.index)
+        self._publisher.put(spec, spec_id, interior)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._step = None
+        if kind is None:
+            self._publisher.close()
+        else:
+            self._publisher.abandon(f"the simulation raised {kind.__name__} inside the step")
+
+
+class _NoStep:
+    """The step of a client without a run."""
+
+    def put(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_NO_STEP = _NoStep()
+
+
+class Client:
+    """One rank's part in a run.
+
+    `contact` is the path of the contact file (default: ``INSITU_CONTACT``; a client without any does nothing), `comm`
+    an mpi4py communicator (default: what the launcher's environment says).
+
+    Raises `LocalProtocolError` when the run refuses this rank, and `RunError` for a contact file that cannot be used. A
+    controller that does not answer within `CONNECT_TIMEOUT_S` is warned of, and the simulation goes on without it.
+
+    >>> with Client() as sim:
+    ...     feed = sim.parameter("feed", 0.035, minimum=0.0)
+    ...     for n in range(3):
+    ...         with sim.step(n, time=0.1 * n) as step:
+    ...             step.put("u", [feed.value] * 4, shape=(4,))
+    """
+
+    def __init__(
+        self, contact: str | os.PathLike[str] | None = None, *, comm: Communicator | None = None
+    ) -> None:
+        self._publisher: Publisher | None = None
+        self._steps = 0
+        self._last_index: int | None = None
+        path = contact if contact is not None else os.environ.get(CONTACT)
+        if not path:
+            return
+        self.rank, self.size = rank_and_size(comm)
+        self._join(Contact.read(path))
+
+    def _join(self, contact: Contact) -> None:
+        hello = Hello(VERSION, contact.run, MEMBER, self.rank, self.size, socket.gethostname(), os.getpid())
+        self._controller = ControllerLink(connect(contact.address, contact.keys))
+        welcome = self._controller.join(hello, CONNECT_TIMEOUT_S)
+        if welcome is None:
+            log.warning(
+                "rank %d: no answer from the controller of run '%s' at %s within %g s; going on without it",
+                self.rank, contact.run, contact.address, CONNECT_TIMEOUT_S,
+            )  # fmt: skip
+            self._controller.close()
+            return
+        self._publisher = self._attach(contact, welcome)
+        self._writer = StepWriter(Catalogue(self.rank), self._publisher)
+
+    def _attach(self, contact: Contact, welcome: Welcome) -> Publisher:
+        publisher = Publisher(
+            self.rank,
+            buffer_bytes=welcome.buffer_bytes,
+            max_wait_s=welcome.max_wait_s,
+            then=welcome.then,
+            say=self._controller.say,
+            listen=self._controller.listen,
+        )
+        attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
+        for share in welcome.shares:
+            part = Part(share.node, share.low, share.high, share.of)
+            publisher.links.append(NodeLink(connect(share.address, contact.keys), part, attach, publisher.received))
+        return publisher
+
+    @property
+    def attached(self) -> bool:
+        """Whether this client takes part in a run; without one every call does nothing."""
+        return self._publisher is not None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the simulation is asked to end; true on all ranks after the same step."""
+        return self._publisher is not None and self._controller.stops_after(self._steps - 1)
+
+    def parameter(
+        self,
+        name: str,
+        default: Scalar,
+        *,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        units: str = "",
+        description: str = "",
+    ) -> Parameter:
+        """Declare a value that the run is to know; all ranks declare the same.
+
+        Raises `LocalProtocolError` for a default outside its bounds.
+        """
+        if self._publisher is not None:
+            for bound, wrong in ((minimum, "below the minimum"), (maximum, "above the maximum")):
+                if bound is not None and (default < bound if bound is minimum else default > bound):  # type: ignore[operator]
+                    raise LocalProtocolError(f"parameter '{name}': the default {default!r} is {wrong} {bound!r}.")
+            self._controller.say(Declare(name, default, minimum, maximum, units, description))
+        return Parameter(name, default)
+
+    def step(self, index: int, *, time: float = 0.0) -> StepWriter | _NoStep:
+        """Open step `index` at physical `time`; use it in a ``with`` statement.
+
+        The step is atomic: the staging side sees it once every rank has closed it, or not at all. Raises
+        `LocalProtocolError` for an index that is not above the one before, and for a time that is not finite.
+        """
+        if self._publisher is None:
+            return _NO_STEP
+        if self._last_index is not None and index <= self._last_index:
+            raise LocalProtocolError(
+                f"rank {self.rank}: step {index} does not come after step {self._last_index}; steps only go forward."
+            )
+        if not isfinite(time):
+            raise LocalProtocolError(f"rank {self.rank}: step {index} has time {time!r}; give a finite number.")
+        step = Step(self._steps, int(index), float(time))
+        writer = self._writer.open(step)
+        self._steps += 1
+        self._last_index = step.index
+        return writer
+
+    def close(self) -> None:
+        """Bring out the last steps, for at most `max_wait`, and leave the run. May be called twice."""
+        publisher, self._publisher = self._publisher, None
+        if publisher is None:
+            return
+        begin = time.monotonic()
+        publisher.finish(self._steps)
+        self._controller.say(Bye(self._steps, {**publisher.counters, "close_s": time.monotonic() - begin}))
+        for link in publisher.links:
+            link.socket.close()
+        self._controller.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _extent(lengths: Sequence[int] | None) -> Extent | None:
+    return None if lengths is None else tuple(lengths)
+
+
+def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return names if names is None or isinstance(names, str) else tuple(names)  # type: ignore[return-value]

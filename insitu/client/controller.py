@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rank's link to the controller: joining, saying what happens, hearing when to stop."""
+
+import time
+
+from insitu.errors import LocalProtocolError
+from insitu.wire.messages import Hello, Message, Refuse, Stop, Welcome
+from insitu.wire.session import Link, Session, Side
+from insitu.wire.sockets import Socket, poll
+
+
+class ControllerLink:
+    """Never waits but in `join`."""
+
+    def __init__(self, socket: Socket) -> None:
+        self.socket = socket
+        self._session = Session(Link.RANK_CONTROLLER, Side.CONNECTS)
+        self._stop_at: int | None = None
+
+    def join(self, hello: Hello, timeout_s: float) -> Welcome | None:
+        """Ask to take part and return the answer, or ``None`` where none comes in time.
+
+        Raises `LocalProtocolError` when the controller refuses.
+        """
+        self.say(hello)
+        deadline = time.monotonic() + timeout_s
+        while (remaining := deadline - time.monotonic()) > 0:
+            poll([self.socket], remaining)
+            while (frames := self.socket.receive()) is not None:
+                match self._session.receive(frames):
+                    case Welcome() as welcome:
+                        return welcome
+                    case Refuse(reason):
+                        raise LocalProtocolError(f"The run refuses rank {hello.rank} of {hello.size}: {reason}")
+        return None
+
+    def say(self, message: Message) -> None:
+        """Send; a controller that takes nothing any more is given up on silently, for nobody is there to be told."""
+        self.socket.send(self._session.send(message))
+
+    def listen(self) -> None:
+        """Take in what the controller said, without waiting."""
+        while (frames := self.socket.receive()) is not None:
+            match self._session.receive(frames):
+                case Stop(at, _):
+                    self._stop_at = at
+                case Refuse(reason):
+                    raise LocalProtocolError(f"The run refuses this rank: {reason}")
+
+    def stops_after(self, sequence: int) -> bool:
+        return self._stop_at is not None and sequence >= self._stop_at
+
+    def close(self) -> None:
+        self.socket.close()

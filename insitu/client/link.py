@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rank's link to one staging node: what waits to be sent, what is under way, what was acknowledged.
+
+A message is sent when its bytes fit the node's credit, in order, from the thread that calls the client. Nothing here
+waits: `pump` does what can be done now and returns.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from insitu.budget import Budget
+from insitu.errors import LocalProtocolError, RemoteProtocolError
+from insitu.plan import Part
+from insitu.wire.messages import Ack, Attach, Credit, Detach, Layout, Message, Publish, Refuse
+from insitu.wire.session import Link, Session, Side
+from insitu.wire.sockets import Socket
+
+#: Called with a sequence when the node has received all that this link sent of it.
+Received = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    sequence: int
+    nbytes: int
+
+
+class NodeLink:
+    """One staging node, as a rank sees it. `part` says which rows of each block go there."""
+
+    def __init__(self, socket: Socket, part: Part, attach: Attach, received: Received) -> None:
+        self.part = part
+        self.socket = socket
+        self.sent_bytes = 0
+        self._session = Session(Link.RANK_NODE, Side.CONNECTS)
+        self._received = received
+        self._credit = Budget(0)
+        self._folded_bytes = 0
+        self._waiting: deque[tuple[Message, int]] = deque()
+        self._under_way: deque[_UnderWay] = deque()
+        self._send(attach, 0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was ever queued has been received by the node."""
+        return not self._waiting and not self._under_way
+
+    @property
+    def starved(self) -> bool:
+        """Whether the next message waits for credit, that is for the node's folds, and not for the network."""
+        return bool(self._waiting) and not self._credit.fits(self._waiting[0][1])
+
+    @property
+    def credit_bytes(self) -> int:
+        return self._credit.limit_bytes
+
+    def accepts(self, nbytes: int) -> bool:
+        """Whether the node could ever take a message of this size. Before the first credit nobody knows."""
+        return self.credit_bytes == 0 or self._credit.could_fit(nbytes)
+
+    def layout(self, layout: Layout) -> None:
+        self._waiting.append((layout, 0))
+
+    def publish(self, message: Publish, nbytes: int) -> None:
+        self._waiting.append((message, nbytes))
+
+    def detach(self, steps: int) -> None:
+        self._waiting.append((Detach(steps), 0))
+
+    def pump(self) -> None:
+        """Take in what the node said and send what may be sent."""
+        while (frames := self.socket.receive()) is not None:
+            self._handle(self._session.receive(frames))
+        while self._waiting and self._credit.fits(self._waiting[0][1]):
+            if not self._send(*self._waiting[0]):
+                break
+            self._waiting.popleft()
+
+    def _send(self, message: Message, nbytes: int) -> bool:
+        if not self.socket.send(self._session.send(message)):
+            return False
+        if isinstance(message, Publish):
+            self._credit.take(nbytes)
+            self.sent_bytes += nbytes
+            self._under_way.append(_UnderWay(message.sequence, nbytes))
+        return True
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Credit(nbytes):
+                self._credit.limit_bytes = nbytes
+            case Ack():
+                self._acknowledged(message)
+            case Refuse(reason):
+                raise LocalProtocolError(f"Staging node {self.part.node} refuses this rank: {reason}")
+
+    def _acknowledged(self, ack: Ack) -> None:
+        if not self._folded_bytes <= ack.folded_bytes <= self.sent_bytes:
+            raise RemoteProtocolError(
+                f"Staging node {self.part.node} says it folded {ack.folded_bytes} bytes, after {self._folded_bytes} "
+                f"before and {self.sent_bytes} sent."
+            )
+        self._credit.give(ack.folded_bytes - self._folded_bytes)
+        self._folded_bytes = ack.folded_bytes
+        while self._under_way and self._under_way[0].sequence <= ack.received:
+            self._received(self._under_way.popleft().sequence)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of a run: what it leaves behind, and that nothing of an earlier one is lost.
+
+====================  =====================================================================
+``config.yaml``       the configuration with all defaults
+``contact.json``      where the run is found, while it lasts
+``results.zarr``      results, a group for each operator
+``log.jsonl``         what happened, one JSON object a line
+``report.json``       counts, times, drops, versions and the exit status
+====================  =====================================================================
+"""
+
+import json
+import shutil
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from insitu.errors import ConfigError
+from insitu.wire.messages import Event
+
+
+class Directory:
+    """The paths of one run's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.contact = path / "contact.json"
+        self.results = path / "results.zarr"
+        self.log = path / "log.jsonl"
+        self.report = path / "report.json"
+
+    @classmethod
+    def create(cls, path: Path, *, force: bool) -> "Directory":
+        """Make the directory of a new run.
+
+        Raises `ConfigError` where one is there (`force` replaces it, if it is the directory of a run) and where it cannot
+        be made.
+        """
+        directory = cls(path)
+        try:
+            if path.exists():
+                directory._clear(force)
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: the run's directory cannot be made ({error.strerror}); choose another place: --set directory=PATH"
+            ) from error
+        return directory
+
+    def _clear(self, force: bool) -> None:
+        if not force:
+            raise ConfigError(
+                f"{self.path}: this run's directory is there already; replace it by --force, or choose another name: "
+                "--set run=NAME"
+            )
+        if not self.config.exists():
+            raise ConfigError(f"{self.path}: holds no config.yaml, so it is no run's directory; remove it yourself")
+        shutil.rmtree(self.path)
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        self.report.write_text(json.dumps(report, indent=2) + "\n")
+
+
+class Journal:
+    """Appends to ``log.jsonl``. May be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1)
+        self._lock = threading.Lock()
+        self._begin = time.monotonic()
+
+    def write(self, source: str, event: Event) -> None:
+        """Add what `source` (controller, staging node 0, rank 3) has to say."""
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "since_start_s": round(time.monotonic() - self._begin, 3),
+            "source": source,
+            "level": event.level,
+            "kind": event.kind,
+            "text": event.text,
+            **event.details,
+        }
+        with self._lock:
+            self._file.write(json.dumps(line, default=str) + "\n")
+
+    def close(self) -> None:
+        self._file.close()

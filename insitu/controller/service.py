@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's side of all conversations: admits ranks and staging nodes, and lets steps and windows become whole.
+
+One thread calls `turn` again and again; each call takes in what has arrived and answers it. What has to be decided is
+decided elsewhere, without sockets: which steps are whole (`Tracker`), which windows are (`Gather`).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from insitu.controller.gather import Gather, Rows, Window
+from insitu.controller.tracker import Tracker
+from insitu.errors import RemoteProtocolError
+from insitu.operator import Operator
+from insitu.plan import Part, parts_by_rank
+from insitu.wire.messages import (
+    Bye,
+    Closed,
+    Commit,
+    Counters,
+    Declare,
+    Dropped,
+    Event,
+    Feed,
+    Finish,
+    Finished,
+    Held,
+    Hello,
+    Layout,
+    Message,
+    NodeHello,
+    NodeWelcome,
+    Partial,
+    Ping,
+    Refuse,
+    Share,
+    Shutdown,
+    Status,
+    Stop,
+    Welcome,
+)
+from insitu.wire.session import Link, Session, Side, link_of
+from insitu.wire.sockets import Listener, poll
+
+#: The one stream that a run has.
+MEMBER = 0
+#: How long a dead rank's last steps may still be on their way through the staging nodes.
+LINGERS_S = 1.0
+#: How often a sign of life is sent to everybody, which also shows who is gone.
+PING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a rank is told when it joins, and how many are expected (``None``: any number)."""
+
+    run: str
+    ranks: int | None
+    buffer_bytes: int
+    max_wait_s: float
+    then: str
+
+
+@dataclass(slots=True)
+class Peer:
+    """One rank or staging node that was admitted."""
+
+    identity: bytes
+    session: Session
+    name: str
+    number: int
+    host: str
+    pid: int
+    address: str = ""
+    counters: Mapping[str, int | float | str] = field(default_factory=dict)
+    ended: bool = False
+
+
+class Service:
+    """The controller of one run with `nodes` staging nodes.
+
+    `journal` gets every event with its source, `deliver` every window and row that is complete.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        terms: Terms,
+        operators: Mapping[str, Operator],
+        nodes: int,
+        *,
+        journal: Callable[[str, Event], None],
+        deliver: Callable[[Window | Rows], None],
+        release: Callable[[Held], None],
+    ) -> None:
+        self.ranks: dict[int, Peer] = {}
+        self.nodes: dict[int, Peer] = {}
+        self.parameters: dict[str, Declare] = {}
+        self.failed: dict[str, str] = {}
+        self.size: int | None = None
+        self.tracker: Tracker | None = None
+        self.moved_at = time.monotonic()
+        self._listener = listener
+        self._terms = terms
+        self._operators = operators
+        self._expected_nodes = nodes
+        self._journal = journal
+        self._deliver = deliver
+        self._release = release
+        self._gather: Gather | None = None
+        self._parts: list[list[Part]] = []
+        self._peers: dict[bytes, Peer] = {}
+        self._finished: set[int] = set()
+        self._pinged_at = 0.0
+        self._gone_at: dict[int, float] = {}
+
+    @property
+    def staged(self) -> bool:
+        """Whether all staging nodes are there."""
+        return len(self.nodes) == self._expected_nodes
+
+    @property
+    def fed(self) -> list[int]:
+        """The staging nodes that any rank feeds."""
+        return sorted({part.node for parts in self._parts for part in parts})
+
+    @property
+    def streamed(self) -> bool:
+        """Whether every rank has ended and every step is decided."""
+        return self.tracker is not None and self.tracker.ended
+
+    @property
+    def drained(self) -> bool:
+        """Whether every staging node that is left has handed over all it has."""
+        return all(node in self._finished or self.nodes[node].ended for node in self.fed)
+
+    def turn(self, timeout_s: float) -> None:
+        """Wait for messages, at most `timeout_s`, and answer all that are there."""
+        poll([self._listener], timeout_s)
+        while (arrived := self._listener.receive()) is not None:
+            identity, frames = arrived
+            try:
+                self._receive(identity, frames)
+            except RemoteProtocolError as error:
+                self._drop_peer(identity, str(error))
+        self._decide()
+        if time.monotonic() - self._pinged_at > PING_S:
+            self._ping()
+
+    def stop(self, at: int, reason: str) -> None:
+        """Ask all ranks to end once they have closed sequence `at`."""
+        for rank in self.ranks.values():
+            self._send(rank, Stop(at, reason))
+
+    def finish(self) -> None:
+        """Ask the staging nodes for all that is left."""
+        assert self.tracker is not None
+        for node in self.fed:
+            self._send(self.nodes[node], Finish(MEMBER, self.tracker.watermark + 1))
+
+    def shut_down(self) -> None:
+        for node in self.nodes.values():
+            self._send(node, Shutdown())
+
+    def rank_gone(self, rank: int, reason: str) -> None:
+        """A rank will publish nothing more, though it never said so."""
+        peer = self.ranks[rank]
+        if peer.ended or self.tracker is None:
+            return
+        peer.ended = True
+        self._journal(peer.name, Event("error", "rank-gone", f"Rank {rank} is gone: {reason}."))
+        self._gone_at[rank] = time.monotonic()
+
+    def node_gone(self, node: int) -> None:
+        """A staging node is gone, with what it held."""
+        peer = self.nodes[node]
+        if peer.ended:
+            return
+        peer.ended = True
+        if self.tracker is not None and self._gather is not None and node in self.fed:
+            self.tracker.node_gone(node)
+            for done in self._gather.lose(node):
+                self._deliver(done)
+
+    def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
+        peer = self._peers.get(identity)
+        if peer is None:
+            session = Session(link_of(frames), Side.LISTENS)
+            self._admit(identity, session, session.receive(frames))
+        else:
+            self._handle(peer, peer.session.receive(frames))
+        self.moved_at = time.monotonic()
+
+    def _admit(self, identity: bytes, session: Session, message: Message) -> None:
+        match message:
+            case Hello():
+                reason = self._why_not(message)
+                if reason is None:
+                    peer = Peer(identity, session, f"rank {message.rank}", message.rank, message.host, message.pid)
+                    self._peers[identity] = self.ranks[message.rank] = peer
+                    self._welcome(peer, message.size)
+                    return
+                self._journal(f"rank {message.rank}", Event("error", "rank-refused", reason))
+                self._listener.send(identity, session.send(Refuse(reason)))
+            case NodeHello():
+                name = f"staging node {message.node}"
+                peer = Peer(identity, session, name, message.node, message.host, message.pid, message.address)
+                self._peers[identity] = self.nodes[message.node] = peer
+                self._send(peer, NodeWelcome(self._terms.run))
+
+    def _why_not(self, hello: Hello) -> str | None:
+        """Say why a rank cannot take part."""
+        if hello.run != self._terms.run:
+            return f"this is run '{self._terms.run}', not '{hello.run}'; its contact file is an old one"
+        size = self.size or self._terms.ranks or hello.size
+        if hello.size != size:
+            return (
+                f"it says it is rank {hello.rank} of {hello.size}, but this run has {size}; check simulation.ranks and "
+                "simulation.launcher, or pass the communicator: Client(comm=MPI.COMM_WORLD)"
+            )
+        if not 0 <= hello.rank < size:
+            return f"rank {hello.rank} of {size} does not exist"
+        if hello.rank in self.ranks:
+            other = self.ranks[hello.rank]
+            return f"rank {hello.rank} is there already (process {other.pid} on {other.host})"
+        return None
+
+    def _welcome(self, peer: Peer, size: int) -> None:
+        if self.size is None:
+            self._begin(size)
+        shares = tuple(
+            Share(part.node, self.nodes[part.node].address, part.low, part.high, part.of)
+            for part in self._parts[peer.number]
+        )
+        terms = self._terms
+        self._send(peer, Welcome(terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then))
+
+    def _begin(self, size: int) -> None:
+        """The first rank says how many there are, and with it who feeds which node."""
+        self.size = size
+        self._parts = parts_by_rank(size, self._expected_nodes)
+        self.tracker = Tracker(MEMBER, size, self.fed)
+        self._gather = Gather(self._operators, self.fed)
+        for node in self.fed:
+            ranks = tuple(rank for rank, parts in enumerate(self._parts) if any(part.node == node for part in parts))
+            self._send(self.nodes[node], Feed(MEMBER, size, ranks))
+
+    def _handle(self, peer: Peer, message: Message) -> None:
+        if peer.session.link is Link.RANK_CONTROLLER:
+            self._handle_rank(peer, message)
+        else:
+            self._handle_node(peer, message)
+
+    def _handle_rank(self, peer: Peer, message: Message) -> None:
+        assert self.tracker is not None
+        match message:
+            case Layout():
+                self.tracker.layout(peer.number, message)
+            case Dropped():
+                self.tracker.drop(message.sequence, message.reason)
+            case Declare():
+                self._declare(peer, message)
+            case Status(counters):
+                peer.counters = counters
+            case Bye(steps, counters):
+                self._bye(peer, steps, counters)
+
+    def _handle_node(self, peer: Peer, message: Message) -> None:
+        match message:
+            case Closed(_, steps) if self.tracker is not None:
+                for step in steps:
+                    self.tracker.closed(peer.number, step)
+            case Partial() if self._gather is not None:
+                for done in self._gather.partial(peer.number, message):
+                    self._deliver(done)
+            case Held() if self._gather is not None:
+                for done in self._gather.held(peer.number, message):
+                    self._deliver(done)
+            case Event():
+                self._event(peer, message)
+            case Status(counters):
+                peer.counters = counters
+            case Finished():
+                self._finished.add(peer.number)
+
+    def _event(self, peer: Peer, event: Event) -> None:
+        self._journal(peer.name, event)
+        if event.kind == "operator-stopped":
+            self.fail(str(event.details["operator"]), event.text)
+
+    def fail(self, operator: str, reason: str) -> None:
+        """An operator is stopped: what comes of it from elsewhere is not waited for any more."""
+        self.failed.setdefault(operator, reason)
+        for held in self._gather.fail(operator) if self._gather else []:
+            self._release(held)
+
+    def _declare(self, peer: Peer, message: Declare) -> None:
+        first = self.parameters.setdefault(message.name, message)
+        if first != message:
+            text = f"Rank {peer.number} declares parameter '{message.name}' as {message}, another rank as {first}."
+            self._journal(peer.name, Event("error", "parameter-differs", text))
+
+    def _bye(self, peer: Peer, steps: int, counters: Counters) -> None:
+        assert self.tracker is not None
+        peer.counters = counters
+        peer.ended = True
+        self.tracker.rank_ended(peer.number, steps)
+
+    def _decide(self) -> None:
+        if self.tracker is None:
+            return
+        for rank, gone_at in list(self._gone_at.items()):
+            if time.monotonic() - gone_at > LINGERS_S:
+                del self._gone_at[rank]
+                self.tracker.rank_ended(rank, self.tracker.watermark + 1)
+        commit: Commit | None = self.tracker.decide()
+        if commit is not None:
+            for node in self.fed:
+                self._send(self.nodes[node], commit)
+        for event in self.tracker.take_events():
+            self._journal("controller", event)
+
+    def _ping(self) -> None:
+        """Send everybody a sign of life; whoever cannot be reached any more is gone."""
+        self._pinged_at = time.monotonic()
+        for peer in list(self._peers.values()):
+            if not peer.ended:
+                self._send(peer, Ping())
+
+    def _send(self, peer: Peer, message: Message) -> None:
+        if peer.ended:
+            return
+        if not self._listener.send(peer.identity, peer.session.send(message)):
+            self._unreachable(peer, "its connection is closed")
+
+    def _unreachable(self, peer: Peer, reason: str) -> None:
+        if peer.session.link is Link.RANK_CONTROLLER:
+            self.rank_gone(peer.number, reason)
+        else:
+            self.node_gone(peer.number)
+
+    def _drop_peer(self, identity: bytes, reason: str) -> None:
+        """Whoever breaks the protocol is not listened to any more; nobody else suffers."""
+        peer = self._peers.pop(identity, None)
+        self._journal(peer.name if peer else "unknown", Event("error", "protocol", reason))
+        if peer is not None:
+            self._unreachable(peer, "it broke the protocol")

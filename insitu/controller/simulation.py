@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the simulation's processes, shows what they write, and ends them.
+
+Each launcher is a way to write the command line. The processes get sessions of their own, so that Ctrl-C reaches the
+controller alone, which then stops the simulation in an orderly way; what does not end by itself is ended with its
+children.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, MutableSequence, Sequence
+from pathlib import Path
+from typing import IO
+
+from insitu.client import CONTACT
+from insitu.config import Simulation as Settings
+from insitu.errors import ConfigError
+
+#: Lines of a failed simulation's stderr that are worth showing.
+TAIL_LINES = 20
+
+
+class Simulation:
+    """The processes of the simulation; none of them for the launcher ``external``.
+
+    `contact` is the file that tells them where the run is; `show` gets each line that they write, from threads.
+    """
+
+    def __init__(self, settings: Settings, contact: Path, show: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._contact = contact
+        self._show = show
+        self._processes: list[subprocess.Popen[str]] = []
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._readers: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start all processes. Raises `ConfigError` where the command or the launcher is not there."""
+        for command, environment in self._commands():
+            process = self._spawn(command, environment)
+            self._processes.append(process)
+            self._follow(process.stdout, deque(maxlen=0))
+            self._follow(process.stderr, self._tail)
+
+    @property
+    def running(self) -> bool:
+        """Whether any process runs; an external simulation is never known to have ended."""
+        return self._settings.launcher == "external" or any(process.poll() is None for process in self._processes)
+
+    @property
+    def status(self) -> int:
+        """The exit status of the first process that failed, else 0; negative for a signal."""
+        return next((code for process in self._processes if (code := process.poll())), 0)
+
+    @property
+    def tail(self) -> list[str]:
+        """The last lines that the simulation wrote to stderr."""
+        return list(self._tail)
+
+    def terminate(self) -> None:
+        """Ask all that still run to end."""
+        self._signal(signal.SIGTERM)
+
+    def close(self, grace_s: float = 5.0) -> None:
+        """End what still runs, by force after `grace_s`, and wait until it is gone. May be called twice."""
+        self.terminate()
+        for process in self._processes:
+            try:
+                process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+                process.wait()
+        for reader in self._readers:
+            reader.join()
+
+    def _commands(self) -> list[tuple[list[str], dict[str, str]]]:
+        settings = self._settings
+        # The interpreter that runs the controller has the client installed; the one of the PATH may not.
+        command = [sys.executable if settings.command[:1] == ("python",) else settings.command[0], *settings.command[1:]]
+        match settings.launcher:
+            case "local":
+                size = str(settings.ranks)
+                return [
+                    (command, {"INSITU_RANK": str(rank), "INSITU_SIZE": size}) for rank in range(settings.ranks)
+                ]
+            case "mpiexec":
+                return [([_mpiexec(), "-n", str(settings.ranks), *command], {})]
+        return []
+
+    def _spawn(self, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        everything = {**os.environ, **environment, **self._settings.environment, CONTACT: str(self._contact.resolve())}
+        try:
+            return subprocess.Popen(
+                command,
+                env=everything,
+                cwd=self._settings.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.close()
+            raise ConfigError(
+                f"simulation.command: {command[0]!r} cannot be started ({error.strerror}); give a program on the PATH "
+                "or the full path of one."
+            ) from error
+
+    def _follow(self, stream: IO[str] | None, keep: MutableSequence[str]) -> None:
+        """Show what a process writes, line by line, and keep its last lines."""
+        assert stream is not None
+
+        def read() -> None:
+            with stream:
+                for line in stream:
+                    keep.append(line.rstrip("\n"))
+                    self._show(line.rstrip("\n"))
+
+        reader = threading.Thread(target=read, name="simulation-output", daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                try:
+                    os.killpg(process.pid, number)
+                except ProcessLookupError:
+                    continue  # it ended between the two lines
+
+
+def _mpiexec() -> str:
+    """Return the launcher that belongs to this interpreter's MPI wheel, else that of the PATH."""
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        raise ConfigError(
+            "simulation.launcher: mpiexec is not installed; run pip install 'insitu[mpi]', load your cluster's MPI "
+            "module, or take launcher: local."
+        )
+    return found

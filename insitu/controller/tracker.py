@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides which steps are whole. No sockets, no clock.
+
+A step is *whole* when every rank has closed it: then every staging node that is fed has reported it closed. It is
+*dropped* when a rank says that it will not publish it, when the ranks disagree on what it is, or when it can never
+become whole because a rank or a staging node is gone. The **watermark** is the newest sequence up to which all is
+decided, and it only moves forward: steps are decided in order.
+
+Of a whole step, variables are taken out that the ranks' blocks do not make up: parts that overlap or are missing, dtypes
+that differ. The ranks' layouts tell, so this costs nothing for a step whose layouts were there before.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from insitu.model import Variable
+from insitu.plan import Piece, fault_of_cover
+from insitu.wire.messages import BlockSpec, ClosedStep, Commit, Event, Layout
+
+#: Of each rank the number of its layout: what a step consists of.
+Layouts = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a combination of layouts holds: the variables that are whole, and why the others are not."""
+
+    variables: dict[str, Variable]
+    faults: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A step that is not decided yet."""
+
+    index: int
+    time: float
+    nodes: set[int] = field(default_factory=set)
+    layouts: dict[int, int] = field(default_factory=dict)
+    disagree: set[int] = field(default_factory=set)
+    nbytes: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the steps of one member; `dropped` and `left_out` count by reason."""
+
+    whole: int = 0
+    nbytes: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    delivered: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+class Tracker:
+    """The steps of one member of `ranks` ranks, on the staging nodes that they feed."""
+
+    def __init__(self, member: int, ranks: int, nodes: Iterable[int]) -> None:
+        self.counts = Counts()
+        self.watermark = -1
+        self._events: list[Event] = []
+        self.variables: dict[str, Variable] = {}
+        self._member = member
+        self._ranks = ranks
+        self._nodes = set(nodes)
+        self._seen: dict[int, _Seen] = {}
+        self._dropped: dict[int, str] = {}
+        self._ended: dict[int, int] = {}
+        self._gone_nodes: set[int] = set()
+        self._layouts: dict[tuple[int, int], tuple[BlockSpec, ...]] = {}
+        self._verdicts: dict[Layouts, Verdict] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether every rank has ended and all that any of them published is decided."""
+        return len(self._ended) == self._ranks and self.watermark >= self.steps - 1
+
+    @property
+    def all_ranks_ended(self) -> bool:
+        return len(self._ended) == self._ranks
+
+    @property
+    def steps(self) -> int:
+        """How many sequences there are, as far as is known."""
+        known = [*self._ended.values(), *(sequence + 1 for sequence in self._seen)]
+        return max([self.watermark + 1, *known])
+
+    def layout(self, rank: int, layout: Layout) -> None:
+        """A rank announces what a step of it may consist of."""
+        self._layouts[rank, layout.id] = layout.blocks
+
+    def closed(self, node: int, step: ClosedStep) -> None:
+        """A staging node has all that it gets of a step."""
+        if step.sequence <= self.watermark:
+            return
+        seen = self._seen.setdefault(step.sequence, _Seen(step.index, step.time))
+        seen.nodes.add(node)
+        seen.layouts.update(step.layouts)
+        seen.nbytes += step.nbytes
+        seen.disagree.update(step.disagree)
+        if (step.index, step.time) != (seen.index, seen.time):
+            seen.disagree.update(rank for rank, _ in step.layouts)
+
+    def drop(self, sequence: int, reason: str) -> None:
+        """A step will never be whole."""
+        if sequence > self.watermark:
+            self._dropped.setdefault(sequence, reason)
+
+    def rank_ended(self, rank: int, steps: int) -> None:
+        """A rank ended after `steps` steps: later ones of the others can never be whole."""
+        self._ended[rank] = steps
+
+    def node_gone(self, node: int) -> None:
+        """A staging node is gone: what is not decided yet can never be whole, nor can any later step."""
+        self._gone_nodes.add(node)
+        self._event("error", "node-gone", f"Staging node {node} is gone; every step from now on is dropped.", node=node)
+
+    def give_up(self, reason: str) -> None:
+        """Drop all that is undecided, for nothing will change any more."""
+        for sequence in range(self.watermark + 1, self.steps):
+            self.drop(sequence, reason)
+
+    def take_events(self) -> list[Event]:
+        """Return what people should know of what was decided since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def decide(self) -> Commit | None:
+        """Move the watermark as far as it goes; return what the staging nodes have to know about it."""
+        without: list[tuple[int, tuple[str, ...]]] = []
+        dropped: list[int] = []
+        before = self.watermark
+        while (sequence := self.watermark + 1) < self.steps or sequence in self._dropped:
+            seen = self._seen.get(sequence)
+            reason = self._reason_to_drop(sequence, seen)
+            if reason is None:
+                verdict = self._verdict(seen) if seen else None
+                if seen is None or verdict is None:
+                    break
+                self._count(seen, verdict)
+                if verdict.faults:
+                    without.append((sequence, tuple(sorted(verdict.faults))))
+            else:
+                dropped.append(sequence)
+                self._count_dropped(sequence, reason)
+            self._seen.pop(sequence, None)
+            self._dropped.pop(sequence, None)
+            self.watermark = sequence
+        if self.watermark == before:
+            return None
+        return Commit(self._member, self.watermark, tuple(without), tuple(dropped))
+
+    def _reason_to_drop(self, sequence: int, seen: _Seen | None) -> str | None:
+        if sequence in self._dropped:
+            return self._dropped[sequence]
+        short = sorted(rank for rank, steps in self._ended.items() if steps <= sequence)
+        if short:
+            return f"rank {short[0]} had ended before"
+        if seen and seen.disagree and seen.nodes >= self._nodes:
+            return f"ranks {_listed(seen.disagree)} gave it another index or time than the others"
+        return "a staging node is gone" if self._gone_nodes else None
+
+    def _verdict(self, seen: _Seen) -> Verdict | None:
+        """Judge a step, or return ``None`` while something of it is still under way."""
+        if not seen.nodes >= self._nodes:
+            return None
+        layouts = tuple(sorted(seen.layouts.items()))
+        verdict = self._verdicts.get(layouts)
+        if verdict is None:
+            if any(layout not in self._layouts for layout in layouts):
+                return None
+            verdict = self._verdicts[layouts] = judge({rank: self._layouts[rank, number] for rank, number in layouts})
+            self._announce(seen, verdict)
+        return verdict
+
+    def _announce(self, seen: _Seen, verdict: Verdict) -> None:
+        self.variables.update(verdict.variables)
+        for name, fault in verdict.faults.items():
+            text = f"Variable '{name}' is left out from step {seen.index} on: {fault}."
+            self._event("warning", "variable-left-out", text, variable=name, step=seen.index, fault=fault)
+
+    def _count(self, seen: _Seen, verdict: Verdict) -> None:
+        self.counts.whole += 1
+        self.counts.nbytes += seen.nbytes
+        self.counts.delivered.update(verdict.variables.keys())
+        self.counts.left_out.update(verdict.faults.items())
+
+    def _count_dropped(self, sequence: int, reason: str) -> None:
+        if reason not in self.counts.dropped:
+            self._event("warning", "step-dropped", f"Sequence {sequence} is dropped: {reason}.", sequence=sequence)
+        self.counts.dropped[reason] += 1
+
+    def _event(self, level: str, kind: str, text: str, **details: object) -> None:
+        self._events.append(Event(level, kind, text, {"member": self._member, **details}))
+
+
+def judge(blocks: dict[int, tuple[BlockSpec, ...]]) -> Verdict:
+    """Say which variables the ranks' blocks make up, each once over, and why the others are not whole.
+
+    >>> u = Variable("u", np.dtype("f8"), (4,), ("x",))
+    >>> judge({0: (BlockSpec(u, (0,), (2,)),), 1: (BlockSpec(u, (2,), (1,)),)}).faults
+    {'u': '1 of its 4 cells is missing from ranks 0, 1'}
+    """
+    by_name: dict[str, list[tuple[int, BlockSpec]]] = {}
+    for rank, specs in sorted(blocks.items()):
+        for spec in specs:
+            by_name.setdefault(spec.variable.name, []).append((rank, spec))
+    variables: dict[str, Variable] = {}
+    faults: dict[str, str] = {}
+    for name, held in by_name.items():
+        fault = _disagreement(held) or _cover(held)
+        if fault is None:
+            variables[name] = held[0][1].variable
+        else:
+            faults[name] = fault
+    return Verdict(variables, faults)
+
+
+def _disagreement(held: list[tuple[int, BlockSpec]]) -> str | None:
+    first, spec = held[0]
+    for attribute in ("dtype", "shape", "dims", "units", "row"):
+        value = getattr(spec.variable, attribute)
+        other = {rank: getattr(block.variable, attribute) for rank, block in held}
+        ranks = [rank for rank in other if other[rank] != value]
+        if ranks:
+            return f"its {attribute} is {value} on rank {first} and {other[ranks[0]]} on rank {_listed(ranks)}"
+    return None
+
+
+def _cover(held: list[tuple[int, BlockSpec]]) -> str | None:
+    shape = held[0][1].variable.shape
+    return None if shape is None else fault_of_cover(shape, [Piece(rank, spec.start, spec.count) for rank, spec in held])
+
+
+def _listed(ranks: Iterable[int]) -> str:
+    return ", ".join(str(rank) for rank in sorted(ranks))

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who owes which block to whom: M ranks to N staging nodes, and whether the ranks' blocks make up the whole.
+
+Pure functions over integers. The plan treats the ranks as M intervals of equal length and the staging nodes as N
+intervals over the same line. A node takes what its interval overlaps: whole ranks, except at its two ends, where a
+rank's rows are split. So neighbours stay together, the load is even whatever M and N are, and the plan needs no shape:
+it holds for fields, for particles whose number changes, and for one rank on two nodes.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from insitu.model import Extent
+
+
+class Overlap(NamedTuple):
+    """The part ``[low, high)`` of the line that interval `a` of one partition and `b` of another have in common."""
+
+    a: int
+    b: int
+    low: int
+    high: int
+
+
+def overlaps(a: Sequence[int], b: Sequence[int]) -> list[Overlap]:
+    """Return the common parts of two partitions of one line, given by their sorted cuts.
+
+    Two sorted partitions are walked once: O(M + N) steps and at most M + N - 1 parts, where comparing every pair would
+    cost M * N.
+
+    >>> overlaps([0, 2, 4, 6], [0, 3, 6])
+    [Overlap(a=0, b=0, low=0, high=2), Overlap(a=1, b=0, low=2, high=3), Overlap(a=1, b=1, low=3, high=4), \
+Overlap(a=2, b=1, low=4, high=6)]
+    """
+    parts: list[Overlap] = []
+    i = j = 0
+    while i < len(a) - 1 and j < len(b) - 1:
+        low, high = max(a[i], b[j]), min(a[i + 1], b[j + 1])
+        if low < high:
+            parts.append(Overlap(i, j, low, high))
+        if a[i + 1] <= b[j + 1]:
+            i += 1
+        else:
+            j += 1
+    return parts
+
+
+class Part(NamedTuple):
+    """The rows ``[n * low // of, n * high // of)`` of each of a rank's blocks of n rows, which go to `node`."""
+
+    node: int
+    low: int
+    high: int
+    of: int
+
+    def rows(self, n: int) -> slice:
+        """Return the rows of a block of `n` rows. The parts of one rank share no row and leave none out.
+
+        >>> Part(0, 0, 1, 2).rows(5), Part(1, 1, 2, 2).rows(5)
+        (slice(0, 2, None), slice(2, 5, None))
+        """
+        return slice(n * self.low // self.of, n * self.high // self.of)
+
+
+def parts_by_rank(ranks: int, nodes: int) -> list[list[Part]]:
+    """Return for each rank the parts of its blocks and the staging nodes that take them.
+
+    >>> parts_by_rank(ranks=3, nodes=2)[1]
+    [Part(node=0, low=0, high=1, of=2), Part(node=1, low=1, high=2, of=2)]
+    >>> [len(parts) for parts in parts_by_rank(ranks=4, nodes=2)]
+    [1, 1, 1, 1]
+    """
+    of_ranks = [rank * nodes for rank in range(ranks + 1)]
+    of_nodes = [node * ranks for node in range(nodes + 1)]
+    plan: list[list[Part]] = [[] for _ in range(ranks)]
+    for rank, node, low, high in overlaps(of_ranks, of_nodes):
+        plan[rank].append(Part(node, low - of_ranks[rank], high - of_ranks[rank], nodes))
+    return plan
+
+
+class Piece(NamedTuple):
+    """Where a rank's block lies in a global array."""
+
+    rank: int
+    start: Extent
+    count: Extent
+
+
+def fault_of_cover(shape: Extent, pieces: Iterable[Piece]) -> str | None:
+    """Say why the pieces do not make up the whole of `shape` once over, or return ``None`` where they do.
+
+    Costs O(P^2) for P pieces, so callers keep the answer for as long as the pieces stay where they are. A 0-d variable
+    is rank 0's.
+
+    >>> fault_of_cover((4,), [Piece(0, (0,), (2,)), Piece(1, (2,), (2,))])
+    >>> fault_of_cover((4,), [Piece(0, (0,), (3,)), Piece(1, (2,), (2,))])
+    'ranks 0 and 1 overlap: start (0,) count (3,) and start (2,) count (2,)'
+    >>> fault_of_cover((4,), [Piece(0, (0,), (1,)), Piece(1, (2,), (2,))])
+    '1 of its 4 cells is missing from ranks 0, 1'
+    """
+    held = [piece for piece in pieces if 0 not in piece.count]
+    if not shape:
+        return None if any(piece.rank == 0 for piece in held) else "a 0-d variable is rank 0's, which did not put it"
+    for k, piece in enumerate(held):
+        for other in held[:k]:
+            if _overlap(piece, other):
+                return (
+                    f"ranks {other.rank} and {piece.rank} overlap: start {other.start} count {other.count} "
+                    f"and start {piece.start} count {piece.count}"
+                )
+    cells = _volume(shape)
+    missing = cells - sum(_volume(piece.count) for piece in held)
+    if missing:
+        ranks = ", ".join(str(piece.rank) for piece in held) or "all"
+        return f"{missing} of its {cells} cells {'is' if missing == 1 else 'are'} missing from ranks {ranks}"
+    return None
+
+
+def _overlap(a: Piece, b: Piece) -> bool:
+    return all(
+        max(start_a, start_b) < min(start_a + count_a, start_b + count_b)
+        for start_a, count_a, start_b, count_b in zip(a.start, a.count, b.start, b.count, strict=True)
+    )
+
+
+def _volume(extent: Extent) -> int:
+    volume = 1
+    for length in extent:
+        volume *= length
+    return volume

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the ranks' parts of each step together on one staging node. No sockets, no clock, no threads.
+
+A step goes through three states here:
+
+========== ============================================================================ ============
+state      meaning                                                                      leaves by
+========== ============================================================================ ============
+pending    some of the ranks that feed this node have published it                      the last one
+closed     all of them have; the controller was told                                    `Commit`
+committed  every rank has closed it on every node: it may be folded, or is dropped      folding
+========== ============================================================================ ============
+
+So what is folded was seen whole by the run, and steps are folded in the order of their sequence.
+"""
+
+from dataclasses import dataclass, field
+
+from insitu.errors import RemoteProtocolError
+from insitu.model import Block, Step
+from insitu.wire.messages import ClosedStep, Commit, Publish
+
+#: The parts of one step: for each rank its blocks by the variable's name.
+Blocks = dict[int, dict[str, Block]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyStep:
+    """A committed step, to be folded; without blocks where it was dropped. `nbytes` counts what each rank sent of it."""
+
+    step: Step
+    blocks: Blocks
+    nbytes: dict[int, int]
+
+
+@dataclass(slots=True)
+class _Pending:
+    step: Step
+    blocks: Blocks = field(default_factory=dict)
+    layouts: dict[int, int] = field(default_factory=dict)
+    nbytes: dict[int, int] = field(default_factory=dict)
+    disagree: list[int] = field(default_factory=list)
+
+    def closed(self) -> ClosedStep:
+        return ClosedStep(
+            self.step.sequence,
+            self.step.index,
+            self.step.time,
+            tuple(sorted(self.layouts.items())),
+            sum(self.nbytes.values()),
+            tuple(self.disagree),
+        )
+
+
+class Assembler:
+    """The steps of one member at one staging node. `ranks` are those that feed the node."""
+
+    def __init__(self, ranks: tuple[int, ...]) -> None:
+        self._ranks = frozenset(ranks)
+        self._pending: dict[int, _Pending] = {}
+        self._committed = -1
+
+    def publish(self, rank: int, message: Publish, blocks: list[Block]) -> ClosedStep | None:
+        """Take in a rank's part of a step; return the step if it is closed by it.
+
+        A rank that comes too late for a step which was dropped changes nothing. Raises `RemoteProtocolError` for a rank
+        that does not feed this node.
+        """
+        if rank not in self._ranks:
+            raise RemoteProtocolError(f"Rank {rank} does not feed this staging node, which takes {sorted(self._ranks)}.")
+        if self.is_late(message.sequence):
+            return None
+        step = Step(message.sequence, message.index, message.time)
+        pending = self._pending.setdefault(step.sequence, _Pending(step))
+        if pending.step != step:
+            pending.disagree.append(rank)
+        pending.blocks[rank] = {block.variable.name: block for block in blocks}
+        pending.layouts[rank] = message.layout
+        pending.nbytes[rank] = sum(block.data.nbytes for block in blocks)
+        if len(pending.blocks) < len(self._ranks):
+            return None
+        return pending.closed()
+
+    def is_late(self, sequence: int) -> bool:
+        """Whether a step was decided on without this part."""
+        return sequence <= self._committed
+
+    def commit(self, message: Commit) -> list[ReadyStep]:
+        """Return the steps that the controller has decided on, in order."""
+        without = dict(message.without)
+        ready = [
+            self._ready(sequence, sequence in message.dropped, without.get(sequence, ()))
+            for sequence in range(self._committed + 1, message.upto + 1)
+        ]
+        self._committed = max(self._committed, message.upto)
+        return ready
+
+    def _ready(self, sequence: int, dropped: bool, without: tuple[str, ...]) -> ReadyStep:
+        pending = self._pending.pop(sequence, None)
+        if pending is None:
+            return ReadyStep(Step(sequence, -1, 0.0), {}, {})
+        if dropped:
+            return ReadyStep(pending.step, {}, pending.nbytes)
+        blocks = {
+            rank: {name: block for name, block in parts.items() if name not in without}
+            for rank, parts in pending.blocks.items()
+        }
+        return ReadyStep(pending.step, blocks, pending.nbytes)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that folds: it owns all states of a staging node, so no state has a lock.
+
+It takes every committed step that waits and folds them as one batch: the more it lags behind, the larger the batch and
+the cheaper each step. What comes of it is said in messages, which the receiving thread sends.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from insitu.operator import Operator, state_nbytes
+from insitu.staging.assembler import ReadyStep
+from insitu.staging.folds import Failure, Folds, Yield
+from insitu.wire.messages import Event, Finished, Held, Message, Partial
+
+#: States up to this size in all go straight to the controller: a round trip through Dask takes 10 ms, one of ZeroMQ 0.1.
+SMALL_BYTES = 64 * 1024
+#: Single steps' states per message, so that no message grows with the length of a batch.
+ENTRIES_PER_MESSAGE = 256
+#: Steps per batch, so that a long queue does not hold back the first acknowledgement.
+STEPS_PER_BATCH = 64
+#: How often room for held states is looked for.
+_ROOM_S = 0.01
+
+
+class Holder(Protocol):
+    """Keeps values as data of this Dask worker, until the controller lets go of them."""
+
+    def hold(self, key: str, value: object, nbytes: int) -> None: ...
+    def held_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Steps that are done with, and what to tell the controller."""
+
+    steps: list[ReadyStep]
+    messages: list[Message]
+
+
+@dataclass(slots=True)
+class FoldCounters:
+    """What folding has cost so far. Written by the folder, read by anyone."""
+
+    steps: int = 0
+    batches: int = 0
+    busy_s: float = 0.0
+    state_bytes: int = 0
+    by_operator: dict[str, float] = field(default_factory=dict)
+
+
+class Folder:
+    """Folds the steps of one `member` on one staging node, in a thread of its own.
+
+    `memory_bytes` bounds the states, open and held ones together: while the held ones leave no room, folding waits for the
+    controller to take them, and with it, by their credits, the ranks. `done` is called from the folding thread.
+    """
+
+    def __init__(
+        self,
+        member: int,
+        operators: Mapping[str, Operator],
+        memory_bytes: int,
+        holder: Holder,
+        prefix: str,
+        done: Callable[[Folded], None],
+    ) -> None:
+        self.counters = FoldCounters()
+        self._member = member
+        self._operators = operators
+        self._folds = Folds(operators, memory_bytes)
+        self._memory_bytes = memory_bytes
+        self._holder = holder
+        self._prefix = prefix
+        self._done = done
+        self._closing = threading.Event()
+        self._work: queue.SimpleQueue[ReadyStep | int | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="insitu-folder", daemon=True)
+        self._thread.start()
+
+    def submit(self, step: ReadyStep) -> None:
+        """Queue a committed step; steps come in the order of their sequence."""
+        self._work.put(step)
+
+    def finish(self, steps: int) -> None:
+        """Queue the end: after `steps` steps in all, everything is handed over."""
+        self._work.put(steps)
+
+    def close(self) -> None:
+        """End the thread, also with work in its queue, and wait for it. May be called twice."""
+        self._closing.set()
+        self._work.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        for operator in self._operators.values():
+            operator.warm_up()
+        while not self._closing.is_set():
+            steps, end = self._take()
+            if steps:
+                self._fold(steps)
+            if end is not None:
+                messages = self._messages(self._folds.finish(end))
+                self._done(Folded([], [*messages, Finished(self._member)]))
+
+    def _take(self) -> tuple[list[ReadyStep], int | None]:
+        """Wait for work; return the steps that wait, and the number of all where the end waits behind them."""
+        steps: list[ReadyStep] = []
+        item = self._work.get()
+        while isinstance(item, ReadyStep):
+            steps.append(item)
+            if len(steps) == STEPS_PER_BATCH:
+                return steps, None
+            try:
+                item = self._work.get_nowait()
+            except queue.Empty:
+                return steps, None
+        return steps, item
+
+    def _fold(self, steps: list[ReadyStep]) -> None:
+        self._wait_for_room()
+        begin = time.perf_counter()
+        messages = self._messages(self._folds.fold(steps))
+        self.counters.busy_s += time.perf_counter() - begin
+        self.counters.batches += 1
+        self.counters.steps += len(steps)
+        self.counters.state_bytes = self._folds.nbytes
+        self._done(Folded(steps, messages))
+
+    def _wait_for_room(self) -> None:
+        while self._holder.held_bytes() + self._folds.nbytes > self._memory_bytes:
+            if self._closing.wait(_ROOM_S):
+                return
+
+    def _messages(self, yields: list[Yield | Failure]) -> list[Message]:
+        messages: list[Message] = []
+        for item in yields:
+            if isinstance(item, Failure):
+                text = f"Operator '{item.operator}' is stopped: {item.reason}"
+                details = {"operator": item.operator, "traceback": item.trace}
+                messages.append(Event("error", "operator-stopped", text, details))
+            elif item.window < 0:
+                messages += self._rows(item)
+            else:
+                messages.append(self._window(item))
+        return messages
+
+    def _rows(self, item: Yield) -> list[Message]:
+        """Split single steps' states over messages; each says up to where it goes."""
+        cuts = range(0, max(1, len(item.entries)), ENTRIES_PER_MESSAGE)
+        groups = [item.entries[cut : cut + ENTRIES_PER_MESSAGE] for cut in cuts]
+        upto = [*(group[-1].key for group in groups[:-1]), item.upto]
+        return [
+            Partial(item.operator, self._member, -1, end, group) for end, group in zip(upto, groups, strict=True)
+        ]
+
+    def _window(self, item: Yield) -> Message:
+        nbytes = sum(state_nbytes(entry.state) for entry in item.entries)
+        if nbytes <= SMALL_BYTES:
+            return Partial(item.operator, self._member, item.window, item.upto, item.entries)
+        key = f"{self._prefix}-{item.operator}-{item.window}"
+        places = tuple(entry.place or ((), ()) for entry in item.entries)
+        parts = [(*place, entry.state) for place, entry in zip(places, item.entries, strict=True)]
+        self._holder.hold(key, parts, nbytes)
+        one = item.entries[0]
+        return Held(
+            item.operator, self._member, item.window, key, nbytes, one.steps, one.first, one.last, one.time, places
+        )

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A staging node's account of each rank that feeds it: what came, what is folded, what was acknowledged.
+
+Acknowledgements are cumulative, so they are sent seldom: when a part of the credit has gathered, or when there is nothing
+else to do. A rank never waits for one that is held back, since a lull sends them all.
+"""
+
+from dataclasses import dataclass
+
+from insitu.errors import RemoteProtocolError
+from insitu.wire.messages import Ack
+from insitu.wire.session import Session
+
+#: The share of its credit that a rank may have unacknowledged while more is arriving.
+_SHARE = 8
+
+
+@dataclass(slots=True)
+class RankLink:
+    """One rank, as a staging node sees it."""
+
+    identity: bytes
+    session: Session
+    rank: int
+    credit_bytes: int = 0
+    received: int = -1
+    received_bytes: int = 0
+    folded: int = -1
+    folded_bytes: int = 0
+    acked_received_bytes: int = 0
+    acked_folded_bytes: int = 0
+    dirty: bool = False
+
+    def receive(self, sequence: int, nbytes: int) -> None:
+        """Count a message. Raises `RemoteProtocolError` for one out of order, and for one beyond the credit."""
+        if sequence <= self.received:
+            raise RemoteProtocolError(f"Rank {self.rank} published sequence {sequence} after {self.received}.")
+        if self.received_bytes + nbytes - self.acked_folded_bytes > self.credit_bytes:
+            raise RemoteProtocolError(
+                f"Rank {self.rank} sent {nbytes} bytes beyond its credit of {self.credit_bytes} at sequence {sequence}."
+            )
+        self.received = sequence
+        self.received_bytes += nbytes
+        self.dirty = True
+
+    def fold(self, sequence: int, nbytes: int) -> None:
+        """Count what is done with: folded, dropped or late."""
+        self.folded = max(self.folded, sequence)
+        self.folded_bytes += nbytes
+        self.dirty = True
+
+    @property
+    def urgent(self) -> bool:
+        """Whether so much is unacknowledged that the rank could soon wait for it."""
+        late = max(self.received_bytes - self.acked_received_bytes, self.folded_bytes - self.acked_folded_bytes)
+        return self.dirty and late * _SHARE > self.credit_bytes
+
+    def ack(self) -> Ack:
+        """Return the acknowledgement of all so far."""
+        return Ack(self.received, self.folded, self.received_bytes, self.folded_bytes)
+
+    def acked(self) -> None:
+        """The acknowledgement was sent."""
+        self.acked_received_bytes = self.received_bytes
+        self.acked_folded_bytes = self.folded_bytes
+        self.dirty = False
