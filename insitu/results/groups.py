@@ -66,6 +66,11 @@ def leading_of(group: zarr.Group) -> str:
     return next(leading for leading in COORDINATES_OF if leading in group)
 
 
+def rows_of(group: zarr.Group) -> int:
+    """Return how many rows a group has."""
+    return int(array_of(group, leading_of(group)).shape[0])
+
+
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Return an array of a group, which has it."""
     array = group[name]

@@ -31,7 +31,7 @@ from insitu.model import Array, Variable
 from insitu.operator import Operator
 from insitu.results import Provenance, Result
 from insitu.results.chunks import Slab
-from insitu.results.groups import COORDINATES_OF, array_of, create_group, leading_of
+from insitu.results.groups import COORDINATES_OF, array_of, create_group, leading_of, rows_of
 
 CURES = {
     errno.ENOSPC: "Free some space there",
@@ -50,9 +50,9 @@ class ResultStore:
     small ones are best appended together. All raise `RunError` where the disk does not take it.
     """
 
-    def __init__(self, root: zarr.Group, path: Path) -> None:
-        self._root = root
+    def __init__(self, path: Path) -> None:
         self._path = path
+        self._root = self._consolidated()
 
     @classmethod
     def create(cls, path: Path, attrs: Mapping[str, Any]) -> "ResultStore":
@@ -60,16 +60,20 @@ class ResultStore:
         if path.exists():
             raise RunError(f"{path} exists already and results are never overwritten. Take another run directory.")
         with _writing("results", path):
-            store = cls(zarr.create_group(path, attributes={"Conventions": "CF-1.11", **attrs}), path)
-            store._show()
-        return store
+            zarr.create_group(path, attributes={"Conventions": "CF-1.11", **attrs})
+            return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "ResultStore":
-        """Continue a store."""
+        """Continue a store, after a crash as well: rows that were not shown whole are taken back."""
         if not (path / "zarr.json").is_file():
             raise RunError(f"{path} holds no results. Give the results.zarr of a run directory.")
-        return cls(zarr.open_group(path, mode="r+", use_consolidated=False), path)
+        with _writing("results", path):
+            for _, group in zarr.open_group(path, mode="r+", use_consolidated=False).groups():
+                rows = rows_of(group)
+                for _, array in group.arrays():
+                    array.resize((rows, *array.shape[1:]))
+            return cls(path)
 
     def declare(
         self, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any]
@@ -81,13 +85,12 @@ class ResultStore:
         """
         with _writing(f"the results of operator '{name}'", self._path):
             described = create_group(self._root, name, operator, inputs, attrs)
-            self._show()
+            self._root = self._consolidated()
         return described
 
     def rows(self, name: str) -> int:
         """Return how many rows of operator `name` are shown."""
-        group = self._group(name)
-        return int(array_of(group, leading_of(group)).shape[0])
+        return rows_of(self._group(name))
 
     def append(self, results: Sequence[Result]) -> None:
         """Add rows of one operator, in order, and show them together.
@@ -95,7 +98,8 @@ class ResultStore:
         Raises `OperatorError` where their arrays are not what was declared.
         """
         name = results[0].operator
-        group, first = self._group(name), self.rows(name)
+        group = self._group(name)
+        first = rows_of(group)
         with _writing(f"the results of operator '{name}'", self._path):
             for key in _declared(group):
                 array = array_of(group, key)
@@ -109,29 +113,30 @@ class ResultStore:
         What nobody wrote reads as NaN, or as zero in an array of integers: so a window without any step, or one that
         was lost, is published too.
         """
-        group, first = self._group(name), self.rows(name)
-        leading, rows = leading_of(group), first + len(provenances)
+        group = self._group(name)
+        first, leading = rows_of(group), leading_of(group)
+        rows = first + len(provenances)
         with _writing(f"the results of operator '{name}'", self._path):
             for key in _declared(group):
-                _resize(array_of(group, key), rows)
+                _resize(group, key, rows)
             for key in COORDINATES_OF[leading]:
                 field = "index" if key == leading else key
                 array = array_of(group, key)
                 _grown(array, rows)[first:] = np.array([getattr(each, field) for each in provenances], array.dtype)
-                _resize(array, rows)
-            self._show()
+                _resize(group, key, rows)
+            self._root.update_attributes({})  # writes the root's file, the arrays' metadata with it
 
     def _group(self, name: str) -> zarr.Group:
         group = self._root[name]
         assert isinstance(group, zarr.Group)
         return group
 
-    def _show(self) -> None:
+    def _consolidated(self) -> zarr.Group:
         """Write the metadata of all arrays into the root's, in one file: now readers see them."""
         with warnings.catch_warnings():
             # It warns that consolidated metadata are not in the specification. Those who know none read all the same.
             warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(self._path)
+            return zarr.consolidate_metadata(self._path)
 
 
 def write_slab(path: Path, name: str, result: str, row: int, slab: Slab, values: Array) -> None:
@@ -169,8 +174,13 @@ def _grown(array: zarr.Array[Any], rows: int) -> zarr.Array[Any]:
     return zarr.Array(zarr.AsyncArray(metadata, inner.store_path, inner.config))
 
 
-def _resize(array: zarr.Array[Any], rows: int) -> None:
+def _resize(group: zarr.Group, key: str, rows: int) -> None:
+    """Give an array its new length, on disk and in the root's metadata, which are yet to be written."""
+    array = array_of(group, key)
     array.resize((rows, *array.shape[1:]))
+    consolidated = group.metadata.consolidated_metadata
+    assert consolidated is not None
+    consolidated.metadata[key] = array.metadata
 
 
 def _checked(result: Result, key: str, array: zarr.Array[Any]) -> Array:

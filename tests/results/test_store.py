@@ -13,6 +13,7 @@ import zarr
 from insitu.errors import OperatorError, RunError
 from insitu.model import Variable
 from insitu.results import Provenance, Result
+from insitu.results import store as store_module
 from insitu.results.chunks import slabs
 from insitu.results.groups import COORDINATES_OF
 from insitu.results.store import ResultStore, write_slab
@@ -214,18 +215,21 @@ class TestContinuing:
         store.append([row(0)])
         resizes = []
 
-        def crash_at_the_third(array: zarr.Array, rows: int) -> None:
-            resizes.append(array)
+        def crash_at_the_third(group: zarr.Group, key: str, rows: int) -> None:
+            resizes.append(key)
             if len(resizes) == 3:
                 raise KeyboardInterrupt
-            array.resize((rows, *array.shape[1:]))
+            resize(group, key, rows)
 
         with monkeypatch.context() as patch:
-            patch.setattr("insitu.results.store._resize", crash_at_the_third)
+            resize = store_module._resize
+            patch.setattr(store_module, "_resize", crash_at_the_third)
             with pytest.raises(KeyboardInterrupt):
                 store.append([row(8)])
         assert opened(path).sizes["window"] == 1
         again = ResultStore.open(path)
+        for options in ({}, {"consolidated": False}):
+            assert opened(path, **options).sizes["window"] == 1
         again.append([row(1), row(2)])
         for options in ({}, {"consolidated": False}):
             dataset = opened(path, **options)
