@@ -6,7 +6,7 @@ decided elsewhere, without sockets: which steps are whole (`Tracker`), which win
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from insitu.controller.gather import Gather, Rows, Window
@@ -45,6 +45,8 @@ from insitu.wire.sockets import Listener, poll
 
 #: The one stream that a run has.
 MEMBER = 0
+#: How far ahead of the newest step a common end is put, in seconds at the mean pace so far.
+STOP_LEAD_S = 0.25
 #: How long a dead rank's last steps may still be on their way through the staging nodes.
 LINGERS_S = 1.0
 #: How often a sign of life is sent to everybody, which also shows who is gone.
@@ -80,7 +82,8 @@ class Peer:
 class Service:
     """The controller of one run with `nodes` staging nodes.
 
-    `journal` gets every event with its source, `deliver` every window and row that is complete.
+    `journal` gets every event with its source, `deliver` every window and row that is complete, with the number of steps
+    decided so far, and `release` large states that nobody will ask for.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Service:
         nodes: int,
         *,
         journal: Callable[[str, Event], None],
-        deliver: Callable[[Window | Rows], None],
+        deliver: Callable[[Window | Rows, int], None],
         release: Callable[[Held], None],
     ) -> None:
         self.ranks: dict[int, Peer] = {}
@@ -100,7 +103,8 @@ class Service:
         self.failed: dict[str, str] = {}
         self.size: int | None = None
         self.tracker: Tracker | None = None
-        self.moved_at = time.monotonic()
+        self.gone: list[int] = []
+        self.moved_at = self._begun_at = time.monotonic()
         self._listener = listener
         self._terms = terms
         self._operators = operators
@@ -148,10 +152,24 @@ class Service:
         if time.monotonic() - self._pinged_at > PING_S:
             self._ping()
 
-    def stop(self, at: int, reason: str) -> None:
-        """Ask all ranks to end once they have closed sequence `at`."""
+    def stop(self, reason: str) -> None:
+        """Ask all ranks to end after the same step: one so far ahead that the word reaches all of them before it."""
+        assert self.tracker is not None
+        lead = max(2, round(STOP_LEAD_S * self.tracker.counts.whole / max(time.monotonic() - self._begun_at, 1e-3)))
         for rank in self.ranks.values():
-            self._send(rank, Stop(at, reason))
+            self._send(rank, Stop(self.tracker.steps + lead, reason))
+
+    def conclude(self, reason: str) -> None:
+        """Nothing more will come from any rank: decide on what is left."""
+        assert self.tracker is not None and self.size is not None
+        for rank in range(self.size):
+            if rank not in self.ranks or not self.ranks[rank].ended:
+                self.gone.append(rank)
+                self.tracker.rank_ended(rank, self.tracker.watermark + 1)
+            if rank in self.ranks:
+                self.ranks[rank].ended = True
+        self.tracker.give_up(reason)
+        self._decide()
 
     def finish(self) -> None:
         """Ask the staging nodes for all that is left."""
@@ -169,6 +187,7 @@ class Service:
         if peer.ended or self.tracker is None:
             return
         peer.ended = True
+        self.gone.append(rank)
         self._journal(peer.name, Event("error", "rank-gone", f"Rank {rank} is gone: {reason}."))
         self._gone_at[rank] = time.monotonic()
 
@@ -180,8 +199,7 @@ class Service:
         peer.ended = True
         if self.tracker is not None and self._gather is not None and node in self.fed:
             self.tracker.node_gone(node)
-            for done in self._gather.lose(node):
-                self._deliver(done)
+            self._hand_over(self._gather.lose(node))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
         peer = self._peers.get(identity)
@@ -239,6 +257,7 @@ class Service:
     def _begin(self, size: int) -> None:
         """The first rank says how many there are, and with it who feeds which node."""
         self.size = size
+        self._begun_at = time.monotonic()
         self._parts = parts_by_rank(size, self._expected_nodes)
         self.tracker = Tracker(MEMBER, size, self.fed)
         self._gather = Gather(self._operators, self.fed)
@@ -272,17 +291,20 @@ class Service:
                 for step in steps:
                     self.tracker.closed(peer.number, step)
             case Partial() if self._gather is not None:
-                for done in self._gather.partial(peer.number, message):
-                    self._deliver(done)
+                self._hand_over(self._gather.partial(peer.number, message))
             case Held() if self._gather is not None:
-                for done in self._gather.held(peer.number, message):
-                    self._deliver(done)
+                self._hand_over(self._gather.held(peer.number, message))
             case Event():
                 self._event(peer, message)
             case Status(counters):
                 peer.counters = counters
             case Finished():
                 self._finished.add(peer.number)
+
+    def _hand_over(self, complete: Iterable[Window | Rows]) -> None:
+        assert self.tracker is not None
+        for done in complete:
+            self._deliver(done, self.tracker.watermark + 1)
 
     def _event(self, peer: Peer, event: Event) -> None:
         self._journal(peer.name, event)

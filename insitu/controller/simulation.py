@@ -39,6 +39,24 @@ class Simulation:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._readers: list[threading.Thread] = []
 
+    @staticmethod
+    def require(settings: Settings) -> None:
+        """Raise `ConfigError` where the command or its launcher is not there, before anything is started."""
+        if settings.launcher == "external":
+            return
+        if settings.launcher == "mpiexec":
+            _mpiexec()
+        directory = Path(settings.directory or ".")
+        if not directory.is_dir():
+            raise ConfigError(f"simulation.directory: there is no folder {settings.directory!r}")
+        program = settings.command[0]
+        found = program if program == "python" else shutil.which(program) or shutil.which(directory / program)
+        if not found:
+            raise ConfigError(
+                f"simulation.command: {program!r} is not found; give a program on the PATH, or the path of one that may "
+                "be executed"
+            )
+
     def start(self) -> None:
         """Start all processes. Raises `ConfigError` where the command or the launcher is not there."""
         for command, environment in self._commands():

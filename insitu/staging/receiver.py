@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that receives: it owns all sockets of a staging node.
+
+It takes blocks in, tells the controller which steps are closed and the ranks what is acknowledged, and passes committed
+steps on to the folder. A rank that breaks the protocol is refused and not listened to any more; nobody else suffers.
+"""
+
+import os
+import socket as hosts
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from insitu.errors import RemoteProtocolError
+from insitu.staging.assembler import Assembler
+from insitu.staging.folder import Folded, Folder
+from insitu.staging.ranks import RankLink
+from insitu.wire.contact import Contact
+from insitu.wire.messages import (
+    VERSION,
+    Attach,
+    Closed,
+    ClosedStep,
+    Commit,
+    Credit,
+    Event,
+    Feed,
+    Finish,
+    Message,
+    NodeHello,
+    Publish,
+    Refuse,
+    Shutdown,
+    Status,
+)
+from insitu.wire.session import Link, Session, Side
+from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
+
+#: How often the controller hears how this node does.
+STATUS_S = 0.5
+#: Messages taken in before anything is answered, so that nobody waits for an endless stream of others.
+MESSAGES_PER_TURN = 256
+
+#: Makes the folder once it is known who feeds this node: of a member, and where it reports.
+MakeFolder = Callable[[int, Callable[[Folded], None]], Folder]
+
+
+class Receiver:
+    """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded."""
+
+    def __init__(self, contact: Contact, number: int, memory_bytes: int, make_folder: MakeFolder) -> None:
+        self._contact = contact
+        self._number = number
+        self._memory_bytes = memory_bytes
+        self._make_folder = make_folder
+        self._closing = threading.Event()
+        self._waker = Waker()
+        self._done: deque[Folded] = deque()
+        self._outbox: deque[Message] = deque()
+        self._newly_closed: list[ClosedStep] = []
+        self._links: dict[bytes, RankLink] = {}
+        self._by_rank: dict[int, RankLink] = {}
+        self._refused: set[bytes] = set()
+        self._feed: Feed | None = None
+        self._assembler = Assembler(())
+        self._folder: Folder | None = None
+        self._status_at = 0.0
+        self._waiting_bytes = 0
+        self._peak_bytes = 0
+        self._thread = threading.Thread(target=self._run, name="insitu-receiver", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread and wait for it. May be called twice."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._waker.wake()
+            self._thread.join()
+            self._waker.close()
+
+    def _run(self) -> None:
+        keep_pages_mapped()
+        host = self._contact.address.rpartition(":")[0]
+        try:
+            with listen(f"{host}:*", self._contact.keys) as self._listener:
+                with connect(self._contact.address, self._contact.keys) as self._controller:
+                    self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)
+                    self._say(self._hello())
+                    while not self._closing.is_set():
+                        self._turn()
+        finally:
+            if self._folder is not None:
+                self._folder.close()
+
+    def _hello(self) -> NodeHello:
+        address = self._listener.address
+        return NodeHello(VERSION, self._contact.run, self._number, address, hosts.gethostname(), os.getpid())
+
+    def _turn(self) -> None:
+        """Take in what is there and answer it; wait only where there is nothing to do."""
+        unacknowledged = [link for link in self._links.values() if link.dirty]
+        ready = poll([self._listener, self._controller, self._waker], 0 if unacknowledged else STATUS_S)
+        self._waker.clear()
+        self._receive_from_ranks()
+        self._receive_from_controller()
+        self._take_folded()
+        if self._newly_closed:
+            self._say(Closed(self._member, tuple(self._newly_closed)))
+            self._newly_closed = []
+        for link in unacknowledged:
+            if not ready or link.urgent:
+                self._acknowledge(link)
+        if time.monotonic() - self._status_at > STATUS_S:
+            self._report()
+        self._empty_outbox()
+
+    def _receive_from_ranks(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            arrived = self._listener.receive()
+            if arrived is None:
+                return
+            identity, frames = arrived
+            if identity in self._refused:
+                continue
+            try:
+                self._from_rank(identity, frames)
+            except RemoteProtocolError as error:
+                self._refuse(identity, str(error))
+
+    def _from_rank(self, identity: bytes, frames: list[memoryview]) -> None:
+        link = self._links.get(identity)
+        if link is None:
+            session = Session(Link.RANK_NODE, Side.LISTENS)
+            attach = session.receive(frames)
+            assert isinstance(attach, Attach)
+            self._attach(RankLink(identity, session, attach.rank), attach)
+            return
+        message = link.session.receive(frames)
+        if isinstance(message, Publish):
+            self._publish(link, message)
+
+    def _attach(self, link: RankLink, attach: Attach) -> None:
+        if attach.run != self._contact.run:
+            raise RemoteProtocolError(f"Rank {attach.rank} attaches to run '{attach.run}', this is '{self._contact.run}'.")
+        if attach.rank in self._by_rank:
+            raise RemoteProtocolError(f"Rank {attach.rank} is attached already.")
+        self._links[link.identity] = self._by_rank[attach.rank] = link
+        self._grant(link)
+
+    def _grant(self, link: RankLink) -> None:
+        """Give a rank its part of the memory for blocks, once it is known how many ranks there are."""
+        if self._feed is not None and link.rank in self._feed.ranks:
+            link.credit_bytes = self._memory_bytes // len(self._feed.ranks)
+            self._listener.send(link.identity, link.session.send(Credit(link.credit_bytes)))
+
+    def _publish(self, link: RankLink, message: Publish) -> None:
+        blocks = link.session.blocks_of(message)
+        nbytes = sum(block.data.nbytes for block in blocks)
+        link.receive(message.sequence, nbytes)
+        if self._assembler.is_late(message.sequence):
+            link.fold(message.sequence, nbytes)
+            return
+        self._waiting_bytes += nbytes
+        self._peak_bytes = max(self._peak_bytes, self._waiting_bytes)
+        closed = self._assembler.publish(link.rank, message, blocks)
+        if closed is not None:
+            self._newly_closed.append(closed)
+
+    def _receive_from_controller(self) -> None:
+        while (frames := self._controller.receive()) is not None:
+            match self._session.receive(frames):
+                case Feed() as feed:
+                    self._fed_by(feed)
+                case Commit() as commit:
+                    self._commit(commit)
+                case Finish(_, steps) if self._folder is not None:
+                    self._folder.finish(steps)
+                case Shutdown():
+                    self._closing.set()
+
+    def _fed_by(self, feed: Feed) -> None:
+        self._feed = feed
+        self._member = feed.member
+        self._assembler = Assembler(feed.ranks)
+        self._folder = self._make_folder(feed.member, self._folded)
+        for link in self._links.values():
+            self._grant(link)
+
+    def _commit(self, commit: Commit) -> None:
+        assert self._folder is not None
+        for ready in self._assembler.commit(commit):
+            self._folder.submit(ready)
+
+    def _folded(self, folded: Folded) -> None:
+        """Called by the folder, from its thread."""
+        self._done.append(folded)
+        self._waker.wake()
+
+    def _take_folded(self) -> None:
+        while self._done:
+            folded = self._done.popleft()
+            for ready in folded.steps:
+                for rank, nbytes in ready.nbytes.items():
+                    self._by_rank[rank].fold(ready.step.sequence, nbytes)
+                    self._waiting_bytes -= nbytes
+            self._outbox.extend(folded.messages)
+
+    def _acknowledge(self, link: RankLink) -> None:
+        if self._listener.send(link.identity, link.session.send(link.ack())):
+            link.acked()
+        else:
+            link.dirty = False  # its connection is closed, or it does not read: the next message makes it dirty again
+
+    def _report(self) -> None:
+        self._status_at = time.monotonic()
+        counters: dict[str, int | float | str] = {
+            "waiting_bytes": self._waiting_bytes,
+            "peak_bytes": self._peak_bytes,
+            "received_bytes": sum(link.received_bytes for link in self._links.values()),
+        }
+        if self._folder is not None:
+            folding = self._folder.counters
+            counters |= {
+                "folded_steps": folding.steps,
+                "batches": folding.batches,
+                "fold_s": folding.busy_s,
+                "state_bytes": folding.state_bytes,
+            }
+        self._say(Status(counters))
+
+    def _refuse(self, identity: bytes, reason: str) -> None:
+        link = self._links.pop(identity, None)
+        self._refused.add(identity)
+        self._say(Event("error", "protocol", f"A rank is refused: {reason}", {"rank": link.rank if link else -1}))
+        session = link.session if link else Session(Link.RANK_NODE, Side.LISTENS)
+        self._listener.send(identity, session.send(Refuse(reason)))
+
+    def _say(self, message: Message) -> None:
+        self._outbox.append(message)
+
+    def _empty_outbox(self) -> None:
+        while self._outbox and self._controller.send(self._session.send(self._outbox[0])):
+            self._outbox.popleft()

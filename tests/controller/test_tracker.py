@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which steps are whole: a rank's, a node's and a variable's absence each have their outcome, in any order of arrival."""
+
+import random
+
+import numpy as np
+import pytest
+
+from insitu.controller.tracker import Tracker, judge
+from insitu.model import Variable
+from insitu.wire.messages import BlockSpec, ClosedStep, Commit, Layout
+
+U = Variable("u", np.dtype("f8"), (8,), ("x",))
+ATOMS = Variable("velocity", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
+
+
+def halves(ranks: int = 2) -> Tracker:
+    """Ranks that each own their part of `U`, on staging nodes 0 and 1."""
+    tracker = Tracker(0, ranks, [0, 1])
+    rows = 8 // ranks
+    for rank in range(ranks):
+        tracker.layout(rank, Layout(0, (BlockSpec(U, (rank * rows,), (rows,)),)))
+    return tracker
+
+
+def closed(sequence: int, *ranks: int, index: int | None = None, disagree: tuple[int, ...] = ()) -> ClosedStep:
+    number = 10 * sequence if index is None else index
+    return ClosedStep(sequence, number, 0.1 * number, tuple((rank, 0) for rank in ranks), 64, disagree)
+
+
+def close(tracker: Tracker, sequence: int) -> None:
+    tracker.closed(0, closed(sequence, 0))
+    tracker.closed(1, closed(sequence, 1))
+
+
+def test_a_step_is_whole_when_every_node_has_closed_it() -> None:
+    tracker = halves()
+    tracker.closed(0, closed(0, 0))
+    assert tracker.decide() is None
+    tracker.closed(1, closed(0, 1))
+    assert tracker.decide() == Commit(0, 0, (), ())
+    assert tracker.decide() is None
+
+
+def test_steps_are_decided_in_order_whatever_order_they_close_in() -> None:
+    tracker, decided = halves(), []
+    arrivals = [(node, sequence) for node in (0, 1) for sequence in range(20)]
+    random.Random(1).shuffle(arrivals)
+    for node, sequence in arrivals:
+        tracker.closed(node, closed(sequence, node))
+        if commit := tracker.decide():
+            decided.append(commit.upto)
+    assert decided == sorted(decided)
+    assert decided[-1] == 19
+    assert tracker.counts.whole == 20
+
+
+def test_a_step_waits_for_its_layout() -> None:
+    tracker = Tracker(0, 1, [0])
+    tracker.closed(0, closed(0, 0))
+    assert tracker.decide() is None
+    tracker.layout(0, Layout(0, (BlockSpec(U, (0,), (8,)),)))
+    assert tracker.decide() == Commit(0, 0, (), ())
+
+
+def test_a_dropped_step_is_decided_without_waiting_for_the_others() -> None:
+    tracker = halves()
+    tracker.closed(0, closed(0, 0))
+    tracker.drop(0, "no room")
+    assert tracker.decide() == Commit(0, 0, (), (0,))
+    tracker.closed(1, closed(0, 1))
+    assert tracker.decide() is None
+    assert tracker.counts.dropped == {"no room": 1}
+
+
+def test_ranks_that_number_a_step_differently_lose_it_and_are_named() -> None:
+    tracker = halves()
+    tracker.closed(0, closed(0, 0, index=5))
+    tracker.closed(1, closed(0, 1, index=6))
+    assert tracker.decide() == Commit(0, 0, (), (0,))
+    [reason] = tracker.counts.dropped
+    assert "ranks 1 gave" in reason
+
+
+def test_ranks_that_disagree_on_one_node_lose_the_step() -> None:
+    tracker = Tracker(0, 2, [0])
+    tracker.closed(0, closed(0, 0, 1, disagree=(1,)))
+    assert tracker.decide() == Commit(0, 0, (), (0,))
+
+
+def test_steps_beyond_a_ranks_end_can_never_be_whole() -> None:
+    tracker = halves()
+    close(tracker, 0)
+    tracker.closed(0, closed(1, 0))
+    tracker.rank_ended(1, 1)
+    assert tracker.decide() == Commit(0, 1, (), (1,))
+    tracker.rank_ended(0, 2)
+    assert tracker.ended
+
+
+def test_a_member_has_ended_only_when_its_last_step_is_decided() -> None:
+    tracker = halves()
+    for rank in range(2):
+        tracker.rank_ended(rank, 2)
+    close(tracker, 0)
+    tracker.decide()
+    assert not tracker.ended
+    close(tracker, 1)
+    tracker.decide()
+    assert tracker.ended
+
+
+def test_giving_up_drops_what_is_undecided() -> None:
+    tracker = halves()
+    close(tracker, 0)
+    tracker.closed(0, closed(2, 0))
+    tracker.give_up("it never arrived")
+    assert tracker.decide() == Commit(0, 2, (), (1, 2))
+
+
+def test_a_lost_node_drops_every_later_step() -> None:
+    tracker = halves()
+    close(tracker, 0)
+    tracker.node_gone(1)
+    tracker.closed(0, closed(1, 0))
+    assert tracker.decide() == Commit(0, 1, (), (0, 1))
+
+
+def test_a_variable_with_a_hole_is_taken_out_and_said_once() -> None:
+    tracker = Tracker(0, 2, [0])
+    tracker.layout(0, Layout(0, (BlockSpec(U, (0,), (4,)), BlockSpec(ATOMS, (0, 0), (0, 3)))))
+    tracker.layout(1, Layout(0, (BlockSpec(U, (4,), (3,)), BlockSpec(ATOMS, (0, 0), (0, 3)))))
+    for sequence in range(3):
+        tracker.closed(0, closed(sequence, 0, 1))
+    commit = tracker.decide()
+    assert commit == Commit(0, 2, ((0, ("u",)), (1, ("u",)), (2, ("u",))), ())
+    assert tracker.counts.delivered == {"velocity": 3}
+    [event] = tracker.take_events()
+    assert "'u' is left out from step 0" in event.text
+    assert "1 of its 8 cells is missing" in event.text
+
+
+@pytest.mark.parametrize(
+    ("attribute", "other"),
+    [
+        ("dtype", Variable("u", np.dtype("f4"), (8,), ("x",))),
+        ("shape", Variable("u", np.dtype("f8"), (9,), ("x",))),
+        ("dims", Variable("u", np.dtype("f8"), (8,), ("y",))),
+        ("units", Variable("u", np.dtype("f8"), (8,), ("x",), units="m")),
+    ],
+)
+def test_ranks_that_disagree_on_a_variable_are_named(attribute: str, other: Variable) -> None:
+    verdict = judge({0: (BlockSpec(U, (0,), (4,)),), 3: (BlockSpec(other, (4,), (4,)),)})
+    assert verdict.variables == {}
+    assert attribute in verdict.faults["u"]
+    assert "rank 3" in verdict.faults["u"]

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan from M ranks to N staging nodes, against the definition cell by cell."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from insitu.plan import Piece, fault_of_cover, overlaps, parts_by_rank
+
+cuts = st.lists(st.integers(0, 60), max_size=12).map(lambda inner: [0, *sorted(inner), 60])
+
+
+@given(cuts, cuts)
+def test_overlaps_are_the_common_cells_and_no_more_than_needed(a: list[int], b: list[int]) -> None:
+    parts = overlaps(a, b)
+    owners = {cell: (part.a, part.b) for part in parts for cell in range(part.low, part.high)}
+    assert sum(part.high - part.low for part in parts) == 60
+    assert all(a[i] <= cell < a[i + 1] and b[j] <= cell < b[j + 1] for cell, (i, j) in owners.items())
+    assert len(parts) <= len(a) + len(b) - 3
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 100))
+def test_every_row_of_every_rank_goes_to_exactly_one_node(ranks: int, nodes: int, rows: int) -> None:
+    for parts in parts_by_rank(ranks, nodes):
+        taken = [row for part in parts for row in range(rows)[part.rows(rows)]]
+        assert taken == list(range(rows))
+
+
+@pytest.mark.parametrize(("ranks", "nodes"), [(1, 1), (3, 5), (5, 3), (1, 4), (300, 7)])
+def test_the_load_is_even_to_one_row_per_part(ranks: int, nodes: int) -> None:
+    rows = 1000
+    load = np.zeros(nodes)
+    for parts in parts_by_rank(ranks, nodes):
+        for part in parts:
+            chosen = part.rows(rows)
+            load[part.node] += chosen.stop - chosen.start
+    assert np.ptp(load) <= ranks / nodes + 2
+
+
+def test_whole_ranks_stay_whole_when_nodes_divide_them() -> None:
+    assert all(len(parts) == 1 for parts in parts_by_rank(12, 4))
+
+
+@given(st.data())
+def test_a_cover_is_accepted_exactly_when_every_cell_is_there_once(data: st.DataObject) -> None:
+    shape = (data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5)))
+    pieces, hits = [], np.zeros(shape, int)
+    for rank in range(data.draw(st.integers(1, 4))):
+        start = tuple(data.draw(st.integers(0, length - 1)) for length in shape)
+        count = tuple(data.draw(st.integers(0, length - first)) for first, length in zip(start, shape, strict=True))
+        pieces.append(Piece(rank, start, count))
+        hits[tuple(slice(first, first + n) for first, n in zip(start, count, strict=True))] += 1
+    assert (fault_of_cover(shape, pieces) is None) == bool((hits == 1).all())
+
+
+def test_a_scalar_is_rank_zeros() -> None:
+    assert fault_of_cover((), [Piece(0, (), ()), Piece(1, (), ())]) is None
+    assert "rank 0" in str(fault_of_cover((), [Piece(1, (), ())]))
