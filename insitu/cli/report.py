@@ -62,10 +62,10 @@ def _show(console: Console, report: dict[str, Any]) -> None:
 
 
 def _is_section(value: Any) -> bool:
-    """Say whether a value is shown by itself: a mapping, or a list of mappings."""
+    """Say whether a value is shown by itself: a mapping, or a list of mappings, that holds anything."""
     if isinstance(value, list):
         return bool(value) and all(isinstance(item, dict) for item in value)
-    return isinstance(value, dict)
+    return isinstance(value, dict) and bool(value)
 
 
 def _rows(section: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -101,10 +101,10 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _text(path: str, value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_text(path, item) for item in value) or "none"
-    if value is None:
+    if value is None or value in ("", [], {}):
         return "none"
+    if isinstance(value, list):
+        return "; ".join(_text(path, item) for item in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):

@@ -26,6 +26,8 @@ REPORT: dict[str, Any] = {
     },
     "ranks": [{"rank": 0, "waited_s": 0.0123}, {"rank": 1, "waited_s": 61}],
     "events": [],
+    "parameters": {},
+    "failed": "",
     "missing": [3, 4],
 }
 
@@ -81,7 +83,9 @@ def test_without_a_terminal_every_value_is_a_plain_line(run: Path) -> None:
         ranks.1.rank: 1
         ranks.1.waited_s: 1 min 1 s
         events: none
-        missing: 3, 4
+        parameters: none
+        failed: none
+        missing: 3; 4
     """)
 
 
