@@ -22,13 +22,15 @@ from insitu.client.link import NodeLink
 from insitu.client.pool import Buffer, Pool, as_array, size_class
 from insitu.errors import RunError
 from insitu.model import Array, Step
-from insitu.wire.messages import BlockSpec, Dropped, Layout, Message, Publish
+from insitu.wire.messages import BlockSpec, Dropped, Layout, Message, Publish, Status
 from insitu.wire.sockets import poll
 
 log = logging.getLogger("insitu.client")
 
 #: A wait this long is worth a line in the simulation's own log, so that nobody has to guess why it stands still.
 SAY_AFTER_S = 5.0
+#: How often the controller hears how this rank does.
+STATUS_S = 0.5
 #: How long one poll may last; long enough to cost nothing, short enough that a wait's end is seen.
 _POLL_S = 0.1
 
@@ -70,6 +72,7 @@ class Publisher:
         self._kept: dict[int, _Kept] = {}
         self._layouts: dict[tuple[int, ...], int] = {}
         self._shedding = False
+        self._said_at = time.monotonic()
         self._last_bytes = 0
         self._step: Step | None = None
         self._blocks: dict[str, tuple[BlockSpec, int, Array]] = {}
@@ -129,6 +132,9 @@ class Publisher:
         self._last_bytes, self._taken_bytes = self._taken_bytes, 0
         self._step, self._blocks, self._buffers = None, {}, []
         self.counters["steps"] += 1
+        if time.monotonic() - self._said_at > STATUS_S:
+            self._said_at = time.monotonic()
+            self._say(Status(dict(self.counters)))
         self.pump()
 
     def abandon(self, reason: str) -> None:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps are folded in order, whole, and without what was taken out of them."""
+
+import random
+
+import numpy as np
+import pytest
+
+from insitu.errors import RemoteProtocolError
+from insitu.model import Block, Variable
+from insitu.staging.assembler import Assembler
+from insitu.wire.messages import ClosedStep, Commit, Publish
+
+U = Variable("u", np.dtype("f8"), (4,), ("x",))
+V = Variable("v", np.dtype("f8"), (4,), ("x",))
+
+
+def publish(assembler: Assembler, rank: int, sequence: int, *, index: int | None = None) -> ClosedStep | None:
+    blocks = [Block(variable, (2 * rank,), np.full(2, float(sequence))) for variable in (U, V)]
+    return assembler.publish(rank, Publish(sequence, sequence if index is None else index, 0.5, 3, ()), blocks)
+
+
+def test_a_step_closes_with_the_last_of_its_ranks_in_any_order() -> None:
+    assembler, closed = Assembler((0, 1, 2)), []
+    arrivals = [(rank, sequence) for rank in range(3) for sequence in range(10)]
+    random.Random(2).shuffle(arrivals)
+    for rank, sequence in arrivals:
+        if step := publish(assembler, rank, sequence):
+            closed.append(step.sequence)
+    assert sorted(closed) == list(range(10))
+
+
+def test_a_closed_step_names_its_layouts_and_its_bytes() -> None:
+    assembler = Assembler((0, 1))
+    publish(assembler, 1, 0)
+    assert publish(assembler, 0, 0) == ClosedStep(0, 0, 0.5, ((0, 3), (1, 3)), 64, ())
+
+
+def test_commits_hand_over_in_order() -> None:
+    assembler = Assembler((0,))
+    for sequence in (2, 0, 1):
+        publish(assembler, 0, sequence)
+    ready = assembler.commit(Commit(0, 1, (), ())) + assembler.commit(Commit(0, 2, (), ()))
+    assert [step.step.sequence for step in ready] == [0, 1, 2]
+
+
+def test_what_was_taken_out_is_not_folded_and_still_acknowledged() -> None:
+    assembler = Assembler((0,))
+    publish(assembler, 0, 0)
+    publish(assembler, 0, 1)
+    first, second = assembler.commit(Commit(0, 1, ((0, ("u",)),), (1,)))
+    assert list(first.blocks[0]) == ["v"]
+    assert second.blocks == {}
+    assert first.nbytes == second.nbytes == {0: 32}
+
+
+def test_a_part_that_comes_after_the_decision_is_late() -> None:
+    assembler = Assembler((0, 1))
+    publish(assembler, 0, 0)
+    [dropped] = assembler.commit(Commit(0, 0, (), (0,)))
+    assert dropped.blocks == {}
+    assert assembler.is_late(0)
+    assert publish(assembler, 1, 0) is None
+
+
+def test_a_dropped_step_of_which_nothing_came_is_counted_through() -> None:
+    assembler = Assembler((0,))
+    [ready] = assembler.commit(Commit(0, 0, (), (0,)))
+    assert (ready.step.sequence, ready.blocks, ready.nbytes) == (0, {}, {})
+
+
+def test_ranks_that_number_a_step_differently_are_named() -> None:
+    assembler = Assembler((0, 1))
+    publish(assembler, 0, 0, index=10)
+    closed = publish(assembler, 1, 0, index=11)
+    assert closed is not None
+    assert (closed.index, closed.disagree) == (10, (1,))
+
+
+def test_a_rank_that_does_not_feed_the_node_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="Rank 5 does not feed"):
+        publish(Assembler((0, 1)), 5, 0)
