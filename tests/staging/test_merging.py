@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+import copy
+from itertools import product
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from insitu.errors import OperatorError
+from insitu.model import Array, Extent, Step
+from insitu.operator import Batch
+from insitu.results import Provenance
+from insitu.results.store import ResultStore
+from insitu.staging.merging import Part, Place, Recipe, Target, bounding_box, fault_of_places
+from tests.results.means import Means, field
+
+SHAPE = (13, 10)
+CELLS = Recipe.of("cells", Means(of="u", over="step"), field(SHAPE))
+BOTH = Recipe.of("both", Means(of="u", over=("step", "space")), field(SHAPE))
+
+
+def tiles(shape: Extent, cuts: tuple[tuple[int, ...], ...]) -> list[Place]:
+    """Places that tile `shape`, cut along each axis."""
+    axes = [list(zip((0, *cut), (*cut, n), strict=True)) for cut, n in zip(cuts, shape, strict=True)]
+    return [(tuple(a for a, _ in tile), tuple(b - a for a, b in tile)) for tile in product(*axes)]
+
+
+def states(recipe: Recipe, steps: Array, places: list[Place]) -> list[Part]:
+    """The parts that folding `steps` at `places` gives: one with all of them where no cells are kept."""
+    inputs = field(steps.shape[1:])
+    parts: list[Part] = []
+    for start, count in places:
+        window = tuple(slice(low, low + n) for low, n in zip(start, count, strict=True))
+        arrays = [np.array(step[window]) for step in steps]
+        batch = Batch([Step(k, k, 0.0) for k in range(len(steps))], inputs, {"u": start}, {"u": arrays})
+        state = recipe.operator.update(recipe.operator.init(), batch)
+        parts.append((start, count, state) if recipe.cells else ((), (), state))
+    return parts
+
+
+def fields(seed: int = 0, n: int = 5, shape: Extent = SHAPE) -> Array:
+    return np.random.default_rng(seed).normal(size=(n, *shape))
+
+
+TILINGS = [((), ()), ((5,), ()), ((1, 2, 7), (3, 9))]
+
+
+@pytest.mark.parametrize("cuts", TILINGS)
+def test_tiles_make_the_whole_field(cuts: tuple[tuple[int, ...], ...]) -> None:
+    steps = fields()
+    row = CELLS.assemble(states(CELLS, steps, tiles(SHAPE, cuts)))
+    np.testing.assert_allclose(row["mean"], steps.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(row["twice"][1], 2 * steps.mean(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(row["kinds"], [0, 1, 2])
+
+
+def test_states_of_one_place_are_merged_first() -> None:
+    steps = fields(n=6)
+    places = tiles(SHAPE, ((4,), ()))
+    parts = states(CELLS, steps[:4], places) + states(CELLS, steps[4:], places[::-1])
+    np.testing.assert_allclose(CELLS.assemble(parts)["mean"], steps.mean(axis=0), rtol=1e-14)
+
+
+def test_states_without_cells_are_merged_into_one() -> None:
+    steps = fields()
+    parts = states(BOTH, steps, tiles(SHAPE, ((3, 8), (4,))))
+    (merged,) = BOTH.merge(parts[:2], parts[2:3], parts[3:])
+    assert merged[:2] == ((), ())
+    np.testing.assert_allclose(BOTH.assemble(parts)["mean"], steps.mean(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("recipe", [CELLS, BOTH])
+def test_merging_leaves_what_it_is_given_as_it_is_so_that_a_task_may_run_again(recipe: Recipe) -> None:
+    place = tiles(SHAPE, ((), ()))
+    empty = [(*part[:2], recipe.operator.init()) for part in states(recipe, fields(), place)]
+    parts = empty + [part for seed in range(3) for part in states(recipe, fields(seed), place)]
+    before = copy.deepcopy(parts)
+    recipe.assemble(parts)
+    for (*_, state), (*_, untouched) in zip(parts, before, strict=True):
+        assert state["n"] == untouched["n"]
+        np.testing.assert_array_equal(state.get("total", 0), untouched.get("total", 0))
+
+
+def test_cells_of_no_part_are_missing() -> None:
+    parts = states(CELLS, fields(), tiles(SHAPE, ((5,), ())))[1:]
+    row = CELLS.assemble(parts)
+    assert np.isnan(row["mean"][:5]).all()
+    assert np.isnan(row["twice"][:, :5]).all()
+    assert np.isfinite(row["mean"][5:]).all()
+    nothing = CELLS.assemble([])
+    assert np.isnan(nothing["mean"]).all()
+    assert not nothing["kinds"].any()
+
+
+@pytest.mark.parametrize("limit_bytes", [1, 100, 300, 1000, 10**6])
+@pytest.mark.parametrize("cuts", TILINGS)
+def test_bundles_hold_every_cell_once_and_whatever_they_are_the_row_is_the_same(
+    limit_bytes: int, cuts: tuple[tuple[int, ...], ...]
+) -> None:
+    parts = states(CELLS, fields(), tiles(SHAPE, cuts))
+    expected, done = CELLS.assemble(parts), [CELLS.finalize([part]) for part in parts]
+    seen = {name: np.zeros(array.shape, int) for name, array in expected.items()}
+    for bundle in CELLS.bundles(limit_bytes):
+        sizes = [prod(s.stop - s.start for s in slab) * expected[name].itemsize for name, slab in bundle]
+        assert sum(sizes) <= limit_bytes or len(bundle) == 1
+        touched = [each for each in done if CELLS.touches(bounding_box([each[0][:2]]), bundle)]
+        for name, slab, values in CELLS.fill(bundle, [CELLS.cut(each, bundle) for each in touched]):
+            np.testing.assert_array_equal(values, expected[name][slab])
+            seen[name][slab] += 1
+    assert all((count == 1).all() for count in seen.values())
+
+
+def test_parts_far_from_a_slab_are_not_asked_for() -> None:
+    upper, lower = [bounding_box([place]) for place in tiles(SHAPE, ((5,), ()))]
+    first, *_, last = [bundle for bundle in CELLS.bundles(80) if bundle[0][0] == "mean"]
+    assert CELLS.touches(upper, first)
+    assert not CELLS.touches(lower, first)
+    assert not CELLS.touches(upper, last)
+
+
+def test_a_target_writes_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "results.zarr"
+    store = ResultStore.create(path, {})
+    store.declare("cells", CELLS.operator, field(SHAPE), {})
+    parts = states(CELLS, fields(), tiles(SHAPE, ((5,), ())))
+    done = CELLS.finalize(parts)
+    for bundle in CELLS.bundles():
+        Target(CELLS, path, 0).write(bundle, [CELLS.cut(done, bundle)])
+    assert xr.open_zarr(path, group="cells", chunks=None).sizes["window"] == 0
+    store.publish("cells", [Provenance(0, 0, 4, 0.0, 5, 0, True)])
+    with xr.open_zarr(path, group="cells", chunks=None) as written:
+        for name, values in CELLS.assemble(parts).items():
+            np.testing.assert_array_equal(written[name][0], values)
+
+
+@pytest.mark.parametrize(
+    ("places", "fault"),
+    [
+        (tiles(SHAPE, ((1, 2, 7), (3, 9))), None),
+        (tiles(SHAPE, ((5,), ())) * 3, None),
+        ([((), ())] * 2, None),
+        ([], None),
+        (
+            [*tiles(SHAPE, ((5,), ())), ((4, 2), (2, 2))],
+            "start (0, 0) count (5, 10) and start (4, 2) count (2, 2)",
+        ),
+    ],
+)
+def test_places_that_overlap_are_named(places: list[Place], fault: str | None) -> None:
+    assert fault_of_places(tuple(places)) == fault
+
+
+class Liar(Means):
+    def finalize(self, state: dict) -> dict[str, Array]:
+        arrays = super().finalize(state)
+        return {"mean": arrays["mean"].astype("f4"), "twice": arrays["twice"], "kinds": arrays["kinds"]}
+
+
+def test_an_operator_that_yields_what_it_did_not_promise_is_named() -> None:
+    recipe = Recipe.of("liar", Liar(of="u", over="step"), field(SHAPE))
+    with pytest.raises(OperatorError, match=r"'liar' yielded 'mean' as float32 .* promises float64 of shape \(5, 10\)"):
+        recipe.finalize(states(recipe, fields(), tiles(SHAPE, ((5,), ())))[:1])
+
+
+def test_a_single_number_per_step_has_a_place_too() -> None:
+    recipe = Recipe.of("scalar", Means(of="u", over="step"), field(()))
+    parts = states(recipe, fields(shape=()), [((), ())])
+    assert recipe.assemble(parts)["mean"].shape == ()
