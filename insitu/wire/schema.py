@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which values each message holds: one table, read by the encoder and the decoder.
+
+The order of a record's fields is their order on the wire, and the numbers of the kinds are part of the protocol: a
+message that goes takes its number with it, and whoever changes a line here raises `VERSION`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from insitu.model import Extent, Variable
+from insitu.wire import messages as m
+from insitu.wire.fields import (
+    Field,
+    Wrong,
+    buffers,
+    choice,
+    details,
+    extent,
+    label,
+    many,
+    mapping,
+    name,
+    number,
+    optional,
+    place,
+    row,
+    scalar,
+    state,
+    text,
+    time,
+    whole,
+)
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, WHOLE
+
+#: The dtypes that travel, by what they are called in a header. Bytes are little-endian, and there is no number that
+#: two machines may disagree about (long double).
+DTYPES: dict[str, np.dtype[Any]] = {
+    np.dtype(code).str: np.dtype(code)
+    for code in ("?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
+}
+
+
+class Record:
+    """The fields of one dataclass. `also` checks what the fields mean together, and raises `Wrong`."""
+
+    def __init__(self, cls: type, also: Callable[[Any], None] = lambda value: None, **fields: Field) -> None:
+        declared = [field.name for field in dataclasses.fields(cls)]
+        assert declared == list(fields), f"{cls.__name__} has the fields {declared}, its record {list(fields)}"
+        self.cls = cls
+        self._also = also
+        self._fields = fields
+        self.field = Field(self.dump, self.load)
+
+    def dump(self, value: Any) -> list[Any]:
+        """Return what msgpack can pack. Raises `Wrong`."""
+        if type(value) is not self.cls:
+            raise Wrong(f"a {self.cls.__name__}", value)
+        self._also(value)
+        return [self._named(key, field.dump, getattr(value, key)) for key, field in self._fields.items()]
+
+    def load(self, values: Any) -> Any:
+        """Return the dataclass for what msgpack unpacked. Raises `Wrong`."""
+        if type(values) is not list or len(values) != len(self._fields):
+            raise Wrong(f"the {len(self._fields)} fields {', '.join(self._fields)}", values)
+        pairs = zip(self._fields.items(), values, strict=True)
+        loaded = self.cls(*[self._named(key, field.load, value) for (key, field), value in pairs])
+        self._also(loaded)
+        return loaded
+
+    @staticmethod
+    def _named(key: str, check: Callable[[Any], Any], value: Any) -> Any:
+        try:
+            return check(value)
+        except Wrong as wrong:
+            raise wrong.inside(key) from None
+
+
+def _dump_dtype(value: Any) -> str:
+    if not isinstance(value, np.dtype) or value.str not in DTYPES:
+        raise Wrong(f"a dtype among {', '.join(DTYPES)}", value)
+    return value.str
+
+
+def _load_dtype(value: Any) -> np.dtype[Any]:
+    if type(value) is not str or value not in DTYPES:
+        raise Wrong(f"a dtype among {', '.join(DTYPES)}", value)
+    return DTYPES[value]
+
+
+dtype = Field(_dump_dtype, _load_dtype)
+
+
+def _variable(variable: Variable) -> None:
+    """A joined variable has rows instead of a shape; the dims name every dimension."""
+    ndim = len(variable.row) + 1 if variable.shape is None else len(variable.shape)
+    if len(variable.dims) != ndim:
+        raise Wrong(f"{ndim} dims, one for each dimension", variable.dims, "dims")
+    if variable.row and variable.shape is not None:
+        raise Wrong("no row beside a shape", variable.row, "row")
+    # NumPy leaves out the zeros too when it looks whether a shape is too large for this machine.
+    if prod(n or 1 for n in variable.shape or variable.row) * variable.dtype.itemsize > WHOLE:
+        raise Wrong(f"a variable of at most {WHOLE} bytes", variable.shape or variable.row, "shape")
+
+
+def _block(block: m.BlockSpec) -> None:
+    """A block lies inside its variable. The rows of a joined one are counted when they come."""
+    variable = block.variable
+    ndim = len(variable.dims)
+    if len(block.start) != ndim:
+        raise Wrong(f"{ndim} numbers", block.start, "start")
+    if len(block.count) != ndim:
+        raise Wrong(f"{ndim} numbers", block.count, "count")
+    if variable.shape is None:
+        _joined(block, variable.row)
+        return
+    if any(s + c > n for s, c, n in zip(block.start, block.count, variable.shape, strict=True)):
+        raise Wrong(f"a block inside the shape {variable.shape}", (block.start, block.count), "count")
+    if prod(block.count) * variable.dtype.itemsize > BUFFER_BYTES:
+        raise Wrong(f"a block of at most {BUFFER_BYTES} bytes", block.count, "count")
+
+
+def _joined(block: m.BlockSpec, row: Extent) -> None:
+    if block.count != (0, *row):
+        raise Wrong(f"{(0, *row)}, since the variable is joined", block.count, "count")
+    if any(block.start):
+        raise Wrong("zeros, since the variable is joined", block.start, "start")
+
+
+def _layout(layout: m.Layout) -> None:
+    names = sorted(block.variable.name for block in layout.blocks)
+    for one, other in pairwise(names):
+        if one == other:
+            raise Wrong("each variable once", one, "blocks")
+
+
+def _share(share: m.Share) -> None:
+    if not share.low < share.high <= share.of:
+        raise Wrong(f"a part of {share.of}, with low < high", (share.low, share.high), "high")
+
+
+_newest = whole(-1)  # a sequence, or none yet
+_any = whole(-(1 << 63))  # the author's own step number
+_version = whole(m.VERSION, m.VERSION)
+
+_variable_record = Record(
+    Variable,
+    _variable,
+    name=name,
+    dtype=dtype,
+    shape=optional(extent),
+    dims=many(name, DIMENSIONS),
+    units=label,
+    long_name=text,
+    row=extent,
+)
+_block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
+_share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
+_closed_step = Record(
+    m.ClosedStep,
+    sequence=whole(),
+    index=_any,
+    time=time,
+    layouts=many(row(whole(), whole())),
+    nbytes=whole(),
+    disagree=many(whole()),
+)
+_entry = Record(
+    m.Entry,
+    key=whole(),
+    steps=whole(),
+    first=_any,
+    last=_any,
+    time=time,
+    place=optional(place),
+    state=state,
+)
+
+
+#: Every message by its number.
+KINDS: dict[int, Record] = {
+    1: Record(m.Hello, version=_version, run=name, member=whole(), rank=whole(), size=whole(1), host=name, pid=whole()),
+    2: Record(m.Layout, _layout, id=whole(), blocks=many(_block_record.field, BLOCKS)),
+    3: Record(
+        m.Declare,
+        name=name,
+        value=scalar,
+        minimum=optional(scalar),
+        maximum=optional(scalar),
+        units=label,
+        description=text,
+    ),
+    4: Record(m.Dropped, sequence=whole(), index=_any, time=time, reason=text),
+    5: Record(m.Bye, steps=whole(), counters=mapping(number)),
+    6: Record(
+        m.Welcome,
+        run=name,
+        shares=many(_share_record.field),
+        buffer_bytes=whole(),
+        max_wait_s=time,
+        then=name,
+    ),
+    7: Record(m.Refuse, reason=text),
+    8: Record(m.Stop, at=_newest, reason=text),
+    9: Record(m.Ping),
+    10: Record(m.Attach, version=_version, run=name, member=whole(), rank=whole(), host=name, pid=whole()),
+    11: Record(m.Publish, sequence=whole(), index=_any, time=time, layout=whole(), buffers=buffers),
+    12: Record(m.Detach, steps=whole()),
+    13: Record(m.Credit, bytes=whole()),
+    14: Record(m.Ack, received=_newest, folded=_newest, received_bytes=whole(), folded_bytes=whole()),
+    15: Record(m.NodeHello, version=_version, run=name, node=whole(), address=name, host=name, pid=whole()),
+    16: Record(m.Closed, member=whole(), steps=many(_closed_step.field)),
+    17: Record(
+        m.Partial,
+        operator=name,
+        member=whole(),
+        window=_newest,
+        upto=_newest,
+        entries=many(_entry.field),
+    ),
+    18: Record(
+        m.Held,
+        operator=name,
+        member=whole(),
+        window=whole(),
+        key=name,
+        nbytes=whole(),
+        steps=whole(),
+        first=_any,
+        last=_any,
+        time=time,
+        places=many(place),
+    ),
+    19: Record(m.Event, level=choice("debug", "info", "warning", "error"), kind=name, text=text, details=details),
+    20: Record(m.Status, counters=mapping(scalar)),
+    21: Record(m.Finished, member=whole()),
+    22: Record(m.NodeWelcome, run=name),
+    23: Record(m.Feed, member=whole(), size=whole(1), ranks=many(whole())),
+    24: Record(
+        m.Commit,
+        member=whole(),
+        upto=_newest,
+        without=many(row(whole(), many(name))),
+        dropped=many(whole()),
+    ),
+    25: Record(m.Finish, member=whole(), steps=whole()),
+    26: Record(m.Shutdown),
+}
+
+#: Every message's number.
+NUMBERS: dict[type, int] = {record.cls: number for number, record in KINDS.items()}

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose turn it is: one session for each end of each link, without a socket and without a clock.
+
+Rule 1: the transitions are the table below and nothing else. ``docs/wire-states.md`` is drawn from it.
+
+Rule 2: a session holds what both ends know, so the same table serves both: a message that one may not send, the other
+may not receive. The sender is told by `LocalProtocolError`, the receiver by `RemoteProtocolError`.
+
+Rule 3: messages cross on the way, so no transition depends on which of two sides speaks first. In each state only one
+side can move the link on (to refuse is the exception), and what was under way when a side said its last word is legal.
+"""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from insitu.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from insitu.model import Array, Block
+from insitu.wire import messages as m
+from insitu.wire.codec import Frame, decode, encode, kind
+from insitu.wire.limits import SESSION_BLOCKS
+from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish
+
+
+class Link(Enum):
+    """Who is linked: the connecting side first."""
+
+    RANK_CONTROLLER = "rank to controller"
+    RANK_NODE = "rank to staging node"
+    NODE_CONTROLLER = "staging node to controller"
+
+
+class Side(Enum):
+    """Which end of the link this is."""
+
+    CONNECTS = auto()
+    LISTENS = auto()
+
+
+class State(Enum):
+    """How far a link has come."""
+
+    NEW = "nothing was said"
+    ASKED = "the connecting side asked to take part"
+    OPEN = "both sides speak"
+    ENDING = "one side has said its last word"
+    REFUSED = "the listening side does not take part"
+
+
+Transitions = dict[type, State]
+
+
+def _stays(state: State, *classes: type) -> Transitions:
+    return dict.fromkeys(classes, state)
+
+
+_REFUSED: Transitions = {m.Refuse: State.REFUSED}
+_FROM_NODE = (m.Closed, m.Partial, m.Held, m.Event, m.Status, m.Finished)
+
+#: What may be said in which state, and which state follows.
+TRANSITIONS: dict[Link, dict[State, Transitions]] = {
+    Link.RANK_CONTROLLER: {
+        State.NEW: {m.Hello: State.ASKED} | _REFUSED,
+        State.ASKED: {m.Welcome: State.OPEN} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, m.Layout, m.Declare, m.Dropped, m.Status, m.Ping, m.Stop)
+        | {m.Bye: State.ENDING}
+        | _REFUSED,
+        State.ENDING: _stays(State.ENDING, m.Ping, m.Stop) | _REFUSED,
+        State.REFUSED: {},
+    },
+    Link.RANK_NODE: {
+        # A rank need not wait for an answer: what it may send is a matter of its credit, which is none at first.
+        State.NEW: {m.Attach: State.OPEN} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, m.Layout, m.Publish, m.Credit, m.Ack) | {m.Detach: State.ENDING} | _REFUSED,
+        State.ENDING: _stays(State.ENDING, m.Credit, m.Ack) | _REFUSED,
+        State.REFUSED: {},
+    },
+    Link.NODE_CONTROLLER: {
+        State.NEW: {m.NodeHello: State.ASKED} | _REFUSED,
+        State.ASKED: _stays(State.ASKED, m.Event, m.Status) | {m.NodeWelcome: State.OPEN} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Commit, m.Stop, m.Finish)
+        | {m.Shutdown: State.ENDING}
+        | _REFUSED,
+        State.ENDING: _stays(State.ENDING, *_FROM_NODE) | _REFUSED,
+        State.REFUSED: {},
+    },
+}
+
+#: Who says what, of all links: the listening side these, the connecting side the others.
+FROM_LISTENER = frozenset(
+    {
+        m.Welcome,
+        m.Refuse,
+        m.Ping,
+        m.Stop,
+        m.Credit,
+        m.Ack,
+        m.NodeWelcome,
+        m.Feed,
+        m.Commit,
+        m.Finish,
+        m.Shutdown,
+    }
+)
+
+_FIRST: dict[type, Link] = {
+    m.Hello: Link.RANK_CONTROLLER,
+    m.Attach: Link.RANK_NODE,
+    m.NodeHello: Link.NODE_CONTROLLER,
+}
+
+
+def link_of(frames: Sequence[Frame]) -> Link:
+    """Return which kind of link a peer's first message opens.
+
+    Raises `RemoteProtocolError` where it is none that opens a link.
+    """
+    first = kind(frames)
+    if first not in _FIRST:
+        names = ", ".join(cls.__name__ for cls in _FIRST)
+        raise RemoteProtocolError(f"A peer's first message is {first.__name__}, but only one of {names} can be.")
+    return _FIRST[first]
+
+
+class Session:
+    """One end of one link: frames in, messages out, and the other way round.
+
+    `layouts` are those that the rank has announced, by id, on whichever end this is. Not safe for threads.
+
+    >>> rank, node = Session(Link.RANK_NODE, Side.CONNECTS), Session(Link.RANK_NODE, Side.LISTENS)
+    >>> node.receive(rank.send(m.Attach(m.VERSION, "melt", member=0, rank=3, host="n17", pid=4711)))
+    Attach(version=1, run='melt', member=0, rank=3, host='n17', pid=4711)
+    >>> rank.send(m.Credit(1 << 30))
+    Traceback (most recent call last):
+        ...
+    insitu.errors.LocalProtocolError: Credit is said by the listening side of the link from rank to staging node.
+    """
+
+    def __init__(self, link: Link, side: Side) -> None:
+        self.link = link
+        self.side = side
+        self.state = State.NEW
+        self.layouts: dict[int, Layout] = {}
+        self._blocks = 0
+
+    def send(self, message: Message) -> list[Buffer]:
+        """Return the frames of a message, and take it as sent.
+
+        Raises `LocalProtocolError` when it is out of turn, or holds what no peer would take; nothing has then changed.
+        """
+        state = self._next(message, self.side, LocalProtocolError)
+        frames = encode(message)
+        self._note(message, LocalProtocolError)
+        self.state = state
+        return frames
+
+    def receive(self, frames: Sequence[Frame]) -> Message:
+        """Return the message that the frames are.
+
+        Raises `RemoteProtocolError` when they are none, or when it is out of turn.
+        """
+        message = decode(frames)
+        other = Side.CONNECTS if self.side is Side.LISTENS else Side.LISTENS
+        state = self._next(message, other, RemoteProtocolError)
+        self._note(message, RemoteProtocolError)
+        self.state = state
+        return message
+
+    def blocks_of(self, publish: Publish) -> list[Block]:
+        """Return the blocks that a message received here brings, by the layout that it names."""
+        return blocks_of(publish, self.layouts[publish.layout])
+
+    def _next(self, message: Message, side: Side, error: type[ProtocolError]) -> State:
+        cls = type(message)
+        state = TRANSITIONS[self.link][self.state].get(cls)
+        speaker = Side.LISTENS if cls in FROM_LISTENER else Side.CONNECTS
+        if state is None:
+            raise error(f"{cls.__name__} has no place on the link from {self.link.value} when {self.state.value}.")
+        if speaker is not side:
+            name = "listening" if speaker is Side.LISTENS else "connecting"
+            raise error(f"{cls.__name__} is said by the {name} side of the link from {self.link.value}.")
+        return state
+
+    def _note(self, message: Message, error: type[ProtocolError]) -> None:
+        if type(message) is Publish:
+            self._check(message, error)
+        elif type(message) is Layout:
+            self._learn(message, error)
+
+    def _check(self, publish: Publish, error: type[ProtocolError]) -> None:
+        layout = self.layouts.get(publish.layout)
+        if layout is None:
+            raise error(f"Publish.layout: layout {publish.layout} was not announced; {len(self.layouts)} were.")
+        if len(publish.buffers) != len(layout.blocks):
+            raise error(
+                f"Publish.buffers: layout {layout.id} has {len(layout.blocks)} blocks, not {len(publish.buffers)}."
+            )
+
+    def _learn(self, layout: Layout, error: type[ProtocolError]) -> None:
+        known = self.layouts.get(layout.id)
+        if known == layout:
+            return
+        if known is not None:
+            raise error(f"Layout.id: layout {layout.id} was announced with other blocks before; take a new number.")
+        self._blocks += 1 + len(layout.blocks)
+        if self._blocks > SESSION_BLOCKS:
+            raise error(
+                f"Layout.blocks: more than {SESSION_BLOCKS} blocks in all layouts of one rank; let it keep its part of "
+                "each variable for longer."
+            )
+        self.layouts[layout.id] = layout
+
+
+def blocks_of(publish: Publish, layout: Layout) -> list[Block]:
+    """Return the blocks of a message: read-only views of its buffers, in the order of the layout.
+
+    Raises `RemoteProtocolError` for a buffer that has another size than its block, or not a whole number of rows where
+    the variable is joined. Frames below 8 KiB may lie anywhere in memory, and those that are not aligned are copied.
+    """
+    pairs = zip(layout.blocks, publish.buffers, strict=True)
+    return [Block(spec.variable, spec.start, _array(spec, buffer)) for spec, buffer in pairs]
+
+
+def _array(spec: BlockSpec, buffer: Any) -> Array:
+    variable, count = spec.variable, spec.count
+    nbytes = memoryview(buffer).nbytes
+    if variable.joined:
+        row_bytes = prod(variable.row) * variable.dtype.itemsize
+        if nbytes % row_bytes if row_bytes else nbytes:
+            raise _wrong_size(spec, nbytes, f"a multiple of its rows of {row_bytes}")
+        count = (nbytes // row_bytes if row_bytes else 0, *variable.row)
+    elif nbytes != prod(count) * variable.dtype.itemsize:
+        raise _wrong_size(spec, nbytes, f"the {prod(count) * variable.dtype.itemsize} of count {count}")
+    if nbytes == 0:
+        array: Array = np.empty(count, variable.dtype)
+    else:
+        array = np.frombuffer(buffer, variable.dtype).reshape(count)
+        if not array.flags.aligned:
+            array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def _wrong_size(spec: BlockSpec, nbytes: int, expected: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"Publish.buffers: '{spec.variable.name}' has {nbytes} bytes, not {expected}.")
