@@ -7,7 +7,7 @@ import click
 
 from insitu import config, registry
 from insitu.cli.options import configuration
-from insitu.cli.text import count, duration, size
+from insitu.text import count, duration, size
 from insitu.config import Config
 from insitu.operator import Operator
 from insitu.pipeline import Pipeline

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from insitu.cli.text import duration, size
+from insitu.text import duration, size
 from insitu.errors import ConfigError, RunError
 
 

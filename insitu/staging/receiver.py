@@ -27,6 +27,7 @@ from insitu.wire.messages import (
     Event,
     Feed,
     Finish,
+    Finished,
     Message,
     NodeHello,
     Publish,
@@ -35,7 +36,7 @@ from insitu.wire.messages import (
     Status,
 )
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
+from insitu.wire.sockets import Waker, connect, listen, poll
 
 #: How often the controller hears how this node does.
 STATUS_S = 0.5
@@ -80,7 +81,6 @@ class Receiver:
             self._waker.close()
 
     def _run(self) -> None:
-        keep_pages_mapped()
         host = self._contact.address.rpartition(":")[0]
         try:
             with listen(f"{host}:*", self._contact.keys) as self._listener:
@@ -204,6 +204,8 @@ class Receiver:
                 for rank, nbytes in ready.nbytes.items():
                     self._by_rank[rank].fold(ready.step.sequence, nbytes)
                     self._waiting_bytes -= nbytes
+            if any(isinstance(message, Finished) for message in folded.messages):
+                self._report()  # the last word on how this node did
             self._outbox.extend(folded.messages)
 
     def _acknowledge(self, link: RankLink) -> None:
