@@ -38,6 +38,8 @@ STAGING_S = 60.0
 QUIET_S = 2.0
 #: How long a simulation that was asked to stop has for its current steps and its own end.
 GRACE_S = 15.0
+#: How long one that was sent SIGTERM has before SIGKILL.
+KILL_S = 2.0
 
 
 class Run:
@@ -130,7 +132,9 @@ class Run:
         while not self._service.streamed:
             self._turn()
             if self._interrupts:
-                self._interrupt()
+                self._wind_down("Stopping the simulation; press Ctrl-C again to end it at once.", "interrupted")
+            elif self._simulation.status and self._simulation.running:
+                self._wind_down("A process of the simulation failed; stopping the others.", "another rank failed")
             if ended_at is None and not self._simulation.running:
                 ended_at = time.monotonic()
             if self._hurried or (ended_at is not None and self._quiet_since(ended_at)):
@@ -151,18 +155,18 @@ class Run:
     def _hurried(self) -> bool:
         return self._stop_by is not None and time.monotonic() > self._stop_by
 
-    def _interrupt(self) -> None:
+    def _wind_down(self, say: str, reason: str) -> None:
         """First ask the ranks to stop, all at the same step; after a while, or when asked again, end them."""
-        tracker = self._service.tracker
         if self._stop_by is None:
-            self._progress.say("Stopping the simulation; press Ctrl-C again to end it at once.")
-            self._stop_by = time.monotonic() + (GRACE_S if tracker is not None else 0)
-            if tracker is not None:
-                self._service.stop("interrupted")
+            self._progress.say(say)
+            begun = self._service.tracker is not None
+            self._stop_by = time.monotonic() + (GRACE_S if begun else 0)
+            if begun:
+                self._service.stop(reason)
         if self._interrupts > 1:
             self._stop_by = time.monotonic()
         if self._hurried:
-            self._simulation.close(grace_s=2.0)
+            self._simulation.close(grace_s=KILL_S)
 
     def _finish(self) -> None:
         """Have everything folded, merged and written; let the simulation end."""

@@ -118,6 +118,7 @@ class Service:
         self._finished: set[int] = set()
         self._pinged_at = 0.0
         self._gone_at: dict[int, float] = {}
+        self._stop: Stop | None = None
 
     @property
     def staged(self) -> bool:
@@ -156,8 +157,9 @@ class Service:
         """Ask all ranks to end after the same step: one so far ahead that the word reaches all of them before it."""
         assert self.tracker is not None
         lead = max(2, round(STOP_LEAD_S * self.tracker.counts.whole / max(time.monotonic() - self._begun_at, 1e-3)))
+        self._stop = Stop(self.tracker.steps + lead, reason)
         for rank in self.ranks.values():
-            self._send(rank, Stop(self.tracker.steps + lead, reason))
+            self._send(rank, self._stop)
 
     def conclude(self, reason: str) -> None:
         """Nothing more will come from any rank: decide on what is left."""
@@ -253,6 +255,8 @@ class Service:
         )
         terms = self._terms
         self._send(peer, Welcome(terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then))
+        if self._stop is not None:
+            self._send(peer, self._stop)
 
     def _begin(self, size: int) -> None:
         """The first rank says how many there are, and with it who feeds which node."""
