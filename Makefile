@@ -18,6 +18,7 @@ help:
 
 demo: $(STAMP)
 	insitu run configs/lammps_melt.yaml --force
+	python demos/lammps_summary.py runs/lammps_melt
 
 test: $(STAMP)
 	pytest $(ARGS)
