@@ -38,7 +38,7 @@ class Budget:
         """Take bytes that fit; to take what does not is a fault of the caller."""
         if not self.fits(nbytes):
             raise LocalProtocolError(
-                f"{nbytes} bytes do not fit beside the {self.taken_bytes} taken of {self.limit_bytes}; ask fits() first."
+                f"{nbytes} bytes do not fit beside the {self.taken_bytes} taken of {self.limit_bytes}; ask fits()."
             )
         self.taken_bytes += nbytes
         self.peak_bytes = max(self.peak_bytes, self.taken_bytes)

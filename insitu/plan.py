@@ -8,6 +8,7 @@ it holds for fields, for particles whose number changes, and for one rank on two
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from insitu.model import Extent
@@ -78,7 +79,8 @@ def parts_by_rank(ranks: int, nodes: int) -> list[list[Part]]:
     return plan
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Piece:
     """Where a rank's block lies in a global array."""
 
     rank: int

@@ -91,7 +91,9 @@ def _described(name: str, data: Array, put: Put) -> tuple[Variable, Extent, Arra
             raise LocalProtocolError(
                 f"halo {put.halo} does not fit the array's shape {data.shape}; give the cells to cut off at each side."
             )
-    interior = _interior(data, tuple(n - low - high for n, (low, high) in zip(data.shape, widths, strict=True)), put.halo)
+    interior = _interior(
+        data, tuple(n - low - high for n, (low, high) in zip(data.shape, widths, strict=True)), put.halo
+    )
     dims = _dims(put.dims, data.ndim)
     joined = put.shape is None and data.ndim > 0
     if joined:
@@ -110,12 +112,14 @@ def _start(start: Extent | None, shape: Extent, count: Extent) -> Extent:
     if start is None:
         if shape != count:
             raise LocalProtocolError(
-                f"the array of shape {count} is only a part of the global shape {shape}; say where it begins: start=(...)."
+                f"the array of shape {count} is only a part of the global shape {shape}; say where it begins: start=."
             )
         return (0,) * len(shape)
     start = _lengths("start", start)
     if not len(start) == len(count) == len(shape):
-        raise LocalProtocolError(f"start {start}, the array's shape {count} and the global shape {shape} differ in length.")
+        raise LocalProtocolError(
+            f"start {start}, the array's shape {count} and the global shape {shape} differ in length."
+        )
     for axis, (first, n, length) in enumerate(zip(start, count, shape, strict=True)):
         if first + n > length:
             raise LocalProtocolError(
@@ -131,7 +135,7 @@ def _agrees(before: Variable, now: Variable) -> None:
         was, is_now = getattr(before, attribute), getattr(now, attribute)
         if was != is_now:
             raise LocalProtocolError(
-                f"its {attribute} changed from {was!r} to {is_now!r} in mid-run; keep it, or publish under another name."
+                f"its {attribute} changed from {was!r} to {is_now!r} in mid-run; keep it, or take another name."
             )
 
 
@@ -158,5 +162,7 @@ def _widths(halo: Halo, ndim: int) -> list[tuple[int, int]]:
     if isinstance(halo, int):
         return [(halo, halo)] * ndim
     if len(halo) != ndim:
-        raise LocalProtocolError(f"halo {halo} has {len(halo)} entries for {ndim} dimensions; give one for each, or one number.")
+        raise LocalProtocolError(
+            f"halo {halo} has {len(halo)} entries for {ndim} dimensions; give one for each, or one number."
+        )
     return [(width, width) if isinstance(width, int) else width for width in halo]

@@ -82,9 +82,9 @@ class StepWriter:
         """Publish this rank's block of a variable.
 
         `data` is any numeric array, in any memory order, contiguous or not; it is copied and may be changed as soon as
-        `put` returns. `shape` is the global shape and `start` the place of `data`'s first cell in it, both *without* the
-        halo: `halo` cells are cut off first, given as one number, or per dimension as a number or a pair (before, after).
-        `start` may be left out where `data` is the whole.
+        `put` returns. `shape` is the global shape and `start` the place of `data`'s first cell in it, both *without*
+        the halo: `halo` cells are cut off first, given as one number, or per dimension as a number or a pair (before,
+        after). `start` may be left out where `data` is the whole.
 
         Without `shape` the ranks' blocks are joined along the first dimension, in the order of the ranks (particles:
         their number may differ between ranks and steps). A number or 0-d array is one value for the whole
@@ -92,8 +92,8 @@ class StepWriter:
 
         An empty block is legal. Costs one copy; waits only where the buffer is full, at most `max_wait`.
 
-        Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in this
-        step, a dtype, shape, dims or units that differ from the first put's, a block that reaches beyond the shape.
+        Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in
+        this step, a dtype, shape, dims or units unlike the first put's, a block that reaches beyond the shape.
         """
         if self._step is None:
             raise LocalProtocolError(
@@ -101,7 +101,7 @@ class StepWriter:
             )
         if self._publisher.has(name):
             raise LocalProtocolError(
-                f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them first."
+                f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them."
             )
         asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
         spec, spec_id, interior = self._catalogue.admit(name, asked, self._step.index)
@@ -152,9 +152,7 @@ class Client:
     ...             step.put("u", [feed.value] * 4, shape=(4,))
     """
 
-    def __init__(
-        self, contact: str | os.PathLike[str] | None = None, *, comm: Communicator | None = None
-    ) -> None:
+    def __init__(self, contact: str | os.PathLike[str] | None = None, *, comm: Communicator | None = None) -> None:
         self._publisher: Publisher | None = None
         self._steps = 0
         self._last_index: int | None = None

@@ -157,7 +157,9 @@ class Publisher:
         messages = []
         for link in self.links:
             parts = tuple(
-                data[link.part.rows(len(data))] if data.ndim else data for spec, _, data in blocks if _goes_to(link, spec, self._rank)
+                data[link.part.rows(len(data))] if data.ndim else data
+                for spec, _, data in blocks
+                if _goes_to(link, spec, self._rank)
             )
             nbytes = sum(part.nbytes for part in parts)
             if not link.accepts(nbytes):
@@ -191,9 +193,7 @@ class Publisher:
         if self._lost is not None or self.budget.fits(nbytes):
             return
         if not self.budget.could_fit(self._taken_bytes + nbytes):
-            self._lose(
-                f"it needs more than the buffer of {self.budget.limit_bytes} bytes; raise variables.'*'.buffer"
-            )
+            self._lose(f"it needs more than the buffer of {self.budget.limit_bytes} bytes; raise variables.'*'.buffer")
         elif not self._wait(lambda: self.budget.fits(nbytes), "room in its buffer"):
             self._lose(f"no room in its buffer of {self.budget.limit_bytes} bytes after {self._max_wait_s:g} s")
 

@@ -37,8 +37,8 @@ class Directory:
     def create(cls, path: Path, *, force: bool) -> "Directory":
         """Make the directory of a new run.
 
-        Raises `ConfigError` where one is there (`force` replaces it, if it is the directory of a run) and where it cannot
-        be made.
+        Raises `ConfigError` where one is there (`force` replaces it, if it is the directory of a run) and where it
+        cannot be made.
         """
         directory = cls(path)
         try:
@@ -47,7 +47,8 @@ class Directory:
             path.mkdir(parents=True)
         except OSError as error:
             raise ConfigError(
-                f"{path}: the run's directory cannot be made ({error.strerror}); choose another place: --set directory=PATH"
+                f"{path}: the run's directory cannot be made ({error.strerror}); choose another place: "
+                "--set directory=PATH"
             ) from error
         return directory
 

@@ -25,7 +25,8 @@ class Window:
     @property
     def parts(self) -> list[Entry | Held]:
         """The parts that any step went into."""
-        return [part for part in (*self.entries, *(held for _, held in self.held)) if part.steps]
+        parts: list[Entry | Held] = [*self.entries, *(held for _, held in self.held)]
+        return [part for part in parts if part.steps]
 
 
 @dataclass(frozen=True, slots=True)

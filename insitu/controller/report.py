@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``report.json``: what became of every step, where the time went, and how the run ended.
 
-The names of the keys carry the units (``_s``, ``_bytes``), so that ``insitu report`` can show keys that it does not know.
+The names of the keys carry the units (``_s``, ``_bytes``), so that ``insitu report`` can show keys that are new to it.
 """
 
 import platform
@@ -109,7 +109,9 @@ def _ranks(ranks: Iterable[Peer]) -> dict[str, Any]:
         "put_bytes": int(sum(values("put_bytes"))),
         "waited_for_staging_s": round(sum(values("wait_staging_s")), 3),
         "waited_for_network_s": round(sum(values("wait_network_s")), 3),
-        "longest_wait_s": round(max(map(sum, zip(values("wait_staging_s"), values("wait_network_s"), strict=True)), default=0), 3),
+        "longest_wait_s": round(
+            max(map(sum, zip(values("wait_staging_s"), values("wait_network_s"), strict=True)), default=0), 3
+        ),
     }
 
 

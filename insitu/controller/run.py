@@ -27,7 +27,6 @@ from insitu.errors import RunError
 from insitu.pipeline import Pipeline
 from insitu.staging.executors import Cluster, start_cluster
 from insitu.wire.contact import Contact
-from insitu.wire.messages import Event
 from insitu.wire.sockets import listen
 
 #: One turn of the service waits this long at most: how soon a dead process or Ctrl-C is noticed.
@@ -213,7 +212,7 @@ class Run:
         reasons = []
         if self._service.tracker is None:
             reasons.append(
-                "no rank ever took part: does the program make an insitu.Client(), and is INSITU_CONTACT passed on to it?"
+                "no rank ever took part: does the program make an insitu.Client(), and does INSITU_CONTACT reach it?"
             )
         else:
             reasons += [f"operator '{name}': {reason}" for name, reason in self._sink.missing().items()]

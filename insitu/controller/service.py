@@ -82,8 +82,8 @@ class Peer:
 class Service:
     """The controller of one run with `nodes` staging nodes.
 
-    `journal` gets every event with its source, `deliver` every window and row that is complete, with the number of steps
-    decided so far, and `release` large states that nobody will ask for.
+    `journal` gets every event with its source, `deliver` every window and row that is complete, with the number of
+    steps decided so far, and `release` large states that nobody will ask for.
     """
 
     def __init__(
@@ -163,7 +163,8 @@ class Service:
 
     def conclude(self, reason: str) -> None:
         """Nothing more will come from any rank: decide on what is left."""
-        assert self.tracker is not None and self.size is not None
+        assert self.tracker is not None
+        assert self.size is not None
         for rank in range(self.size):
             if rank not in self.ranks or not self.ranks[rank].ended:
                 self.gone.append(rank)

@@ -53,8 +53,8 @@ class Simulation:
         found = program if program == "python" else shutil.which(program) or shutil.which(directory / program)
         if not found:
             raise ConfigError(
-                f"simulation.command: {program!r} is not found; give a program on the PATH, or the path of one that may "
-                "be executed"
+                f"simulation.command: {program!r} is not found; give a program on the PATH, or the path of one that "
+                "may be executed"
             )
 
     def start(self) -> None:
@@ -99,13 +99,14 @@ class Simulation:
     def _commands(self) -> list[tuple[list[str], dict[str, str]]]:
         settings = self._settings
         # The interpreter that runs the controller has the client installed; the one of the PATH may not.
-        command = [sys.executable if settings.command[:1] == ("python",) else settings.command[0], *settings.command[1:]]
+        command = [
+            sys.executable if settings.command[:1] == ("python",) else settings.command[0],
+            *settings.command[1:],
+        ]
         match settings.launcher:
             case "local":
                 size = str(settings.ranks)
-                return [
-                    (command, {"INSITU_RANK": str(rank), "INSITU_SIZE": size}) for rank in range(settings.ranks)
-                ]
+                return [(command, {"INSITU_RANK": str(rank), "INSITU_SIZE": size}) for rank in range(settings.ranks)]
             case "mpiexec":
                 return [([_mpiexec(), "-n", str(settings.ranks), *command], {})]
         return []

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ class Sink:
         if done.operator not in self._pipeline.stored:
             return
         if isinstance(done, Window):
-            self._writer.submit(self._guarded, done.operator, lambda: self._write_window(done, steps))
+            self._writer.submit(self._guarded, done.operator, partial(self._write_window, done, steps))
             return
         with self._lock:
             waiting = self._rows.setdefault(done.operator, [])
             waiting += done.entries
             if len(waiting) > len(done.entries):
                 return  # somebody is on the way to write them already
-        self._writer.submit(self._guarded, done.operator, lambda: self._write_rows(done.operator))
+        self._writer.submit(self._guarded, done.operator, partial(self._write_rows, done.operator))
 
     def release(self, held: Held) -> None:
         """Let go of large states that nobody will merge."""
@@ -88,7 +89,7 @@ class Sink:
         for name in self._pipeline.stored:
             operator = self._pipeline.operators[name]
             if name not in self._recipes and all(wanted in variables for wanted in operator.inputs):
-                self._guarded(name, lambda name=name, operator=operator: self._open(name, operator, variables))
+                self._guarded(name, partial(self._open, name, operator, variables))
 
     def missing(self) -> dict[str, str]:
         """Return the operators that never had what they fold, with a sentence each; to be asked after `close`."""
@@ -108,7 +109,7 @@ class Sink:
             return
         try:
             work()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an operator is foreign code; journal and report tell
             self.failures[operator] = f"{type(error).__name__}: {error}"
             details = {"operator": operator, "traceback": traceback.format_exc()}
             self._journal.write("controller", Event("error", "results-lost", self.failures[operator], details))

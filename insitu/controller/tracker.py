@@ -6,15 +6,13 @@ A step is *whole* when every rank has closed it: then every staging node that is
 become whole because a rank or a staging node is gone. The **watermark** is the newest sequence up to which all is
 decided, and it only moves forward: steps are decided in order.
 
-Of a whole step, variables are taken out that the ranks' blocks do not make up: parts that overlap or are missing, dtypes
-that differ. The ranks' layouts tell, so this costs nothing for a step whose layouts were there before.
+Of a whole step, variables are taken out that the ranks' blocks do not make up: parts that overlap or are missing,
+dtypes that differ. The ranks' layouts tell, so this costs nothing for a step whose layouts were there before.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from insitu.model import Variable
 from insitu.plan import Piece, fault_of_cover
@@ -230,7 +228,9 @@ def _disagreement(held: list[tuple[int, BlockSpec]]) -> str | None:
 
 def _cover(held: list[tuple[int, BlockSpec]]) -> str | None:
     shape = held[0][1].variable.shape
-    return None if shape is None else fault_of_cover(shape, [Piece(rank, spec.start, spec.count) for rank, spec in held])
+    return (
+        None if shape is None else fault_of_cover(shape, [Piece(rank, spec.start, spec.count) for rank, spec in held])
+    )
 
 
 def _listed(ranks: Iterable[int]) -> str:

@@ -26,7 +26,7 @@ Blocks = dict[int, dict[str, Block]]
 
 @dataclass(frozen=True, slots=True)
 class ReadyStep:
-    """A committed step, to be folded; without blocks where it was dropped. `nbytes` counts what each rank sent of it."""
+    """A committed step, to be folded; without blocks where it was dropped. `nbytes` tells what each rank sent of it."""
 
     step: Step
     blocks: Blocks
@@ -67,7 +67,9 @@ class Assembler:
         that does not feed this node.
         """
         if rank not in self._ranks:
-            raise RemoteProtocolError(f"Rank {rank} does not feed this staging node, which takes {sorted(self._ranks)}.")
+            raise RemoteProtocolError(
+                f"Rank {rank} does not feed this staging node, which takes {sorted(self._ranks)}."
+            )
         if self.is_late(message.sequence):
             return None
         step = Step(message.sequence, message.index, message.time)

@@ -17,7 +17,7 @@ from insitu.staging.assembler import ReadyStep
 from insitu.staging.folds import Failure, Folds, Yield
 from insitu.wire.messages import Event, Finished, Held, Message, Partial
 
-#: States up to this size in all go straight to the controller: a round trip through Dask takes 10 ms, one of ZeroMQ 0.1.
+#: States up to this size in all go straight to the controller: a round trip through Dask takes 10 ms, of ZeroMQ 0.1.
 SMALL_BYTES = 64 * 1024
 #: Single steps' states per message, so that no message grows with the length of a batch.
 ENTRIES_PER_MESSAGE = 256
@@ -56,8 +56,8 @@ class FoldCounters:
 class Folder:
     """Folds the steps of one `member` on one staging node, in a thread of its own.
 
-    `memory_bytes` bounds the states, open and held ones together: while the held ones leave no room, folding waits for the
-    controller to take them, and with it, by their credits, the ranks. `done` is called from the folding thread.
+    `memory_bytes` bounds the states, open and held ones together: while the held ones leave no room, folding waits for
+    the controller to take them, and with it, by their credits, the ranks. `done` is called from the folding thread.
     """
 
     def __init__(
@@ -154,9 +154,7 @@ class Folder:
         cuts = range(0, max(1, len(item.entries)), ENTRIES_PER_MESSAGE)
         groups = [item.entries[cut : cut + ENTRIES_PER_MESSAGE] for cut in cuts]
         upto = [*(group[-1].key for group in groups[:-1]), item.upto]
-        return [
-            Partial(item.operator, self._member, -1, end, group) for end, group in zip(upto, groups, strict=True)
-        ]
+        return [Partial(item.operator, self._member, -1, end, group) for end, group in zip(upto, groups, strict=True)]
 
     def _window(self, item: Yield) -> Message:
         nbytes = sum(state_nbytes(entry.state) for entry in item.entries)

@@ -23,7 +23,6 @@ from insitu.wire.messages import Entry
 Place = tuple[Extent, Extent] | None
 
 
-
 @dataclass(frozen=True, slots=True)
 class Yield:
     """What an operator has to hand over: of one window, or of all steps up to `upto` where it keeps steps."""
@@ -164,9 +163,7 @@ class OperatorFolds:
 
 def _place(blocks: Sequence[Block]) -> tuple[tuple[Extent, Extent], ...]:
     """Where the blocks lie, as far as it must stay the same within a batch: the rows of joined ones may change."""
-    return tuple(
-        (block.start, (-1, *block.count[1:]) if block.variable.joined else block.count) for block in blocks
-    )
+    return tuple((block.start, (-1, *block.count[1:]) if block.variable.joined else block.count) for block in blocks)
 
 
 Work = Callable[[OperatorFolds], Iterator[Yield]]
@@ -197,7 +194,7 @@ class Folds:
             try:
                 done += work(folds)
                 self._check_memory(folds)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - an operator is foreign code; the failure is handed on
                 del self._running[name]
                 done.append(Failure(name, f"{type(error).__name__}: {error}", traceback.format_exc()))
         return done

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A staging node's account of each rank that feeds it: what came, what is folded, what was acknowledged.
 
-Acknowledgements are cumulative, so they are sent seldom: when a part of the credit has gathered, or when there is nothing
-else to do. A rank never waits for one that is held back, since a lull sends them all.
+Acknowledgements are cumulative, so they are sent seldom: when a part of the credit has gathered, or when there is
+nothing else to do. A rank never waits for one that is held back, since a lull sends them all.
 """
 
 from dataclasses import dataclass

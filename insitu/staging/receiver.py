@@ -83,12 +83,14 @@ class Receiver:
     def _run(self) -> None:
         host = self._contact.address.rpartition(":")[0]
         try:
-            with listen(f"{host}:*", self._contact.keys) as self._listener:
-                with connect(self._contact.address, self._contact.keys) as self._controller:
-                    self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)
-                    self._say(self._hello())
-                    while not self._closing.is_set():
-                        self._turn()
+            with (
+                listen(f"{host}:*", self._contact.keys) as self._listener,
+                connect(self._contact.address, self._contact.keys) as self._controller,
+            ):
+                self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)
+                self._say(self._hello())
+                while not self._closing.is_set():
+                    self._turn()
         finally:
             if self._folder is not None:
                 self._folder.close()
@@ -142,7 +144,9 @@ class Receiver:
 
     def _attach(self, link: RankLink, attach: Attach) -> None:
         if attach.run != self._contact.run:
-            raise RemoteProtocolError(f"Rank {attach.rank} attaches to run '{attach.run}', this is '{self._contact.run}'.")
+            raise RemoteProtocolError(
+                f"Rank {attach.rank} attaches to run '{attach.run}', this is '{self._contact.run}'."
+            )
         if attach.rank in self._by_rank:
             raise RemoteProtocolError(f"Rank {attach.rank} is attached already.")
         self._links[link.identity] = self._by_rank[attach.rank] = link

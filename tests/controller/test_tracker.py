@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which steps are whole: a rank's, a node's and a variable's absence each have their outcome, in any order of arrival."""
+"""Which steps are whole: the absence of a rank, a node or a variable has its outcome, in any order of arrival."""
 
 import random
 
