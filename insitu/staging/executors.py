@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only door to Dask: starts staging nodes inside workers, keeps their large states, merges and writes those there.
+
+**What passes the scheduler.** Keys, tasks and sizes; a task of a window costs it 1 to 2 ms, and a window has as many as
+it has staging nodes and slabs, never ranks or steps. States and results move between workers, and to the disk.
+
+**Whose is a held state.** A state is registered as data of its worker and, in the same message, as wanted by the
+controller's client: so Dask keeps it until that client lets go of it, or is gone. It cannot be computed again. A worker
+that dies takes its states along, and whatever waits for them fails at once.
+
+**Threads.** A staging node's threads are foreign to the worker's event loop. They reach it through `WorkerHolder` only,
+and nothing here ever blocks that loop: it would keep the worker from its heartbeat and a state from being held.
+"""
+
+import asyncio
+import json
+import logging
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, Security, Worker, WorkerPlugin
+from distributed.comm.core import connect
+
+from insitu.errors import InsituError, OperatorError, RunError
+from insitu.operator import Operator
+from insitu.staging.folder import Holder
+from insitu.staging.merging import Part, Place, Recipe, Target, bounding_box, fault_of_places
+from insitu.staging.node import StagingNode
+from insitu.wire.contact import Contact
+
+#: Each wait on Dask has a limit. Workers import NumPy, numba and Zarr when they start, on a machine that may be busy.
+START_S = 60.0
+#: A registration takes a millisecond or two; a scheduler that does not answer for so long is gone or overrun.
+HOLD_S = 30.0
+#: A window of 100 GiB is written in about this time by one worker.
+WRITE_S = 600.0
+CONNECT_S = 15.0
+CLOSE_S = 10.0
+
+#: A worker of ours has one thread for tasks; its staging node has its own. What libraries would add gets in their way.
+#: Dask's own setting of MALLOC_TRIM_THRESHOLD_ would give every received message's memory back to the system.
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), 1)
+
+#: No stealing, since a task belongs where its data is; no second try, since the data died with the worker; no pages.
+SETTINGS = {
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.nanny.pre-spawn-environ": THREADS,
+}
+
+
+class HeldStates(Protocol):
+    """What is known of a worker's held states: the key, and where their cells lie."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def places(self) -> tuple[Place, ...]: ...
+
+
+class Closable(Protocol):
+    """A running staging node, as far as this module knows it."""
+
+    def close(self) -> None: ...
+
+
+MakeNode = Callable[[Contact, int, Mapping[str, Operator], int, Holder], Closable]
+
+
+class WorkerHolder:
+    """Keeps values as data of one Dask worker for the client `client`.
+
+    Made in the worker's event loop, used by any other thread.
+    """
+
+    def __init__(self, worker: Worker, client: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._worker = worker
+        self._client = client
+        self._nbytes: dict[str, int] = {}
+
+    def hold(self, key: str, value: object, nbytes: int) -> None:
+        """Keep `value` until the client lets go of `key`; return when the scheduler knows of it."""
+        coming = asyncio.run_coroutine_threadsafe(self._register(key, value, nbytes), self._loop)
+        try:
+            coming.result(HOLD_S)
+        except (TimeoutError, OSError) as error:
+            raise RunError(
+                f"The Dask scheduler did not take note of '{key}' within {HOLD_S:g} s ({error or 'no answer'}). "
+                "See whether its process is alive."
+            ) from error
+        self._nbytes[key] = nbytes
+
+    def held_bytes(self) -> int:
+        """Return how many bytes of what was held are still there."""
+        for key in list(self._nbytes):
+            if key not in self._worker.data:
+                self._nbytes.pop(key, None)
+        return sum(list(self._nbytes.values()))
+
+    async def _register(self, key: str, value: object, nbytes: int) -> None:
+        self._worker.update_data({key: value})
+        await self._worker.scheduler.update_data(
+            who_has={key: [self._worker.address]}, nbytes={key: nbytes}, client=self._client
+        )
+
+
+class NodePlugin(WorkerPlugin):
+    """Starts staging node k in the k-th of the workers `addresses`, ends it with the worker.
+
+    A worker that is not among them, such as one that came in a dead one's place, has no node and takes tasks only.
+    """
+
+    def __init__(
+        self, make: MakeNode, addresses: Sequence[str], client: str, arguments: tuple[Any, ...], *, deaf: bool
+    ) -> None:
+        self._make = make
+        self._addresses = addresses
+        self._client = client
+        self._arguments = arguments
+        self._deaf = deaf
+        self._node: Closable | None = None
+
+    async def setup(self, worker: Worker) -> None:
+        """Start the node."""
+        if self._deaf:
+            # Ctrl-C reaches every process of a terminal. What it means is for the controller to say.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if worker.address not in self._addresses:
+            return
+        contact, operators, memory_bytes = self._arguments
+        number, holder = self._addresses.index(worker.address), WorkerHolder(worker, self._client)
+        self._node = await asyncio.to_thread(self._make, contact, number, operators, memory_bytes, holder)
+
+    async def teardown(self, worker: Worker) -> None:
+        """End the node, while the event loop still serves its threads."""
+        node, self._node = self._node, None
+        if node is not None:
+            await asyncio.to_thread(node.close)
+
+
+class Cluster:
+    """The workers of a run, at `addresses`, as the controller sees them. Its methods may be called by any thread.
+
+    `own` is the cluster that ends with this one and its folder, ``None`` where it belongs to somebody else.
+    """
+
+    def __init__(self, client: Client, nodes: int, own: tuple[LocalCluster, str] | None) -> None:
+        self._client = client
+        self._own = own
+        self._plugin: str | None = None
+        workers = client.scheduler_info()["workers"]
+        self.addresses = sorted(workers, key=lambda address: str(workers[address]["name"]))[:nodes]
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def install(
+        self,
+        contact: Contact,
+        operators: Mapping[str, Operator],
+        memory_bytes: int,
+        make: MakeNode = StagingNode,
+    ) -> None:
+        """Start a staging node in each worker by ``make(contact, number, operators, memory_bytes, holder)``.
+
+        Raises what `make` raises, and `RunError` where workers do not answer.
+        """
+        arguments = (contact, dict(operators), memory_bytes)
+        plugin = NodePlugin(make, self.addresses, self._client.id, arguments, deaf=self._own is not None)
+        self._plugin = f"insitu-{contact.run}"
+        register = partial(self._client.register_plugin, plugin, name=self._plugin)
+        self._within(START_S, register, "start their staging nodes")
+
+    def write(
+        self,
+        recipe: Recipe,
+        path: Path,
+        window: int,
+        row: int,
+        held: Sequence[HeldStates],
+        parts: Sequence[Part] = (),
+    ) -> None:
+        """Merge the `held` states of a window and the `parts` that are here; write row `row` of the store at `path`.
+
+        Returns when the row is written; it is not shown yet. Lets go of the held states, whatever happens. Raises
+        `RunError` where one of them was lost with its worker, `OperatorError` where the operator cannot merge them.
+        """
+        which = f"Operator '{recipe.name}', window {window}"
+        states: list[Any] = [Future(each.key, self._client) for each in held]
+        try:
+            _require_apart([*(place for each in held for place in each.places), *(part[:2] for part in parts)])
+            self._submit(Target(recipe, path, row), states, held, parts).result(timeout=WRITE_S)
+        except (KilledWorker, CancelledError) as error:
+            raise RunError(f"{which}: the states are lost with the Dask worker that held them ({error}).") from error
+        except TimeoutError as error:
+            raise RunError(f"{which}: not written within {WRITE_S:g} s. See whether all workers run.") from error
+        except InsituError as error:
+            raise type(error)(f"{which}: {error}") from error
+        except Exception as error:  # an operator is foreign code, and so may its errors be
+            raise OperatorError(f"{which}: {type(error).__name__}: {error}") from error
+        finally:
+            for state in states:
+                state.release()
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Let go of held states that nobody will merge."""
+        for key in keys:
+            Future(key, self._client).release()
+
+    def close(self) -> None:
+        """End the staging nodes, and the workers that are ours. May be called twice."""
+        if self._client.status == "running":
+            if self._own is None and self._plugin is not None:
+                unregister = partial(self._client.unregister_worker_plugin, self._plugin)
+                self._within(CLOSE_S, unregister, "end their staging nodes")
+            self._client.close()
+        if self._own is not None:
+            cluster, folder = self._own
+            cluster.close(CLOSE_S)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _within(self, limit_s: float, call: Callable[[], Any], what: str) -> None:
+        """Call a method of the client in its event loop, where it can be given up."""
+        try:
+            self._client.sync(call, callback_timeout=limit_s)
+        except TimeoutError as error:
+            raise RunError(
+                f"The Dask workers did not {what} within {limit_s:g} s. See whether their processes run and their "
+                "machines have processors to spare."
+            ) from error
+
+    def _submit(self, target: Target, states: list[Any], held: Sequence[HeldStates], parts: Sequence[Part]) -> Any:
+        """Have a row made by tasks; return the future of the last one."""
+        recipe = target.recipe
+        boxes = [bounding_box(each.places) for each in held]
+        if parts:
+            states = [*states, list(parts)]
+            boxes.append(bounding_box([(start, count) for start, count, _ in parts]))
+        if not recipe.cells:
+            states, boxes = [self._merged(recipe, states)], boxes[:1]
+        done = [self._task(recipe.finalize, state) for state in states]
+        writes = []
+        for bundle in recipe.bundles():
+            at_hand = zip(boxes, done, strict=True)
+            cuts = [self._task(recipe.cut, each, bundle) for box, each in at_hand if recipe.touches(box, bundle)]
+            writes.append(self._task(target.write, bundle, cuts))
+        return self._task(_all, writes)
+
+    def _merged(self, recipe: Recipe, states: list[Any]) -> Any:
+        """Merge states of the same place in pairs, and the pairs in pairs."""
+        while len(states) > 1:
+            pairs = [states[k : k + 2] for k in range(0, len(states), 2)]
+            states = [self._task(recipe.merge, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
+        return states[0]
+
+    def _task(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._client.submit(function, *arguments, pure=False)
+
+
+def start_cluster(cluster: str, nodes: int) -> Cluster:
+    """Start `nodes` workers on this machine where `cluster` is ``local``, else use as many of a cluster that runs.
+
+    That one is given by its scheduler's address or the path of its scheduler file; insitu and the operators must be
+    installed there. Takes about half a second. Raises `RunError` where the workers do not come.
+    """
+    return _start_local(nodes) if cluster == "local" else _connect(cluster, nodes)
+
+
+def _start_local(nodes: int) -> Cluster:
+    folder = tempfile.mkdtemp(prefix="insitu-dask-")
+    try:
+        with dask.config.set(SETTINGS):
+            own = LocalCluster(
+                n_workers=nodes,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                memory_limit=None,
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+                death_timeout=START_S,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            )
+            return Cluster(Client(own, set_as_default=False), nodes, (own, folder))
+    except (OSError, RuntimeError, TimeoutError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise RunError(
+            f"Cannot start {nodes} Dask workers on this machine: {error}. See whether it has memory and processors to "
+            "spare, or lower staging.nodes."
+        ) from error
+
+
+def _connect(cluster: str, nodes: int) -> Cluster:
+    address = cluster if "://" in cluster else _address_in(Path(cluster))
+    try:
+        # Greeted first: a client that cannot connect leaves its event loop running for good.
+        asyncio.run(_greet(address))
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise RunError(
+            f"No Dask scheduler answers at {address}: {error}. Start one, or take staging.cluster: local."
+        ) from error
+    try:
+        client.wait_for_workers(nodes, timeout=CONNECT_S)
+    except TimeoutError as error:
+        there = len(client.scheduler_info()["workers"])
+        client.close()
+        raise RunError(
+            f"The Dask cluster at {address} has {there} workers, and staging.nodes asks for {nodes}. Start more with "
+            "'dask worker', or lower staging.nodes."
+        ) from error
+    return Cluster(client, nodes, None)
+
+
+def _address_in(file: Path) -> str:
+    """Return the scheduler's address in a scheduler file."""
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(
+            f"No scheduler's address can be read from {file}: {error!r}. Start a Dask scheduler with "
+            f"--scheduler-file {file}."
+        ) from error
+
+
+async def _greet(address: str) -> None:
+    comm = await connect(address, timeout=CONNECT_S, **Security().get_connection_args("client"))
+    await comm.close()
+
+
+def _require_apart(places: Sequence[Place]) -> None:
+    fault = fault_of_places(tuple(places))
+    if fault is not None:
+        raise OperatorError(
+            f"blocks moved within the window, so that no state has all steps of a cell: {fault}. Choose windows that "
+            "end where the blocks move."
+        )
+
+
+def _all(written: Sequence[None]) -> None:
+    """Wait for every part of a row to be written: a task that depends on them all."""
