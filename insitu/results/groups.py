@@ -35,11 +35,14 @@ COORDINATES_OF = {
     "step": ("time", "complete", "step"),
 }
 
-#: The methods of CF 1.11, appendix E, that a result can be named after.
-CELL_METHODS = (
-    "maximum", "mean", "median", "minimum", "mode", "range", "root_mean_square", "standard_deviation", "sum",
-    "sum_of_squares", "variance",
-)  # fmt: skip
+#: The methods of CF 1.11, appendix E, by the names that a result can have.
+CELL_METHODS = {
+    **{name: name for name in ("maximum", "mean", "median", "minimum", "mode", "range", "sum", "variance")},
+    "max": "maximum",
+    "min": "minimum",
+    "std": "standard_deviation",
+    "standard_deviation": "standard_deviation",
+}
 
 
 def create_group(
@@ -125,10 +128,10 @@ def _reduced(operator: Operator, inputs: Mapping[str, Variable]) -> tuple[str, .
 def _cell_methods(name: str, reduced: Sequence[str]) -> str:
     """Say in CF's words what a result is, where its name ends in the name of a method.
 
-    >>> _cell_methods("mean", ["step"]), _cell_methods("speed_variance", ["y", "x"]), _cell_methods("counts", ["step"])
-    ('step: mean', 'y: x: variance', '')
+    >>> _cell_methods("max", ["step"]), _cell_methods("speed_variance", ["y", "x"]), _cell_methods("counts", ["step"])
+    ('step: maximum', 'y: x: variance', '')
     """
-    methods = [method for method in CELL_METHODS if name == method or name.endswith(f"_{method}")]
+    methods = [method for word, method in CELL_METHODS.items() if name == word or name.endswith(f"_{word}")]
     return " ".join([*(f"{dim}:" for dim in reduced), methods[0]]) if methods and reduced else ""
 
 
