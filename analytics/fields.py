@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operators of this folder share: keys of the YAML, checks of an input, and the units of a result."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator
+
+from insitu.errors import OperatorError
+from insitu.model import Array, Extent, Step, Variable
+from insitu.operator import Batch, Names
+
+
+def _one(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > 1:
+        raise ValueError(f"takes one variable, got {len(names)} ({', '.join(names)}); make one entry for each")
+    return names
+
+
+#: One variable, whose results then need no prefix.
+OneName = Annotated[Names, AfterValidator(_one)]
+
+
+def require_real(variable: Variable) -> None:
+    """Raise `OperatorError` for complex numbers, which have no order and more than one kind of variance."""
+    if variable.dtype.kind == "c":
+        raise OperatorError(
+            f"'{variable.name}' is complex ({variable.dtype}), which cannot be folded here; "
+            "publish its real and imaginary part, or its magnitude and phase"
+        )
+
+
+def label(variable: Variable) -> str:
+    return variable.long_name or variable.name
+
+
+def power(units: str, exponent: int) -> str:
+    """Return a UDUNITS string raised to a power.
+
+    >>> power("m s-1", 2), power("mol/L", -3), power("1", 2), power("", 2)
+    ('(m s-1)2', '(mol/L)-3', '1', '')
+    """
+    return f"({units}){exponent}" if units not in ("", "1") else units
+
+
+def in_hand(variables: Sequence[Variable]) -> Batch:
+    """Return a batch of one step with one zero of each variable, to compile on."""
+    arrays = {v.name: np.zeros((1,) * v.ndim if v.row == () else (1, *v.row), v.dtype) for v in variables}
+    return Batch(
+        (Step(0, 0, 0.0),),
+        {v.name: v for v in variables},
+        {name: _origin(array) for name, array in arrays.items()},
+        {name: (array,) for name, array in arrays.items()},
+    )
+
+
+def _origin(array: Array) -> Extent:
+    return (0,) * array.ndim

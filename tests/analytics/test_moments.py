@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moments against NumPy and SciPy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy import stats
+
+from analytics.moments import Moments
+from insitu.errors import OperatorError
+from insitu.model import Variable
+from insitu.testing import batch
+
+FIELD = Variable("u", np.dtype("f8"), (6, 11), ("y", "x"), units="mol/L")
+ATOMS = Variable("u", np.dtype("f8"), None, ("atom",), units="1")
+REFERENCES = {
+    "mean": np.mean,
+    "variance": lambda x, axis: np.var(x, axis, ddof=1),
+    "skewness": stats.skew,
+    "kurtosis": lambda x, axis: stats.kurtosis(x, axis, fisher=False),
+    "min": np.min,
+    "max": np.max,
+}
+#: Over steps alone, and over everything, as the axis of an array with steps first.
+AXES = [("step", 0), (["step", "space"], None)]
+
+
+def fold(operator, variable, data, sizes):
+    """Fold steps in batches of these sizes."""
+    state, first = operator.init(), 0
+    for size in sizes:
+        some = batch([variable], {"u": data[first : first + size]}, first=first)
+        state = operator.update(state, some)
+        first += size
+    assert first == len(data)
+    return operator.finalize(state)
+
+
+@pytest.mark.parametrize("sizes", [(20,), (1,) * 20, (3, 8, 2, 7), (16, 4)], ids=str)
+@pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
+def test_equals_numpy_and_scipy(over, axis, sizes):
+    data = np.random.default_rng(1).gamma(2.0, size=(20, *FIELD.shape))
+    found = fold(Moments(of="u", over=over, orders=4), FIELD, data, sizes)
+    assert np.all(found["count"] == data.size // found["count"].size)
+    for name, reference in REFERENCES.items():
+        np.testing.assert_allclose(found[name], reference(data, axis=axis), rtol=1e-12, atol=1e-13, err_msg=name)
+
+
+@pytest.mark.parametrize("cells", [0, 1, 7, 4095, 4096, 4097, 10_000])
+@pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
+def test_tiles_and_what_is_left_of_them(over, axis, cells):
+    field = replace(FIELD, shape=(cells,), dims=("x",))
+    data = np.random.default_rng(2).normal(3.0, 2.0, (9, cells))
+    found = fold(Moments(of="u", over=over, orders=4), field, data, (8, 1))
+    if cells == 0:
+        assert np.all(np.isnan(found["mean"]))
+        return
+    for name, reference in REFERENCES.items():
+        np.testing.assert_allclose(found[name], reference(data, axis=axis), rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
+def test_digits_are_kept_where_the_mean_is_large(over, axis):
+    data = np.random.default_rng(3).normal(1e8, 1.0, (1000, 6, 11))
+    found = fold(Moments(of="u", over=over, orders=4), FIELD, data, (8,) * 125)
+    for name in ("mean", "variance", "kurtosis"):
+        # The deviations are exact where they are taken from 1e8, so the reference loses nothing.
+        wanted = REFERENCES[name](data - 1e8, axis=axis) + (1e8 if name == "mean" else 0.0)
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-7, err_msg=name)
+    np.testing.assert_allclose(found["skewness"], REFERENCES["skewness"](data - 1e8, axis=axis), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", ">f4", "g", "?", "i1", "u2", "i4", "u4", "i8", "u8"])
+@pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
+def test_every_real_dtype(over, axis, dtype):
+    field = replace(FIELD, dtype=np.dtype(dtype))
+    data = np.random.default_rng(4).integers(0, 2 if dtype == "?" else 100, (11, *FIELD.shape)).astype(dtype)
+    found = fold(Moments(of="u", over=over), field, data, (8, 3))
+    for name in ("mean", "variance", "min", "max"):
+        wanted = REFERENCES[name](data.astype("f8"), axis=axis)
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
+class TestNan:
+    data = np.where(np.random.default_rng(5).random((19, 6, 11)) < 0.3, np.nan, 1.0) * np.arange(19)[:, None, None]
+    sizes = (8, 1, 2, 8)
+
+    def test_propagate(self, over, axis):
+        found = fold(Moments(of="u", over=over), FIELD, self.data, self.sizes)
+        assert np.all(found["count"] == self.data.size // found["count"].size)
+        for name in ("mean", "variance", "min", "max"):
+            wanted = np.isnan(REFERENCES[name](self.data, axis=axis))
+            np.testing.assert_array_equal(np.isnan(found[name]), wanted, err_msg=name)
+
+    def test_skip(self, over, axis):
+        found = fold(Moments(of="u", over=over, nan="skip"), FIELD, self.data, self.sizes)
+        np.testing.assert_array_equal(found["count"], np.sum(~np.isnan(self.data), axis=axis))
+        np.testing.assert_allclose(found["mean"], np.nanmean(self.data, axis=axis), rtol=1e-12)
+        np.testing.assert_allclose(found["variance"], np.nanvar(self.data, axis=axis, ddof=1), rtol=1e-12)
+        np.testing.assert_array_equal(found["min"], np.nanmin(self.data, axis=axis))
+        np.testing.assert_array_equal(found["max"], np.nanmax(self.data, axis=axis))
+
+    def test_skip_where_nothing_is_left(self, over, axis):
+        found = fold(Moments(of="u", over=over, nan="skip"), FIELD, np.full((9, 6, 11), np.nan), (8, 1))
+        assert np.all(found["count"] == 0)
+        assert all(np.all(np.isnan(found[name])) for name in ("mean", "variance", "min", "max"))
+
+    def test_fail_names_variable_step_and_place(self, over, axis):
+        data = np.zeros((2, 6, 11))
+        data[1, 2, 3] = np.nan
+        operator = Moments(of="u", over=over, nan="fail")
+        held = batch([FIELD], {"u": data}, first=40, start={"u": (100, 200)})
+        with pytest.raises(OperatorError, match=r"'u' is NaN in step 41 at cell \(102, 203\)"):
+            operator.update(operator.init(), held)
+
+
+@pytest.mark.parametrize("over", ["step", "space"])
+def test_infinity_leaves_extremes_and_count_right(over):
+    data = np.array([[1.0, 2.0], [np.inf, 3.0], [-np.inf, 4.0]])
+    field = replace(FIELD, shape=(2,), dims=("x",))
+    found = fold(Moments(of="u", over=over), field, data, (3,))
+    first = (lambda x: x[0]) if over == "step" else (lambda x: x)
+    assert (first(found["min"]), first(found["max"])) == (-np.inf, np.inf)
+    assert not np.isfinite(first(found["mean"]))
+    assert first(found["count"]) == (3 if over == "step" else 6)
+
+
+def test_undefined_results_are_nan_without_a_warning():
+    found = fold(Moments(of="u", over="space", orders=4), ATOMS, [[2.0]], (1,))
+    assert found["mean"] == 2.0
+    assert np.isnan(found["variance"])
+    found = fold(Moments(of="u", over="space", orders=4), ATOMS, [[2.0, 2.0]], (1,))
+    assert found["variance"] == 0.0
+    assert np.isnan(found["skewness"])
+    assert np.isnan(found["kurtosis"])
+
+
+def test_describe_speaks_cf():
+    described = Moments(of="u", over="step", orders=4).describe({"u": FIELD})
+    assert [v.units for v in described.values()] == ["1", "mol/L", "(mol/L)2", "1", "1", "mol/L", "mol/L"]
+    assert all(v.dims == ("y", "x") and v.shape == (6, 11) for v in described.values())
+    assert described["variance"].long_name == "variance of u"
+
+
+@pytest.mark.parametrize(
+    ("variable", "sentence"),
+    [
+        (replace(FIELD, dtype=np.dtype("c16")), "'u' is complex"),
+        (ATOMS, "'u' is joined over the ranks"),
+    ],
+)
+def test_what_can_never_be_folded_is_refused_at_once(variable, sentence):
+    with pytest.raises(OperatorError, match=sentence):
+        Moments(of="u", over="step").describe({"u": variable})
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"of": ["u", "v"]}, r"takes one variable, got 2 \(u, v\); make one entry for each"),
+        ({"orders": 5}, "less than or equal to 4"),
+        ({"orders": 0, "extremes": False}, "leaves nothing to compute"),
+        ({"nan": "ignore"}, "'propagate', 'skip' or 'fail'"),
+    ],
+)
+def test_wrong_keys_are_refused_with_the_cure(keys, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        Moments(**{"of": "u", "over": "step", **keys})
+
+
+def test_warm_up_compiles_what_the_first_update_needs():
+    from analytics.kernels.cells import fold_cells
+
+    operator = Moments(of="u", over="step", orders=3, extremes=False)
+    operator.warm_up()
+    compiled = fold_cells("float64", 3, False, False)
+    ready = len(compiled.signatures)
+    fold(operator, FIELD, np.zeros((3, 6, 11)), (3,))
+    assert len(compiled.signatures) == ready
