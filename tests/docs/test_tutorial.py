@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages of `docs/` that show programs and commands are run as they stand.
+
+A block ``file=NAME`` is saved, a ``console`` block's lines behind ``$`` are run in that order and must end with the block's
+``status`` (0 if it names none); what the page shows of the output must be there.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(command: str, where: Path, status: int) -> str:
+    beside = Path(sys.executable).parent
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=where,
+        env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == status, f"{command}: {done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def follow(page: Path, where: Path) -> str:
+    """Do what a reader of the page would do; return all that was printed."""
+    printed = ""
+    for kind, options, text in BLOCK.findall(page.read_text()):
+        given = dict(option.split("=", 1) for option in options.split())
+        if "file" in given:
+            (where / given["file"]).write_text(text)
+        elif kind == "console":
+            lines = text.splitlines()
+            outputs = [run(line[2:], where, int(given.get("status", 0))) for line in lines if line.startswith("$ ")]
+            printed += "".join(outputs)
+            for expected in (line for line in lines if not line.startswith("$ ")):
+                assert expected in printed
+    return printed
+
+
+@pytest.mark.timeout(200)
+def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    printed = follow(DOCS / "tutorial.md", tmp_path)
+    assert "steps.delivered: 400" in printed
+    assert f"values counted: {400 * 64 * 64}" in printed
+    assert "mean of the plate at the end" in printed
