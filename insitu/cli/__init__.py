@@ -24,7 +24,7 @@ from insitu.errors import ConfigError, InsituError
 
 #: name -> what ``insitu --help`` says of it; the command is found in the module of that name.
 COMMANDS = {
-    "run": "Run a simulation and fold what it publishes.",
+    "run": "Run the simulation of CONFIG and fold what it publishes.",
     "check": "Check a configuration and say what it will do.",
     "operators": "List the operators, or describe one.",
     "report": "Show what a run did.",

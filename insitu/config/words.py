@@ -82,6 +82,8 @@ def expectation(schema: Schema, root: Schema) -> str:
     >>> run = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "run"}]}
     >>> expectation(run, {}), expectation({"enum": ["drop", "abort"]}, {})
     ('an integer of at least 1 or "run"', '"drop" or "abort"')
+    >>> expectation({"type": "integer", "minimum": 0, "maximum": 4}, {})
+    'an integer from 0 to 4'
     >>> pair = {"type": "array", "prefixItems": [{"type": "number"}] * 2, "minItems": 2, "maxItems": 2}
     >>> expectation(pair, {}), expectation({"type": "array", "items": {"type": "string"}, "minItems": 1}, {})
     ('a list of 2 numbers', 'a list of strings (at least 1)')
@@ -97,6 +99,8 @@ def _one(schema: Schema, root: Schema) -> str:
         return _either([shown(value) for value in schema["enum"]])
     kind = schema.get("type")
     if kind in _NUMBERS:
+        if {"minimum", "maximum"} <= schema.keys():
+            return f"{_NUMBERS[kind]} from {schema['minimum']} to {schema['maximum']}"
         bounds = [text.format(schema[name]) for name, text in _BOUNDS.items() if name in schema]
         return " ".join([_NUMBERS[kind], " and ".join(bounds)]).strip()
     if kind == "array":
