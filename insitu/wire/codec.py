@@ -127,12 +127,14 @@ def _header(frames: Sequence[Frame]) -> tuple[Record, list[Any]]:
 def _unpack(data: Frame, ext_hook: Any = msgpack.ExtType) -> Any:
     """Unpack one msgpack value. An extension is a value of a type that no field has, unless the hook makes it one."""
     try:
-        # Lists are allocated by the length that they announce, and they can stand inside each other.
-        return msgpack.unpackb(data, max_array_len=ITEMS, max_map_len=ITEMS, ext_hook=ext_hook)
+        # A list is allocated by the length that it announces; so that is bounded by what is there and what is legal.
+        most = min(ITEMS, len(data))
+        return msgpack.unpackb(data, max_array_len=most, max_map_len=most, ext_hook=ext_hook)
     except Wrong:
         raise
     except ValueError as error:  # the base of all that msgpack raises, and of what is no UTF-8
-        raise RemoteProtocolError(f"A header that is no msgpack: {error or type(error).__name__}.") from error
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise RemoteProtocolError(f"A header that is no msgpack: {reason}.") from error
 
 
 def _is_publish(fields: list[Any], buffers: int) -> bool:

@@ -198,14 +198,15 @@ def fits(buffer: Any) -> bool:
     """Whether a buffer can travel as it is."""
     try:
         view = memoryview(buffer)
-    except (TypeError, ValueError, BufferError):  # no buffer at all, or one of dates or objects
+    except (TypeError, ValueError, BufferError):  # no buffer at all, or one of dates
         return False
-    return view.c_contiguous and view.nbytes <= BUFFER_BYTES
+    # An array of objects would travel as its pointers.
+    return view.c_contiguous and view.nbytes <= BUFFER_BYTES and "O" not in view.format
 
 
 def _buffer(value: Any) -> Any:
     if not fits(value):
-        raise Wrong(f"contiguous bytes, at most {BUFFER_BYTES}", value)
+        raise Wrong(f"contiguous numbers or bytes, at most {BUFFER_BYTES} bytes", value)
     return value
 
 

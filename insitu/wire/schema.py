@@ -67,7 +67,7 @@ class Record:
     def load(self, values: Any) -> Any:
         """Return the dataclass for what msgpack unpacked. Raises `Wrong`."""
         if type(values) is not list or len(values) != len(self._fields):
-            raise Wrong(f"the {len(self._fields)} fields {', '.join(self._fields)}", values)
+            raise Wrong(f"{len(self._fields)} fields ({', '.join(self._fields)})", values)
         pairs = zip(self._fields.items(), values, strict=True)
         loaded = self.cls(*[self._named(key, field.load, value) for (key, field), value in pairs])
         self._also(loaded)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One example of every message, and what it looks like on the wire. A line of bytes changes only with `VERSION`."""
+
+import numpy as np
+
+from insitu.model import Variable
+from insitu.wire import messages as m
+
+TEMPERATURE = Variable("T", np.dtype("f8"), (4, 6), ("y", "x"), units="K", long_name="temperature")
+VELOCITY = Variable("v", np.dtype("f4"), None, ("atom", "axis"), units="m s-1", row=(3,))
+ENERGY = Variable("E", np.dtype("f8"), (), (), units="J")
+
+LAYOUT = m.Layout(
+    0,
+    (
+        m.BlockSpec(TEMPERATURE, (0, 0), (2, 6)),
+        m.BlockSpec(VELOCITY, (0, 0), (0, 3)),
+        m.BlockSpec(ENERGY, (), ()),
+    ),
+)
+BUFFERS = (np.arange(12.0).reshape(2, 6), np.ones((5, 3), np.float32), np.array(2.5))
+STATE = {
+    "n": 3,
+    "mean": np.arange(6.0).reshape(2, 3),
+    "bins": [np.array([1, 2], np.int64), {"empty": np.zeros((0, 3), bool)}],
+    "nothing": None,
+    "done": True,
+    "name": "größe",
+    "low": float("-inf"),
+}
+
+
+MESSAGES: list[m.Message] = [
+    m.Hello(1, "melt", 0, 3, 4, "n17", 4711),
+    LAYOUT,
+    m.Declare("feed", 0.035, 0.0, None, "s-1", "feed rate"),
+    m.Dropped(7, 70, 0.7, "no room"),
+    m.Bye(100, {"steps": 100, "wait_s": 0.25}),
+    m.Welcome("melt", (m.Share(0, "tcp://127.0.0.1:5555", 0, 1, 2),), 1 << 28, 60.0, "drop"),
+    m.Refuse("this is another run"),
+    m.Stop(-1, "enough"),
+    m.Ping(),
+    m.Attach(1, "melt", 0, 3, "n17", 4711),
+    m.Publish(7, -70, 0.7, 0, BUFFERS),
+    m.Detach(100),
+    m.Credit(1 << 30),
+    m.Ack(7, -1, 1 << 40, 0),
+    m.NodeHello(1, "melt", 1, "tcp://127.0.0.1:5556", "n18", 4712),
+    m.Closed(0, (m.ClosedStep(7, 70, 0.7, ((0, 0), (3, 1)), 1024, (3,)),)),
+    m.Partial("stats", 0, 2, 7, (m.Entry(2, 5, 30, 70, 0.7, ((2, 0), (2, 3)), STATE),)),
+    m.Held("stats", 0, 2, "melt-1-stats-2", 1 << 20, 5, 30, 70, 0.7, (((0, 0), (2, 6)),)),
+    m.Event("error", "operator-stopped", "It is stopped.", {"operator": "stats", "steps": [1, 2.5, None]}),
+    m.Status({"fold_s": 1.5, "steps": 7, "phase": "folding"}),
+    m.Finished(0),
+    m.NodeWelcome("melt"),
+    m.Feed(0, 4, (0, 1)),
+    m.Commit(0, 7, ((6, ("T",)),), (3, 5)),
+    m.Finish(0, 100),
+    m.Shutdown(),
+]
+
+#: The headers of `MESSAGES`, in their order.
+HEADERS = [
+    "99010101a46d656c74000304a36e3137cd1267",
+    "94010200939397a154a33c663892040692a179a178a14bab74656d7065726174757265909200009202069397a176a33c6634c092a46174"
+    "6f6da461786973a56d20732d31a091039200009200039397a145a33c66389090a14aa0909090",
+    "980103a466656564cb3fa1eb851eb851eccb0000000000000000c0a3732d31a9666565642072617465",
+    "9601040746cb3fe6666666666666a76e6f20726f6f6d",
+    "9401056482a5737465707364a6776169745f73cb3fd0000000000000",
+    "970106a46d656c74919500b47463703a2f2f3132372e302e302e313a35353535000102ce10000000cb404e000000000000a464726f70",
+    "930107b37468697320697320616e6f746865722072756e",
+    "940108ffa6656e6f756768",
+    "920109",
+    "98010a01a46d656c740003a36e3137cd1267",
+    "96010b07d0bacb3fe666666666666600",
+    "93010c64",
+    "93010dce40000000",
+    "96010e07ffcf000001000000000000",
+    "98010f01a46d656c7401b47463703a2f2f3132372e302e302e313a35353536a36e3138cd1268",
+    "9401100091960746cb3fe666666666666692920000920301cd04009103",
+    "970111a57374617473000207919702051e46cb3fe66666666666669292020092020387a16e03a46d65616ed70192a33c6638920203a462"
+    "696e7392c7070192a33c6938910281a5656d707479d70192a37c6231920003a76e6f7468696e67c0a4646f6e65c3a46e616d65a76772c3"
+    "b6c39f65a36c6f77cbfff0000000000000",
+    "9c0112a573746174730002ae6d656c742d312d73746174732d32ce00100000051e46cb3fe66666666666669192920000920206",
+    "960113a56572726f72b06f70657261746f722d73746f70706564ae49742069732073746f707065642e82a86f70657261746f72a5737461"
+    "7473a573746570739301cb4004000000000000c0",
+    "93011483a6666f6c645f73cb3ff8000000000000a5737465707307a57068617365a7666f6c64696e67",
+    "93011500",
+    "930116a46d656c74",
+    "9501170004920001",
+    "960118000791920691a154920305",
+    "9401190064",
+    "92011a",
+]
