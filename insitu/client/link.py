@@ -5,16 +5,19 @@ A message is sent when its bytes fit the node's credit, in order, from the threa
 waits: `pump` does what can be done now and returns.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from insitu.budget import Budget
-from insitu.errors import LocalProtocolError, RemoteProtocolError
+from insitu.errors import RemoteProtocolError
 from insitu.plan import Part
 from insitu.wire.messages import Ack, Attach, Credit, Detach, Layout, Message, Publish, Refuse
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Socket
+
+log = logging.getLogger("insitu.client")
 
 #: Called with a sequence when the node has received all that this link sent of it.
 Received = Callable[[int], None]
@@ -37,6 +40,7 @@ class NodeLink:
         self._received = received
         self._credit = Budget(0)
         self._folded_bytes = 0
+        self._given_up = False
         self._waiting: deque[tuple[Message, int]] = deque()
         self._under_way: deque[_UnderWay] = deque()
         self._send(attach, 0)
@@ -69,9 +73,19 @@ class NodeLink:
         self._waiting.append((Detach(steps), 0))
 
     def pump(self) -> None:
-        """Take in what the node said and send what may be sent."""
+        """Take in what the node said and send what may be sent.
+
+        A node that talks nonsense, or refuses this rank, is given up: its credit never grows again, so that steps are
+        dropped after one wait. The simulation does not end for it.
+        """
         while (frames := self.socket.receive()) is not None:
-            self._handle(self._session.receive(frames))
+            if self._given_up:
+                continue
+            try:
+                self._handle(self._session.receive(frames))
+            except RemoteProtocolError as error:
+                self._given_up = True
+                log.error("staging node %d is given up: %s", self.part.node, error)
         while self._waiting and self._credit.fits(self._waiting[0][1]):
             if not self._send(*self._waiting[0]):
                 break
@@ -93,7 +107,7 @@ class NodeLink:
             case Ack():
                 self._acknowledged(message)
             case Refuse(reason):
-                raise LocalProtocolError(f"Staging node {self.part.node} refuses this rank: {reason}")
+                raise RemoteProtocolError(f"it refuses this rank: {reason}")
 
     def _acknowledged(self, ack: Ack) -> None:
         if not self._folded_bytes <= ack.folded_bytes <= self.sent_bytes:
