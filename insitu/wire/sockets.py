@@ -363,10 +363,10 @@ def keep_pages_mapped() -> None:
     1,160 and 2,750 MiB/s at 32 MiB, 310 and 750 at 64 MiB, on a machine that was busy otherwise). Smaller ones are
     kept by malloc on its own. The price: memory that was once used stays with the process.
 
-    Call it before the process's first socket. Does nothing where the C library is not glibc. Without all three settings
-    nothing is gained: ZeroMQ allocates in a thread of its own, whose heap cannot hold such a frame, and only the main
-    one can do without ``mmap``. A thread that ended before may have left such a heap to be used again; where that can
-    be, set ``MALLOC_ARENA_MAX=1`` in the environment of the process instead.
+    Call it before the process's first socket. Does nothing where the C library is not glibc. It takes all three
+    settings: ZeroMQ allocates in a thread of its own, whose heap ends at 64 MiB, so that larger frames are mapped one
+    by one whatever the limits of ``mmap`` are; only the main heap grows without end. A thread that ended before may
+    have left such a heap to be used again; where that can be, set ``MALLOC_ARENA_MAX=1`` in the environment too.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):

@@ -327,7 +327,7 @@ if sys.argv[1:] == ["keep"]:
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 with listen("tcp://127.0.0.1:*") as listener, connect(listener.address) as socket:
-    data = bytes(48 << 20)
+    data = bytes(72 << 20)
     for k in range(6):
         if k == 2:
             begin = faults()
@@ -340,7 +340,7 @@ print(faults() - begin)
 
 
 def test_kept_pages_are_used_again() -> None:
-    """Counted, not timed: without, each message of 48 MiB faults in its pages anew."""
+    """Counted, not timed: without, each message of 72 MiB faults in its pages anew."""
     without = int(run(PAGES))
     kept = int(run(PAGES.replace('sys.argv[1:] == ["keep"]', "True")))
     assert kept < without / 4
