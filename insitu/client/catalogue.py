@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from insitu.errors import LocalProtocolError
 from insitu.model import NUMERIC_KINDS, Array, Extent, Variable
+from insitu.wire.limits import NAME_CHARS
 from insitu.wire.messages import BlockSpec
+from insitu.wire.schema import DTYPES
 
 Halo = int | tuple[int | tuple[int, int], ...]
 
@@ -83,8 +85,12 @@ def _interior(data: Array, count: Extent, halo: Halo) -> Array:
 
 def _described(name: str, data: Array, put: Put) -> tuple[Variable, Extent, Array]:
     """Check one put by itself."""
-    if data.dtype.kind not in NUMERIC_KINDS:
-        raise LocalProtocolError(f"dtype {data.dtype} is not numeric; publish numbers, booleans or complex numbers.")
+    _require_name(name)
+    if data.dtype.kind not in NUMERIC_KINDS or data.dtype.newbyteorder("<").str not in DTYPES:
+        raise LocalProtocolError(
+            f"dtype {data.dtype} cannot be published; take integers, floats of at most 64 bits, complex numbers of at "
+            "most 128, or booleans."
+        )
     widths = _widths(put.halo, data.ndim)
     for axis, (low, high) in enumerate(widths):
         if low < 0 or high < 0 or low + high > data.shape[axis]:
@@ -142,9 +148,16 @@ def _agrees(before: Variable, now: Variable) -> None:
 def _dims(dims: tuple[str, ...] | None, ndim: int) -> tuple[str, ...]:
     if dims is None:
         return tuple(f"dim_{axis}" for axis in range(ndim))
+    for dim in () if isinstance(dims, str) else dims:
+        _require_name(dim)
     if isinstance(dims, str) or len(dims) != ndim or len(set(dims)) != ndim:
         raise LocalProtocolError(f"dims {dims!r} must be {ndim} different names, one for each dimension of the array.")
     return tuple(dims)
+
+
+def _require_name(name: str) -> None:
+    if not (isinstance(name, str) and 0 < len(name) <= NAME_CHARS and name.isprintable()):
+        raise LocalProtocolError(f"{name!r:.80} is no name; take 1 to {NAME_CHARS} printable characters.")
 
 
 def _lengths(what: str, lengths: Extent) -> Extent:

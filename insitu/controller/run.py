@@ -27,8 +27,11 @@ from insitu.errors import RunError
 from insitu.pipeline import Pipeline
 from insitu.staging.executors import Cluster, start_cluster
 from insitu.wire.contact import Contact
+from insitu.wire.limits import STATES_BYTES
 from insitu.wire.sockets import listen
 
+#: The controller gets headers and small states; blocks never come here.
+FRAME_BYTES = STATES_BYTES
 #: One turn of the service waits this long at most: how soon a dead process or Ctrl-C is noticed.
 TURN_S = 0.1
 #: How long staging nodes may take to start: they import Dask and NumPy, on a machine that may be busy.
@@ -74,7 +77,7 @@ class Run:
     def _start(self, stack: ExitStack) -> None:
         """Bring up the controller, the staging nodes and the simulation, in this order."""
         config = self._config
-        listener = stack.enter_context(listen("tcp://127.0.0.1:*"))
+        listener = stack.enter_context(listen("tcp://127.0.0.1:*", frame_bytes=FRAME_BYTES))
         place = str(self.directory.path.resolve())
         contact = Contact(config.run, listener.address, os.getpid(), socket.gethostname(), place)
         self._cluster: Cluster = stack.enter_context(start_cluster(config.staging.cluster, config.staging.nodes))

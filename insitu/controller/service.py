@@ -115,6 +115,7 @@ class Service:
         self._gather: Gather | None = None
         self._parts: list[list[Part]] = []
         self._peers: dict[bytes, Peer] = {}
+        self._refused: set[bytes] = set()
         self._finished: set[int] = set()
         self._pinged_at = 0.0
         self._gone_at: dict[int, float] = {}
@@ -145,6 +146,8 @@ class Service:
         poll([self._listener], timeout_s)
         while (arrived := self._listener.receive()) is not None:
             identity, frames = arrived
+            if identity in self._refused:
+                continue
             try:
                 self._receive(identity, frames)
             except RemoteProtocolError as error:
@@ -314,7 +317,7 @@ class Service:
     def _event(self, peer: Peer, event: Event) -> None:
         self._journal(peer.name, event)
         if event.kind == "operator-stopped":
-            self.fail(str(event.details["operator"]), event.text)
+            self.fail(str(event.details.get("operator")), event.text)
 
     def fail(self, operator: str, reason: str) -> None:
         """An operator is stopped: what comes of it from elsewhere is not waited for any more."""
@@ -369,6 +372,7 @@ class Service:
 
     def _drop_peer(self, identity: bytes, reason: str) -> None:
         """Whoever breaks the protocol is not listened to any more; nobody else suffers."""
+        self._refused.add(identity)
         peer = self._peers.pop(identity, None)
         self._journal(peer.name if peer else "unknown", Event("error", "protocol", reason))
         if peer is not None:

@@ -21,6 +21,8 @@ from insitu.wire.messages import Event, Finished, Held, Message, Partial
 SMALL_BYTES = 64 * 1024
 #: Single steps' states per message, so that no message grows with the length of a batch.
 ENTRIES_PER_MESSAGE = 256
+#: Bytes of states per message, for the same reason.
+MESSAGE_BYTES = 2**20
 #: Steps per batch, so that a long queue does not hold back the first acknowledgement.
 STEPS_PER_BATCH = 64
 #: How often room for held states is looked for.
@@ -151,8 +153,10 @@ class Folder:
 
     def _rows(self, item: Yield) -> list[Message]:
         """Split single steps' states over messages; each says up to where it goes."""
-        cuts = range(0, max(1, len(item.entries)), ENTRIES_PER_MESSAGE)
-        groups = [item.entries[cut : cut + ENTRIES_PER_MESSAGE] for cut in cuts]
+        largest = max((state_nbytes(entry.state) for entry in item.entries), default=0)
+        number = max(1, min(ENTRIES_PER_MESSAGE, MESSAGE_BYTES // max(1, largest)))
+        cuts = range(0, max(1, len(item.entries)), number)
+        groups = [item.entries[cut : cut + number] for cut in cuts]
         upto = [*(group[-1].key for group in groups[:-1]), item.upto]
         return [Partial(item.operator, self._member, -1, end, group) for end, group in zip(upto, groups, strict=True)]
 

@@ -17,6 +17,7 @@ from insitu.errors import OperatorError
 from insitu.model import Block, Extent, Step
 from insitu.operator import Batch, Operator, State, state_nbytes
 from insitu.staging.assembler import ReadyStep
+from insitu.wire.limits import STATES_BYTES
 from insitu.wire.messages import Entry
 
 #: Where a state's cells lie, or ``None`` for a state without cells.
@@ -117,6 +118,11 @@ class OperatorFolds:
             single = _Open(ready.step.sequence)
             self._fold_into(single, [ready])
             entries += single.entries()
+            if (nbytes := state_nbytes(list(single.states.values()))) > STATES_BYTES:
+                raise OperatorError(
+                    f"Its state of one step takes {nbytes} bytes, and at most {STATES_BYTES} can be sent for each; "
+                    "fold over: step instead, whose results stay at the staging nodes."
+                )
         return Yield(self.name, -1, steps[-1].step.sequence, tuple(entries))
 
     def _fold_into(self, window: _Open, steps: Sequence[ReadyStep]) -> None:

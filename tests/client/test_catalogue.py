@@ -64,7 +64,9 @@ def test_empty_blocks_and_scalars_are_legal() -> None:
 @pytest.mark.parametrize(
     ("put", "says"),
     [
-        (a_put(["a"]), "not numeric"),
+        (a_put(["a"]), "cannot be published"),
+        (a_put(np.ones(3, np.longdouble)), "cannot be published"),
+        (a_put(np.ones(3), dims=("x\n",)), "is no name"),
         (a_put(np.ones(3), shape=(4,)), "say where it begins"),
         (a_put(np.ones(3), start=(0,)), "needs the global shape"),
         (a_put(np.ones(3), start=(2,), shape=(4,)), "reaches beyond"),
