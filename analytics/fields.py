@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the operators of this folder share: keys of the YAML, checks of an input, and the units of a result."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -20,6 +21,17 @@ def _one(names: tuple[str, ...]) -> tuple[str, ...]:
 
 #: One variable, whose results then need no prefix.
 OneName = Annotated[Names, AfterValidator(_one)]
+
+
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
+    low, high = limits
+    if not (math.isfinite(high - low) and low < high):
+        raise ValueError(f"expected [low, high] with low below high and both finite, got {[low, high]}")
+    return limits
+
+
+#: The limits of what is put into bins.
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 
 def require_real(variable: Variable) -> None:
