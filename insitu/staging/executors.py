@@ -283,7 +283,8 @@ def start_cluster(cluster: str, nodes: int) -> Cluster:
 def _start_local(nodes: int) -> Cluster:
     folder = tempfile.mkdtemp(prefix="insitu-dask-")
     try:
-        with dask.config.set(SETTINGS):
+        # What the scheduler would put into a folder that is shared by all of Dask on this machine goes there too.
+        with dask.config.set({**SETTINGS, "temporary-directory": folder}):
             own = LocalCluster(
                 n_workers=nodes,
                 threads_per_worker=1,
