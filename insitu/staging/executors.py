@@ -18,9 +18,11 @@ import logging
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,21 +123,15 @@ class NodePlugin(WorkerPlugin):
     A worker that is not among them, such as one that came in a dead one's place, has no node and takes tasks only.
     """
 
-    def __init__(
-        self, make: MakeNode, addresses: Sequence[str], client: str, arguments: tuple[Any, ...], *, deaf: bool
-    ) -> None:
+    def __init__(self, make: MakeNode, addresses: Sequence[str], client: str, arguments: tuple[Any, ...]) -> None:
         self._make = make
         self._addresses = addresses
         self._client = client
         self._arguments = arguments
-        self._deaf = deaf
         self._node: Closable | None = None
 
     async def setup(self, worker: Worker) -> None:
         """Start the node."""
-        if self._deaf:
-            # Ctrl-C reaches every process of a terminal. What it means is for the controller to say.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if worker.address not in self._addresses:
             return
         contact, operators, memory_bytes = self._arguments
@@ -180,7 +176,7 @@ class Cluster:
         Raises what `make` raises, and `RunError` where workers do not answer.
         """
         arguments = (contact, dict(operators), memory_bytes)
-        plugin = NodePlugin(make, self.addresses, self._client.id, arguments, deaf=self._own is not None)
+        plugin = NodePlugin(make, self.addresses, self._client.id, arguments)
         self._plugin = f"insitu-{contact.run}"
         register = partial(self._client.register_plugin, plugin, name=self._plugin)
         self._within(START_S, register, "start their staging nodes")
@@ -284,7 +280,7 @@ def _start_local(nodes: int) -> Cluster:
     folder = tempfile.mkdtemp(prefix="insitu-dask-")
     try:
         # What the scheduler would put into a folder that is shared by all of Dask on this machine goes there too.
-        with dask.config.set({**SETTINGS, "temporary-directory": folder}):
+        with dask.config.set({**SETTINGS, "temporary-directory": folder}), _deaf_children():
             own = LocalCluster(
                 n_workers=nodes,
                 threads_per_worker=1,
@@ -302,6 +298,22 @@ def _start_local(nodes: int) -> Cluster:
             f"Cannot start {nodes} Dask workers on this machine: {error}. See whether it has memory and processors to "
             "spare, or lower staging.nodes."
         ) from error
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Let the processes that are started here never hear of Ctrl-C, which reaches all processes of a terminal.
+
+    What it means is for the controller to say, and a worker that is still importing would die of it with a traceback.
+    What a thread blocks is inherited by the threads and processes that it starts, now and later. A Ctrl-C that comes
+    meanwhile is not lost: it is waiting when the block ends.
+    """
+    resource_tracker.ensure_running()  # Python 3.11 starts it with the first worker, and then lifts the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _connect(cluster: str, nodes: int) -> Cluster:
