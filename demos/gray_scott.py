@@ -26,7 +26,9 @@ from insitu.client.launcher import rank_and_size
 
 Field = npt.NDArray[np.float64]
 
-DU, DV, KILL, DT = 0.16, 0.08, 0.06, 1.0
+# With this pair of feed and kill the patterns never come to rest, so there is something to see in the statistics.
+FEED, KILL = 0.018, 0.045
+DU, DV, DT = 0.16, 0.08, 1.0
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
     published: list[Field] = []
 
     with insitu.Client(comm=comm) as sim:
-        feed = sim.parameter("feed", 0.035, minimum=0.0, maximum=0.1, description="inflow of u per unit of time")
+        feed = sim.parameter("feed", FEED, minimum=0.0, maximum=0.1, description="inflow of u per unit of time")
         for n in range(options.steps):
             if n % options.every == 0:
                 with sim.step(n, time=n * DT) as step:
@@ -83,12 +85,15 @@ def fill_halo(field: Field, comm: Any = None) -> None:
 
 
 def initial_fields(size: int) -> tuple[Field, Field]:
-    """A spot of v in the middle of u, with a little noise (always the same) that breaks the symmetry."""
-    noise = np.random.default_rng(20).uniform(-0.01, 0.01, (2, size, size))
-    spot = slice(size // 2 - size // 10, size // 2 + size // 10 + 1)
+    """Spots of v here and there in u, and a little noise; always the same."""
+    random = np.random.default_rng(20)
     u, v = np.ones((size, size)), np.zeros((size, size))
-    u[spot, spot], v[spot, spot] = 0.5, 0.25
-    return u + noise[0], v + np.abs(noise[1])
+    spots = max(1, (size // 16) ** 2)
+    for row, column in random.integers(0, size, (spots, 2)):
+        spot = np.ix_(np.arange(row, row + 7) % size, np.arange(column, column + 7) % size)
+        u[spot], v[spot] = 0.5, 0.25
+    noise = random.uniform(0.0, 0.02, (2, size, size))
+    return u - noise[0], v + noise[1]
 
 
 def with_halo(field: Field) -> Field:
