@@ -3,9 +3,10 @@
 
 A budget is asked *before* bytes are taken, and never gives more than it has. There are two, one behind the other:
 
-* a rank's **buffer** holds the steps that no staging node has acknowledged as received; when it is full, `put` waits;
-* a staging node's **credit** to a rank is what may be under way to the node and not yet folded there; when it is used
-  up, steps stay in the rank's buffer. The credits of all ranks together are the node's memory for blocks.
+* a rank's **buffer** (`insitu.client.pool`) holds the steps that a staging node still needs: until it has received
+  them, or, where it reads the buffer itself as shared memory, until it has folded them. When it is full, `put` waits;
+* a staging node's **credit** to a rank, a `Budget`, is what may be under way to the node and not yet folded there; when
+  it is used up, steps stay in the rank's buffer. The credits of all ranks together are the node's memory for blocks.
 """
 
 from insitu.errors import LocalProtocolError

@@ -7,10 +7,10 @@ import click
 
 from insitu import config, registry
 from insitu.cli.options import configuration
-from insitu.text import count, duration, size
 from insitu.config import Config
 from insitu.operator import Operator
 from insitu.pipeline import Pipeline
+from insitu.text import count, duration, size
 
 
 @click.command()

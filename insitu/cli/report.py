@@ -15,8 +15,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from insitu.text import duration, size
 from insitu.errors import ConfigError, RunError
+from insitu.text import duration, size
 
 
 @click.command()

@@ -17,6 +17,7 @@ from math import isfinite
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from insitu.client.catalogue import Catalogue, Halo, Put
@@ -24,11 +25,12 @@ from insitu.client.controller import ControllerLink
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
 from insitu.client.publisher import Publisher
-from insitu.errors import LocalProtocolError
-from insitu.model import Extent, Step
+from insitu.errors import LocalProtocolError, RunError
+from insitu.model import Array, Extent, Step
 from insitu.plan import Part
 from insitu.wire.contact import Contact
-from insitu.wire.messages import VERSION, Attach, Bye, Declare, Hello, Scalar, Welcome
+from insitu.wire.messages import VERSION, Attach, BlockSpec, Bye, Declare, Hello, Lend, Scalar, Welcome
+from insitu.wire.segment import Segment
 from insitu.wire.sockets import connect
 
 log = logging.getLogger("insitu.client")
@@ -95,6 +97,35 @@ class StepWriter:
         Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in
         this step, a dtype, shape, dims or units unlike the first put's, a block that reaches beyond the shape.
         """
+        asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
+        spec, spec_id, interior = self._admit(name, asked)
+        self._publisher.put(spec, spec_id, interior)
+
+    def empty(
+        self,
+        name: str,
+        count: Sequence[int],
+        dtype: npt.DTypeLike = float,
+        *,
+        start: Sequence[int] | None = None,
+        shape: Sequence[int] | None = None,
+        dims: Sequence[str] | None = None,
+        units: str = "",
+        long_name: str = "",
+    ) -> Array:
+        """Return an array of shape `count` to write this rank's block into: a put without a copy.
+
+        Fill all of it before the step is closed, and do not touch it afterwards: it lies where the staging node reads
+        it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined.
+        """
+        block = np.broadcast_to(np.empty((), dtype), tuple(count))
+        spec, spec_id, _ = self._admit(
+            name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0)
+        )
+        room = self._publisher.empty(spec, spec_id, tuple(count))
+        return np.empty(tuple(count), dtype) if room is None else room
+
+    def _admit(self, name: str, asked: Put) -> tuple[BlockSpec, int, Array]:
         if self._step is None:
             raise LocalProtocolError(
                 f"put of '{name}' outside a step; write: with sim.step(n, time=t) as step: step.put(...)."
@@ -103,9 +134,7 @@ class StepWriter:
             raise LocalProtocolError(
                 f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them."
             )
-        asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
-        spec, spec_id, interior = self._catalogue.admit(name, asked, self._step.index)
-        self._publisher.put(spec, spec_id, interior)
+        return self._catalogue.admit(name, asked, self._step.index)
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +154,9 @@ class _NoStep:
 
     def put(self, *_: object, **__: object) -> None:
         pass
+
+    def empty(self, name: str, count: Sequence[int], dtype: npt.DTypeLike = float, **_: object) -> Array:
+        return np.empty(tuple(count), dtype)
 
     def __enter__(self) -> Self:
         return self
@@ -177,18 +209,21 @@ class Client:
         self._writer = StepWriter(Catalogue(self.rank), self._publisher)
 
     def _attach(self, contact: Contact, welcome: Welcome) -> Publisher:
+        segment = _segment(welcome)
         publisher = Publisher(
             self.rank,
             buffer_bytes=welcome.buffer_bytes,
+            segment=segment,
             max_wait_s=welcome.max_wait_s,
             then=welcome.then,
             say=self._controller.say,
             listen=self._controller.listen,
         )
         attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
+        lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
         for share in welcome.shares:
             part = Part(share.node, share.low, share.high, share.of)
-            publisher.links.append(NodeLink(connect(share.address, contact.keys), part, attach, publisher.received))
+            publisher.links.append(NodeLink(connect(share.address, contact.keys), part, attach, lend, publisher.done))
         return publisher
 
     @property
@@ -252,6 +287,7 @@ class Client:
         self._controller.say(Bye(self._steps, {**publisher.counters, "close_s": time.monotonic() - begin}))
         for link in publisher.links:
             link.socket.close()
+        publisher.close_memory()
         self._controller.close()
 
     def __enter__(self) -> Self:
@@ -259,6 +295,19 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _segment(welcome: Welcome) -> Segment | None:
+    """Return memory that staging nodes of this machine can map, where it is wanted and to be had."""
+    if welcome.transport == "tcp":
+        return None
+    try:
+        return Segment.create(welcome.buffer_bytes)
+    except RunError as error:
+        if welcome.transport == "shm":
+            raise
+        log.warning("%s Going on over tcp.", error)
+        return None
 
 
 def _extent(lengths: Sequence[int] | None) -> Extent | None:

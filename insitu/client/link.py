@@ -13,41 +13,59 @@ from dataclasses import dataclass
 from insitu.budget import Budget
 from insitu.errors import RemoteProtocolError
 from insitu.plan import Part
-from insitu.wire.messages import Ack, Attach, Credit, Detach, Layout, Message, Publish, Refuse
+from insitu.wire.messages import (
+    Ack,
+    Attach,
+    Borrow,
+    Credit,
+    Detach,
+    Layout,
+    Lend,
+    Message,
+    Publish,
+    PublishLent,
+    Refuse,
+)
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Socket
 
 log = logging.getLogger("insitu.client")
 
-#: Called with a sequence when the node has received all that this link sent of it.
-Received = Callable[[int], None]
+#: Called with a sequence when the memory that this link sent of it is needed no more.
+Done = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
+    """A message on its way; where the memory was lent, the node reads it until the step is folded."""
+
     sequence: int
-    nbytes: int
+    lent: bool
 
 
 class NodeLink:
     """One staging node, as a rank sees it. `part` says which rows of each block go there."""
 
-    def __init__(self, socket: Socket, part: Part, attach: Attach, received: Received) -> None:
+    def __init__(self, socket: Socket, part: Part, attach: Attach, lend: Lend | None, done: Done) -> None:
         self.part = part
         self.socket = socket
         self.sent_bytes = 0
+        #: Whether the node has mapped the segment; ``None`` while it has not said so.
+        self.lent: bool | None = False if lend is None else None
         self._session = Session(Link.RANK_NODE, Side.CONNECTS)
-        self._received = received
+        self._done = done
         self._credit = Budget(0)
         self._folded_bytes = 0
         self._given_up = False
         self._waiting: deque[tuple[Message, int]] = deque()
         self._under_way: deque[_UnderWay] = deque()
         self._send(attach, 0)
+        if lend is not None:
+            self._send(lend, 0)
 
     @property
     def idle(self) -> bool:
-        """Whether all that was ever queued has been received by the node."""
+        """Whether the node needs nothing of this rank any more."""
         return not self._waiting and not self._under_way
 
     @property
@@ -66,7 +84,7 @@ class NodeLink:
     def layout(self, layout: Layout) -> None:
         self._waiting.append((layout, 0))
 
-    def publish(self, message: Publish, nbytes: int) -> None:
+    def publish(self, message: Publish | PublishLent, nbytes: int) -> None:
         self._waiting.append((message, nbytes))
 
     def detach(self, steps: int) -> None:
@@ -94,16 +112,18 @@ class NodeLink:
     def _send(self, message: Message, nbytes: int) -> bool:
         if not self.socket.send(self._session.send(message)):
             return False
-        if isinstance(message, Publish):
+        if isinstance(message, Publish | PublishLent):
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
-            self._under_way.append(_UnderWay(message.sequence, nbytes))
+            self._under_way.append(_UnderWay(message.sequence, isinstance(message, PublishLent)))
         return True
 
     def _handle(self, message: Message) -> None:
         match message:
             case Credit(nbytes):
                 self._credit.limit_bytes = nbytes
+            case Borrow(mapped):
+                self.lent = mapped
             case Ack():
                 self._acknowledged(message)
             case Refuse(reason):
@@ -117,5 +137,9 @@ class NodeLink:
             )
         self._credit.give(ack.folded_bytes - self._folded_bytes)
         self._folded_bytes = ack.folded_bytes
-        while self._under_way and self._under_way[0].sequence <= ack.received:
-            self._received(self._under_way.popleft().sequence)
+        while self._under_way:
+            first = self._under_way[0]
+            if first.sequence > (ack.folded if first.lent else ack.received):
+                break
+            self._under_way.popleft()
+            self._done(first.sequence)

@@ -1,64 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Buffers that are used again.
+"""The memory that a rank's steps wait in: slots of one arena, used again and again.
 
-A page that was touched before costs nothing; a fresh one costs more than the copy into it (4 against 11 GB/s measured).
-So `put` copies into buffers that stay with the process.
+A page that was touched before costs nothing; a fresh one costs more than the copy into it (4 against 11 GB/s
+measured). So `put` copies into slots that stay with the process, and the lowest free one is taken first: while the
+staging side keeps up, the same few slots go round and stay in the cache. The arena is the byte budget: what does not
+fit has to wait.
 """
 
+from bisect import insort
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Buffer = npt.NDArray[np.uint8]
+#: Slots begin at multiples of this: a cache line, enough for any dtype.
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """`nbytes` of the arena from `offset` on."""
+
+    offset: int
+    nbytes: int
 
 
 class Pool:
-    """Byte buffers in size classes, an eighth of a power of two apart: at most an eighth of a buffer lies idle.
+    """Slots of `arena`, first fit. Not safe for threads. Costs grow with the number of gaps, of which there are few.
 
-    Not safe for threads. Keeps at most `limit_bytes` of buffers that nobody uses.
-
-    >>> pool = Pool(limit_bytes=1000)
-    >>> first = pool.take(100); first.nbytes
-    104
-    >>> pool.give(first); pool.take(97) is first
+    >>> pool = Pool(np.zeros(1024, np.uint8))
+    >>> first, second = pool.take(100), pool.take(500); first, second
+    (Slot(offset=0, nbytes=128), Slot(offset=128, nbytes=512))
+    >>> pool.take(500) is None
     True
+    >>> pool.give(first); pool.give(second); pool.take(1024)
+    Slot(offset=0, nbytes=1024)
     """
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._idle: dict[int, list[Buffer]] = {}
-        self._idle_bytes = 0
+    def __init__(self, arena: npt.NDArray[np.uint8]) -> None:
+        self.arena = arena
+        self.limit_bytes = arena.nbytes // ALIGNMENT * ALIGNMENT
+        self.taken_bytes = 0
+        self._gaps = [(0, self.limit_bytes)]
 
-    def take(self, nbytes: int) -> Buffer:
-        """Return a buffer of at least `nbytes`."""
-        size = size_class(nbytes)
-        idle = self._idle.get(size)
-        if idle:
-            self._idle_bytes -= size
-            return idle.pop()
-        return np.empty(size, np.uint8)
+    def fits(self, nbytes: int) -> bool:
+        """Whether so many bytes are free, be it in several gaps."""
+        return self.taken_bytes + _rounded(nbytes) <= self.limit_bytes
 
-    def give(self, buffer: Buffer) -> None:
-        """Take a buffer back; whoever gave it must not touch it any more."""
-        if self._idle_bytes + buffer.nbytes > self._limit_bytes:
-            return
-        self._idle.setdefault(buffer.nbytes, []).append(buffer)
-        self._idle_bytes += buffer.nbytes
+    def could_fit(self, nbytes: int) -> bool:
+        """Whether `nbytes` would fit if nothing else were taken: if not, waiting cannot help."""
+        return _rounded(nbytes) <= self.limit_bytes
+
+    def take(self, nbytes: int) -> Slot | None:
+        """Return a slot of at least `nbytes`, or ``None`` where there is none until others are given back."""
+        size = _rounded(nbytes)
+        for k, (offset, room) in enumerate(self._gaps):
+            if size <= room:
+                self._gaps[k : k + 1] = [(offset + size, room - size)] if size < room else []
+                self.taken_bytes += size
+                return Slot(offset, size)
+        return None
+
+    def give(self, slot: Slot) -> None:
+        """Take a slot back; whoever gave it must not touch it any more."""
+        self.taken_bytes -= slot.nbytes
+        insort(self._gaps, (slot.offset, slot.nbytes))
+        joined: list[tuple[int, int]] = []
+        for offset, room in self._gaps:
+            if joined and sum(joined[-1]) == offset:
+                joined[-1] = (joined[-1][0], joined[-1][1] + room)
+            else:
+                joined.append((offset, room))
+        self._gaps = joined
+
+    def array(self, slot: Slot, dtype: np.dtype[Any], count: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return the beginning of a slot as an array, without a copy."""
+        return self.arena[slot.offset : slot.offset + prod(count) * dtype.itemsize].view(dtype).reshape(count)
 
 
-def size_class(nbytes: int) -> int:
-    """Return the size of the buffer that holds `nbytes`: what a budget has to count.
-
-    >>> [size_class(n) for n in (0, 1, 9, 1000, 1024, 1025)]
-    [8, 8, 9, 1024, 1024, 1152]
-    """
-    if nbytes <= 8:
-        return 8
-    step: int = 1 << max(0, (nbytes - 1).bit_length() - 4)
-    return -(-nbytes // step) * step
-
-
-def as_array(buffer: Buffer, dtype: np.dtype[Any], count: tuple[int, ...], nbytes: int) -> npt.NDArray[Any]:
-    """Return the first `nbytes` of a buffer as an array, without a copy."""
-    return buffer[:nbytes].view(dtype).reshape(count)
+def _rounded(nbytes: int) -> int:
+    return max(1, -(-nbytes // ALIGNMENT)) * ALIGNMENT

@@ -14,18 +14,22 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import TypeVar
 
 import numpy as np
 
-from insitu.budget import Budget
 from insitu.client.link import NodeLink
-from insitu.client.pool import Buffer, Pool, as_array, size_class
+from insitu.client.pool import Pool, Slot
 from insitu.errors import RunError
-from insitu.model import Array, Step
-from insitu.wire.messages import BlockSpec, Dropped, Layout, Message, Publish, Status
+from insitu.model import Array, Extent, Step
+from insitu.wire.messages import BlockSpec, Dropped, Layout, Message, Publish, PublishLent, Status
+from insitu.wire.segment import Segment
 from insitu.wire.sockets import poll
 
 log = logging.getLogger("insitu.client")
+
+T = TypeVar("T")
 
 #: A wait this long is worth a line in the simulation's own log, so that nobody has to guess why it stands still.
 SAY_AFTER_S = 5.0
@@ -33,21 +37,32 @@ SAY_AFTER_S = 5.0
 STATUS_S = 0.5
 #: How long one poll may last; long enough to cost nothing, short enough that a wait's end is seen.
 _POLL_S = 0.1
+_ROOM = "room in its buffer"
 
 
 @dataclass(slots=True)
 class _Kept:
-    """The buffers of a step that not all of its staging nodes have received yet."""
+    """The slots of a step that not all of its staging nodes are done with yet."""
 
-    nbytes: int
-    buffers: list[Buffer]
+    slots: list[Slot]
     links: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """A block of the open step: where it lies in its array and in the arena, and a view of it there."""
+
+    spec: BlockSpec
+    spec_id: int
+    slot: Slot
+    data: Array
 
 
 class Publisher:
     """Takes the steps of one rank and brings them to its staging nodes within the budgets.
 
-    `say` sends a message to the controller, `listen` takes in what the controller said. `rank` is for messages.
+    `arena` is the memory that they wait in, in `segment` where it is shared with staging nodes of this machine. `say`
+    sends a message to the controller, `listen` takes in what the controller said. `rank` is for messages.
     """
 
     def __init__(
@@ -55,6 +70,7 @@ class Publisher:
         rank: int,
         *,
         buffer_bytes: int,
+        segment: Segment | None,
         max_wait_s: float,
         then: str,
         say: Callable[[Message], None],
@@ -62,64 +78,72 @@ class Publisher:
     ) -> None:
         self.links: list[NodeLink] = []
         self.counters = {"steps": 0, "dropped": 0, "put_bytes": 0, "wait_staging_s": 0.0, "wait_network_s": 0.0}
-        self.budget = Budget(buffer_bytes)
         self._rank = rank
         self._max_wait_s = max_wait_s
         self._then = then
         self._say = say
         self._listen = listen
-        self._pool = Pool(buffer_bytes)
+        self._segment = segment
+        self._pool = Pool(np.empty(buffer_bytes, np.uint8) if segment is None else segment.data)
         self._kept: dict[int, _Kept] = {}
         self._layouts: dict[tuple[int, ...], int] = {}
         self._shedding = False
         self._said_at = time.monotonic()
         self._last_bytes = 0
         self._step: Step | None = None
-        self._blocks: dict[str, tuple[BlockSpec, int, Array]] = {}
-        self._buffers: list[Buffer] = []
-        self._taken_bytes = 0
+        self._puts: dict[str, _Put] = {}
         self._lost: str | None = None
 
-    def received(self, sequence: int) -> None:
-        """One staging node has all that it gets of a step."""
+    def done(self, sequence: int) -> None:
+        """One staging node needs a step's memory no more."""
         self._shedding = False
         kept = self._kept[sequence]
         kept.links -= 1
         if kept.links == 0:
             del self._kept[sequence]
-            self.budget.give(kept.nbytes)
-            for buffer in kept.buffers:
-                self._pool.give(buffer)
+            for slot in kept.slots:
+                self._pool.give(slot)
 
     def pump(self) -> None:
         """Do what can be done without waiting: receive, free, send."""
         self._listen()
         for link in self.links:
             link.pump()
+        if self._segment is not None and self._segment.named and all(link.lent is not None for link in self.links):
+            self._segment.unlink()
+
+    def close_memory(self) -> None:
+        """Let go of the memory; staging nodes that have mapped it keep it until they are done."""
+        if self._segment is not None:
+            self._segment.unlink()
+            self._segment.close()
 
     def open(self, step: Step) -> None:
-        """Begin a step: the budget is asked for as much as the step before took, so that a full one is noticed here."""
+        """Begin a step: room is looked for as much as the step before took, so that a full buffer is noticed here."""
         self._step, self._lost = step, None
         self.pump()
-        self._make_room(min(self._last_bytes, self.budget.limit_bytes))
+        if not self._pool.fits(self._last_bytes) and not self._wait(lambda: self._pool.fits(self._last_bytes), _ROOM):
+            self._lose(self._no_room())
 
     def put(self, spec: BlockSpec, spec_id: int, data: Array) -> None:
         """Copy one block. Once the step is lost this does nothing."""
-        nbytes = data.nbytes
-        self._make_room(size_class(nbytes))
-        if self._lost is not None:
-            return
-        buffer = self._pool.take(nbytes)
-        self.budget.take(buffer.nbytes)
-        self._taken_bytes += buffer.nbytes
-        self._buffers.append(buffer)
-        copy = as_array(buffer, spec.variable.dtype, data.shape, nbytes)
-        np.copyto(copy, data, casting="equiv")
-        self._blocks[spec.variable.name] = (spec, spec_id, copy)
+        copy = self.empty(spec, spec_id, data.shape)
+        if copy is not None:
+            np.copyto(copy, data, casting="equiv")
+
+    def empty(self, spec: BlockSpec, spec_id: int, count: Extent) -> Array | None:
+        """Return the memory of one block, to be filled before the step is closed; ``None`` once the step is lost."""
+        dtype = spec.variable.dtype
+        slot = self._slot(prod(count) * dtype.itemsize)
+        if slot is None:
+            return None
+        data = self._pool.array(slot, dtype, count)
+        self._puts[spec.variable.name] = _Put(spec, spec_id, slot, data)
+        return data
 
     def has(self, name: str) -> bool:
         """Whether the open step has a block of this variable."""
-        return name in self._blocks
+        return name in self._puts
 
     def close(self) -> None:
         """End the step: queue it for its staging nodes, whole, or say that it is dropped."""
@@ -129,8 +153,8 @@ class Publisher:
             self._queue(self._step, messages)
         else:
             self._drop(self._step, self._lost)
-        self._last_bytes, self._taken_bytes = self._taken_bytes, 0
-        self._step, self._blocks, self._buffers = None, {}, []
+        self._last_bytes = sum(put.slot.nbytes for put in self._puts.values())
+        self._step, self._puts = None, {}
         self.counters["steps"] += 1
         if time.monotonic() - self._said_at > STATUS_S:
             self._said_at = time.monotonic()
@@ -150,31 +174,38 @@ class Publisher:
             link.detach(steps)
             link.pump()
 
-    def _messages(self, step: Step) -> list[tuple[NodeLink, Publish, int]]:
+    def _messages(self, step: Step) -> list[tuple[NodeLink, Publish | PublishLent, int]]:
         """Cut the step into one message for each staging node; if one can never take its part, the step is lost."""
-        blocks = list(self._blocks.values())
-        layout = self._layout([spec_id for _, spec_id, _ in blocks], [spec for spec, _, _ in blocks])
-        messages = []
+        puts = list(self._puts.values())
+        layout = self._layout([put.spec_id for put in puts], [put.spec for put in puts])
+        messages: list[tuple[NodeLink, Publish | PublishLent, int]] = []
         for link in self.links:
-            parts = tuple(
-                data[link.part.rows(len(data))] if data.ndim else data
-                for spec, _, data in blocks
-                if _goes_to(link, spec, self._rank)
-            )
+            some = [put for put in puts if _goes_to(link, put.spec, self._rank)]
+            parts = [put.data[link.part.rows(len(put.data))] if put.data.ndim else put.data for put in some]
             nbytes = sum(part.nbytes for part in parts)
             if not link.accepts(nbytes):
                 self._lose(
                     f"its {nbytes} bytes exceed the credit of {link.credit_bytes} bytes at staging node "
                     f"{link.part.node}; raise staging.memory or staging.nodes"
                 )
-            messages.append((link, Publish(step.sequence, step.index, step.time, layout, parts), nbytes))
+            fields = (step.sequence, step.index, step.time, layout)
+            if link.lent:
+                places = tuple(self._place(put, part) for put, part in zip(some, parts, strict=True))
+                messages.append((link, PublishLent(*fields, places), nbytes))
+            else:
+                messages.append((link, Publish(*fields, tuple(parts)), nbytes))
         return messages
 
-    def _queue(self, step: Step, messages: list[tuple[NodeLink, Publish, int]]) -> None:
-        self._kept[step.sequence] = _Kept(self._taken_bytes, self._buffers, len(messages))
+    def _place(self, put: _Put, part: Array) -> tuple[int, int]:
+        """Say where in the segment a part of a block lies."""
+        before = part.ctypes.data - put.data.ctypes.data if part.nbytes else 0
+        return put.slot.offset + before, part.nbytes
+
+    def _queue(self, step: Step, messages: list[tuple[NodeLink, Publish | PublishLent, int]]) -> None:
+        self._kept[step.sequence] = _Kept([put.slot for put in self._puts.values()], len(messages))
         for link, message, nbytes in messages:
             link.publish(message, nbytes)
-        self.counters["put_bytes"] += sum(data.nbytes for _, _, data in self._blocks.values())
+        self.counters["put_bytes"] += sum(put.data.nbytes for put in self._puts.values())
 
     def _layout(self, spec_ids: Sequence[int], specs: Sequence[BlockSpec]) -> int:
         """Return the number of this combination of blocks; a new one is announced to all."""
@@ -188,14 +219,25 @@ class Publisher:
                 link.layout(Layout(layout, parts))
         return layout
 
-    def _make_room(self, nbytes: int) -> None:
-        """Wait until `nbytes` fit the buffer; if they will not, the step is lost."""
-        if self._lost is not None or self.budget.fits(nbytes):
-            return
-        if not self.budget.could_fit(self._taken_bytes + nbytes):
-            self._lose(f"it needs more than the buffer of {self.budget.limit_bytes} bytes; raise variables.'*'.buffer")
-        elif not self._wait(lambda: self.budget.fits(nbytes), "room in its buffer"):
-            self._lose(f"no room in its buffer of {self.budget.limit_bytes} bytes after {self._max_wait_s:g} s")
+    def _slot(self, nbytes: int) -> Slot | None:
+        """Return room for a block, waiting for it where there is none; without any the step is lost."""
+        if self._lost is not None:
+            return None
+        slot = self._pool.take(nbytes)
+        if slot is None:
+            own_bytes = sum(put.slot.nbytes for put in self._puts.values())
+            if not self._pool.could_fit(own_bytes + nbytes):
+                self._lose(
+                    f"it needs more than the buffer of {self._pool.limit_bytes} bytes; raise variables.'*'.buffer"
+                )
+            else:
+                slot = self._wait(lambda: self._pool.take(nbytes), _ROOM)
+                if slot is None:
+                    self._lose(self._no_room())
+        return slot
+
+    def _no_room(self) -> str:
+        return f"no room in its buffer of {self._pool.limit_bytes} bytes after {self._max_wait_s:g} s"
 
     def _lose(self, reason: str) -> None:
         if self._then == "abort":
@@ -203,22 +245,21 @@ class Publisher:
         self._lost = reason
 
     def _drop(self, step: Step, reason: str) -> None:
-        for buffer in self._buffers:
-            self._pool.give(buffer)
-        self.budget.give(self._taken_bytes)
+        for put in self._puts.values():
+            self._pool.give(put.slot)
         if self.counters["dropped"] == 0:
             log.warning("rank %d drops step %d: %s", self._rank, step.index, reason)
         self.counters["dropped"] += 1
         self._say(Dropped(step.sequence, step.index, step.time, reason))
 
-    def _wait(self, done: Callable[[], bool], what: str) -> bool:
-        """Pump until `done` or for `max_wait_s`; not at all while shedding."""
+    def _wait(self, done: Callable[[], T | None], what: str) -> T | None:
+        """Pump until `done` returns something, and return that; ``None`` after `max_wait_s`, at once while shedding."""
         begin = now = time.monotonic()
         said = False
-        while not done():
+        while not (found := done()):
             self._shedding = self._shedding or now - begin > self._max_wait_s
             if self._shedding:
-                return False
+                return None
             if now - begin > SAY_AFTER_S and not said:
                 said = True
                 log.warning("rank %d waits at step %s for %s: %s", self._rank, self._where, what, self._culprit())
@@ -227,7 +268,7 @@ class Publisher:
             self.pump()
             before, now = now, time.monotonic()
             self.counters["wait_staging_s" if starved else "wait_network_s"] += now - before
-        return True
+        return found
 
     @property
     def _where(self) -> int | str:

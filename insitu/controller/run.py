@@ -28,6 +28,7 @@ from insitu.pipeline import Pipeline
 from insitu.staging.executors import Cluster, start_cluster
 from insitu.wire.contact import Contact
 from insitu.wire.limits import STATES_BYTES
+from insitu.wire.segment import sweep
 from insitu.wire.sockets import listen
 
 #: The controller gets headers and small states; blocks never come here.
@@ -70,6 +71,7 @@ class Run:
             self._stream()
             self._finish()
             self._simulation.close()
+            self._sweep()
             outcome = self._outcome()
             self.directory.write_report(self._report(outcome))
         return outcome
@@ -102,7 +104,14 @@ class Run:
     def _terms(self) -> Terms:
         settings, buffering = self._config.simulation, self._config.buffering
         ranks = None if settings.launcher == "external" else settings.ranks
-        return Terms(self._config.run, ranks, buffering.buffer, buffering.max_wait, buffering.then)
+        return Terms(
+            self._config.run,
+            ranks,
+            buffering.buffer,
+            buffering.max_wait,
+            buffering.then,
+            self._config.staging.transport,
+        )
 
     def _attrs(self) -> dict[str, Any]:
         return {"title": self._config.run, "source": "insitu", "config_hash": config_hash(self._config)}
@@ -180,6 +189,12 @@ class Run:
         self._sink.close()
         while self._simulation.running and self._config.simulation.launcher != "external" and not self._interrupts:
             self._turn()
+
+    def _sweep(self) -> None:
+        """Remove what ranks of this machine left that were killed while they joined."""
+        for rank in self._service.ranks.values():
+            if rank.host == socket.gethostname() and rank.ended:
+                sweep(rank.pid)
 
     def _ended_early(self) -> bool:
         return bool(self._interrupts) or self._simulation.status not in (0, None)

@@ -62,6 +62,7 @@ class Terms:
     buffer_bytes: int
     max_wait_s: float
     then: str
+    transport: str
 
 
 @dataclass(slots=True)
@@ -258,7 +259,7 @@ class Service:
             for part in self._parts[peer.number]
         )
         terms = self._terms
-        self._send(peer, Welcome(terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then))
+        self._send(peer, Welcome(terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then, terms.transport))
         if self._stop is not None:
             self._send(peer, self._stop)
 

@@ -8,7 +8,8 @@ nothing else to do. A rank never waits for one that is held back, since a lull s
 from dataclasses import dataclass
 
 from insitu.errors import RemoteProtocolError
-from insitu.wire.messages import Ack
+from insitu.wire.messages import Ack, Publish, PublishLent
+from insitu.wire.segment import Segment
 from insitu.wire.session import Session
 
 #: The share of its credit that a rank may have unacknowledged while more is arriving.
@@ -30,6 +31,29 @@ class RankLink:
     acked_received_bytes: int = 0
     acked_folded_bytes: int = 0
     dirty: bool = False
+    segment: Segment | None = None
+
+    def look_up(self, message: PublishLent) -> Publish:
+        """Return the message with its buffers: views of the rank's own memory.
+
+        Raises `RemoteProtocolError` for places that are not in what was lent.
+        """
+        if self.segment is None:
+            raise RemoteProtocolError(f"Rank {self.rank} speaks of memory that this staging node has not mapped.")
+        data = self.segment.data
+        for offset, nbytes in message.places:
+            if offset + nbytes > data.nbytes:
+                raise RemoteProtocolError(
+                    f"Rank {self.rank} speaks of {nbytes} bytes at {offset} of a segment of {data.nbytes} bytes."
+                )
+        buffers = tuple(data[offset : offset + nbytes] for offset, nbytes in message.places)
+        return Publish(message.sequence, message.index, message.time, message.layout, buffers)
+
+    def release(self) -> None:
+        """Let go of the rank's memory."""
+        if self.segment is not None:
+            self.segment.close()
+            self.segment = None
 
     def receive(self, sequence: int, nbytes: int) -> None:
         """Count a message. Raises `RemoteProtocolError` for one out of order, and for one beyond the credit."""

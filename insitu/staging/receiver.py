@@ -20,6 +20,7 @@ from insitu.wire.contact import Contact
 from insitu.wire.messages import (
     VERSION,
     Attach,
+    Borrow,
     Closed,
     ClosedStep,
     Commit,
@@ -28,13 +29,16 @@ from insitu.wire.messages import (
     Feed,
     Finish,
     Finished,
+    Lend,
     Message,
     NodeHello,
     Publish,
+    PublishLent,
     Refuse,
     Shutdown,
     Status,
 )
+from insitu.wire.segment import Segment
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Waker, connect, listen, poll
 
@@ -94,6 +98,8 @@ class Receiver:
         finally:
             if self._folder is not None:
                 self._folder.close()
+            for link in self._links.values():
+                link.release()
 
     def _hello(self) -> NodeHello:
         address = self._listener.address
@@ -138,9 +144,13 @@ class Receiver:
             assert isinstance(attach, Attach)
             self._attach(RankLink(identity, session, attach.rank), attach)
             return
-        message = link.session.receive(frames)
-        if isinstance(message, Publish):
-            self._publish(link, message)
+        match link.session.receive(frames):
+            case Publish() as message:
+                self._publish(link, message)
+            case PublishLent() as message:
+                self._publish(link, link.look_up(message))
+            case Lend() as lend:
+                self._borrow(link, lend)
 
     def _attach(self, link: RankLink, attach: Attach) -> None:
         if attach.run != self._contact.run:
@@ -155,8 +165,16 @@ class Receiver:
     def _grant(self, link: RankLink) -> None:
         """Give a rank its part of the memory for blocks, once it is known how many ranks there are."""
         if self._feed is not None and link.rank in self._feed.ranks:
-            link.credit_bytes = self._memory_bytes // len(self._feed.ranks)
+            # What is lent lies in the rank's own memory and takes none of this node's.
+            lent_bytes = link.segment.data.nbytes if link.segment is not None else 0
+            link.credit_bytes = max(lent_bytes, self._memory_bytes // len(self._feed.ranks))
             self._listener.send(link.identity, link.session.send(Credit(link.credit_bytes)))
+
+    def _borrow(self, link: RankLink, lend: Lend) -> None:
+        """Look for the rank's segment; where it is found, this is the rank's own machine."""
+        link.segment = Segment.open(lend.segment, lend.secret, lend.bytes)
+        self._listener.send(link.identity, link.session.send(Borrow(link.segment is not None)))
+        self._grant(link)
 
     def _publish(self, link: RankLink, message: Publish) -> None:
         blocks = link.session.blocks_of(message)

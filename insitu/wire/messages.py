@@ -8,7 +8,8 @@ link                      the connecting side says               the listening s
 ========================  =====================================  ==================================================
 rank to controller        Hello, Layout, Declare, Dropped,       Welcome, Refuse, Ping, Stop
                           Status, Bye
-rank to staging node      Attach, Layout, Publish, Detach        Credit, Refuse, Ack
+rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
+                          PublishLent, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
 controller                Event, Status, Finished                Finish, Shutdown
 ========================  =====================================  ==================================================
@@ -160,13 +161,17 @@ class Bye:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`."""
+    """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
+
+    `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``.
+    """
 
     run: str
     shares: tuple[Share, ...]
     buffer_bytes: int
     max_wait_s: float
     then: str
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +221,29 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class Lend:
+    """The rank's blocks lie in a segment of shared memory of this name and size, which begins with `secret`."""
+
+    segment: str
+    secret: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishLent:
+    """A `Publish` whose buffers lie in the segment that was lent: ``(offset, nbytes)`` for each block of the layout.
+
+    The rank leaves them as they are until the node has acknowledged the step as folded.
+    """
+
+    sequence: int
+    index: int
+    time: float
+    layout: int
+    places: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Detach:
     """No more steps will come: the rank has ended after `steps` sequences, dropped ones included."""
 
@@ -223,6 +251,13 @@ class Detach:
 
 
 # Staging node to rank
+
+
+@dataclass(frozen=True, slots=True)
+class Borrow:
+    """The answer to `Lend`: whether the node has the segment before it, as it has on the same machine."""
+
+    mapped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +407,7 @@ class Shutdown:
 
 
 Message = (
-    Hello | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping | Attach | Publish | Detach | Credit | Ack
+    Hello | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
+    | Attach | Lend | Publish | PublishLent | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Partial | Held | Event | Status | Finished | NodeWelcome | Feed | Commit | Finish | Shutdown
 )  # fmt: skip

@@ -34,6 +34,7 @@ from insitu.wire.fields import (
     state,
     text,
     time,
+    truth,
     whole,
 )
 from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, WHOLE
@@ -204,6 +205,7 @@ KINDS: dict[int, Record] = {
         buffer_bytes=whole(),
         max_wait_s=time,
         then=name,
+        transport=choice("auto", "shm", "tcp"),
     ),
     7: Record(m.Refuse, reason=text),
     8: Record(m.Stop, at=_newest, reason=text),
@@ -250,6 +252,16 @@ KINDS: dict[int, Record] = {
     ),
     25: Record(m.Finish, member=whole(), steps=whole()),
     26: Record(m.Shutdown),
+    27: Record(m.Lend, segment=name, secret=name, bytes=whole()),
+    28: Record(m.Borrow, mapped=truth),
+    29: Record(
+        m.PublishLent,
+        sequence=whole(),
+        index=_any,
+        time=time,
+        layout=whole(),
+        places=many(row(whole(), whole())),
+    ),
 }
 
 #: Every message's number.

@@ -22,7 +22,7 @@ from insitu.model import Array, Block
 from insitu.wire import messages as m
 from insitu.wire.codec import Frame, decode, encode, kind
 from insitu.wire.limits import SESSION_BLOCKS
-from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish
+from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish, PublishLent
 
 
 class Link(Enum):
@@ -74,8 +74,10 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.RANK_NODE: {
         # A rank need not wait for an answer: what it may send is a matter of its credit, which is none at first.
         State.NEW: {m.Attach: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Layout, m.Publish, m.Credit, m.Ack) | {m.Detach: State.ENDING} | _REFUSED,
-        State.ENDING: _stays(State.ENDING, m.Credit, m.Ack) | _REFUSED,
+        State.OPEN: _stays(State.OPEN, m.Lend, m.Borrow, m.Layout, m.Publish, m.PublishLent, m.Credit, m.Ack)
+        | {m.Detach: State.ENDING}
+        | _REFUSED,
+        State.ENDING: _stays(State.ENDING, m.Borrow, m.Credit, m.Ack) | _REFUSED,
         State.REFUSED: {},
     },
     Link.NODE_CONTROLLER: {
@@ -96,6 +98,7 @@ FROM_LISTENER = frozenset(
         m.Refuse,
         m.Ping,
         m.Stop,
+        m.Borrow,
         m.Credit,
         m.Ack,
         m.NodeWelcome,
@@ -185,19 +188,18 @@ class Session:
         return state
 
     def _note(self, message: Message, error: type[ProtocolError]) -> None:
-        if type(message) is Publish:
+        if type(message) is Publish or type(message) is PublishLent:
             self._check(message, error)
         elif type(message) is Layout:
             self._learn(message, error)
 
-    def _check(self, publish: Publish, error: type[ProtocolError]) -> None:
+    def _check(self, publish: Publish | PublishLent, error: type[ProtocolError]) -> None:
         layout = self.layouts.get(publish.layout)
         if layout is None:
             raise error(f"Publish.layout: layout {publish.layout} was not announced; {len(self.layouts)} were.")
-        if len(publish.buffers) != len(layout.blocks):
-            raise error(
-                f"Publish.buffers: layout {layout.id} has {len(layout.blocks)} blocks, not {len(publish.buffers)}."
-            )
+        blocks = len(publish.places if isinstance(publish, PublishLent) else publish.buffers)
+        if blocks != len(layout.blocks):
+            raise error(f"{type(publish).__name__}: layout {layout.id} has {len(layout.blocks)} blocks, not {blocks}.")
 
     def _learn(self, layout: Layout, error: type[ProtocolError]) -> None:
         known = self.layouts.get(layout.id)
