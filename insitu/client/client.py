@@ -182,8 +182,7 @@ class Client:
             buffer_bytes=welcome.buffer_bytes,
             max_wait_s=welcome.max_wait_s,
             then=welcome.then,
-            say=self._controller.say,
-            listen=self._controller.listen,
+            controller=self._controller,
         )
         attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
         for share in welcome.shares:

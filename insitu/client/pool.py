@@ -10,7 +10,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Buffer = npt.NDArray[np.uint8]
+from insitu.wire.sockets import pinned
+
+
+class Buffer:
+    """`nbytes` bytes of memory, and its parts as they are sent."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._memory = np.empty(nbytes, np.uint8)
+        self._parts: dict[tuple[int, int], memoryview] = {}
+
+    def array(self, dtype: np.dtype[Any], count: tuple[int, ...], nbytes: int) -> npt.NDArray[Any]:
+        """Return the first `nbytes` as an array, without a copy."""
+        return self._memory[:nbytes].view(dtype).reshape(count)
+
+    def part(self, begin: int, end: int) -> memoryview:
+        """Return some of the bytes, ready to be sent; the same part costs nothing the next time."""
+        part = self._parts.get((begin, end))
+        if part is None:
+            if len(self._parts) == PARTS:
+                self._parts.clear()
+            part = self._parts[begin, end] = pinned(self._memory[begin:end])
+        return part
+
+
+#: Parts that a buffer remembers. There is one for each staging node of a rank, so more than a few are old ones.
+PARTS = 8
 
 
 class Pool:
@@ -37,7 +63,7 @@ class Pool:
         if idle:
             self._idle_bytes -= size
             return idle.pop()
-        return np.empty(size, np.uint8)
+        return Buffer(size)
 
     def give(self, buffer: Buffer) -> None:
         """Take a buffer back; whoever gave it must not touch it any more."""
@@ -57,8 +83,3 @@ def size_class(nbytes: int) -> int:
         return 8
     step: int = 1 << max(0, (nbytes - 1).bit_length() - 4)
     return -(-nbytes // step) * step
-
-
-def as_array(buffer: Buffer, dtype: np.dtype[Any], count: tuple[int, ...], nbytes: int) -> npt.NDArray[Any]:
-    """Return the first `nbytes` of a buffer as an array, without a copy."""
-    return buffer[:nbytes].view(dtype).reshape(count)

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from insitu.budget import Budget
+from insitu.client.controller import ControllerLink
 from insitu.client.link import NodeLink
-from insitu.client.pool import Buffer, Pool, as_array, size_class
+from insitu.client.pool import Buffer, Pool, size_class
 from insitu.errors import RunError
 from insitu.model import Array, Step
-from insitu.wire.messages import BlockSpec, Dropped, Layout, Message, Publish, Status
+from insitu.wire.messages import BlockSpec, Dropped, Layout, Publish, Status
 from insitu.wire.sockets import poll
 
 log = logging.getLogger("insitu.client")
@@ -33,6 +34,26 @@ SAY_AFTER_S = 5.0
 STATUS_S = 0.5
 #: How long one poll may last; long enough to cost nothing, short enough that a wait's end is seen.
 _POLL_S = 0.1
+
+
+@dataclass(slots=True)
+class _Block:
+    """A block that was put: where it lies, and our copy of it."""
+
+    spec: BlockSpec
+    spec_id: int
+    buffer: Buffer
+    data: Array
+
+    def part(self, rows: slice) -> memoryview | Array:
+        """Return some of the rows, as they are to be sent.
+
+        The number of a joined variable's rows changes from step to step, and so no part of it is met again.
+        """
+        if self.spec.variable.joined:
+            return self.data[rows]
+        row_bytes = self.data.nbytes // max(1, len(self.data))
+        return self.buffer.part(rows.start * row_bytes, rows.stop * row_bytes)
 
 
 @dataclass(slots=True)
@@ -47,7 +68,7 @@ class _Kept:
 class Publisher:
     """Takes the steps of one rank and brings them to its staging nodes within the budgets.
 
-    `say` sends a message to the controller, `listen` takes in what the controller said. `rank` is for messages.
+    `rank` is for messages.
     """
 
     def __init__(
@@ -57,8 +78,7 @@ class Publisher:
         buffer_bytes: int,
         max_wait_s: float,
         then: str,
-        say: Callable[[Message], None],
-        listen: Callable[[], None],
+        controller: ControllerLink,
     ) -> None:
         self.links: list[NodeLink] = []
         self.counters = {"steps": 0, "dropped": 0, "put_bytes": 0, "wait_staging_s": 0.0, "wait_network_s": 0.0}
@@ -66,8 +86,7 @@ class Publisher:
         self._rank = rank
         self._max_wait_s = max_wait_s
         self._then = then
-        self._say = say
-        self._listen = listen
+        self._controller = controller
         self._pool = Pool(buffer_bytes)
         self._kept: dict[int, _Kept] = {}
         self._layouts: dict[tuple[int, ...], int] = {}
@@ -75,8 +94,7 @@ class Publisher:
         self._said_at = time.monotonic()
         self._last_bytes = 0
         self._step: Step | None = None
-        self._blocks: dict[str, tuple[BlockSpec, int, Array]] = {}
-        self._buffers: list[Buffer] = []
+        self._blocks: dict[str, _Block] = {}
         self._taken_bytes = 0
         self._lost: str | None = None
 
@@ -91,11 +109,16 @@ class Publisher:
             for buffer in kept.buffers:
                 self._pool.give(buffer)
 
-    def pump(self) -> None:
-        """Do what can be done without waiting: receive, free, send."""
-        self._listen()
+    def pump(self, wait_s: float = 0.0) -> None:
+        """Wait for news, at most `wait_s`; take in what the others said, and send what may be sent."""
+        # One look at all sockets costs less than one failing attempt to receive.
+        ready = poll([self._controller.socket, *(link.socket for link in self.links)], wait_s)
+        if self._controller.socket in ready:
+            self._controller.listen()
         for link in self.links:
-            link.pump()
+            if link.socket in ready:
+                link.listen()
+            link.send()
 
     def open(self, step: Step) -> None:
         """Begin a step: the budget is asked for as much as the step before took, so that a full one is noticed here."""
@@ -112,10 +135,9 @@ class Publisher:
         buffer = self._pool.take(nbytes)
         self.budget.take(buffer.nbytes)
         self._taken_bytes += buffer.nbytes
-        self._buffers.append(buffer)
-        copy = as_array(buffer, spec.variable.dtype, data.shape, nbytes)
+        copy = buffer.array(spec.variable.dtype, data.shape, nbytes)
         np.copyto(copy, data, casting="equiv")
-        self._blocks[spec.variable.name] = (spec, spec_id, copy)
+        self._blocks[spec.variable.name] = _Block(spec, spec_id, buffer, copy)
 
     def has(self, name: str) -> bool:
         """Whether the open step has a block of this variable."""
@@ -130,12 +152,13 @@ class Publisher:
         else:
             self._drop(self._step, self._lost)
         self._last_bytes, self._taken_bytes = self._taken_bytes, 0
-        self._step, self._blocks, self._buffers = None, {}, []
+        self._step, self._blocks = None, {}
         self.counters["steps"] += 1
         if time.monotonic() - self._said_at > STATUS_S:
             self._said_at = time.monotonic()
-            self._say(Status(dict(self.counters)))
-        self.pump()
+            self._controller.say(Status(dict(self.counters)))
+        for link in self.links:
+            link.send()
 
     def abandon(self, reason: str) -> None:
         """End the step without its data: it will be seen by nobody."""
@@ -148,18 +171,18 @@ class Publisher:
             log.warning("rank %d ends with %d steps that no staging node acknowledged", self._rank, len(self._kept))
         for link in self.links:
             link.detach(steps)
-            link.pump()
+            link.send()
 
     def _messages(self, step: Step) -> list[tuple[NodeLink, Publish, int]]:
         """Cut the step into one message for each staging node; if one can never take its part, the step is lost."""
         blocks = list(self._blocks.values())
-        layout = self._layout([spec_id for _, spec_id, _ in blocks], [spec for spec, _, _ in blocks])
+        layout = self._layout([block.spec_id for block in blocks], [block.spec for block in blocks])
         messages = []
         for link in self.links:
             parts = tuple(
-                data[link.part.rows(len(data))] if data.ndim else data
-                for spec, _, data in blocks
-                if _goes_to(link, spec, self._rank)
+                block.part(link.part.rows(len(block.data))) if block.data.ndim else block.data
+                for block in blocks
+                if _goes_to(link, block.spec, self._rank)
             )
             nbytes = sum(part.nbytes for part in parts)
             if not link.accepts(nbytes):
@@ -171,10 +194,11 @@ class Publisher:
         return messages
 
     def _queue(self, step: Step, messages: list[tuple[NodeLink, Publish, int]]) -> None:
-        self._kept[step.sequence] = _Kept(self._taken_bytes, self._buffers, len(messages))
+        buffers = [block.buffer for block in self._blocks.values()]
+        self._kept[step.sequence] = _Kept(self._taken_bytes, buffers, len(messages))
         for link, message, nbytes in messages:
             link.publish(message, nbytes)
-        self.counters["put_bytes"] += sum(data.nbytes for _, _, data in self._blocks.values())
+        self.counters["put_bytes"] += sum(block.data.nbytes for block in self._blocks.values())
 
     def _layout(self, spec_ids: Sequence[int], specs: Sequence[BlockSpec]) -> int:
         """Return the number of this combination of blocks; a new one is announced to all."""
@@ -182,7 +206,7 @@ class Publisher:
         layout = self._layouts.get(key)
         if layout is None:
             layout = self._layouts[key] = len(self._layouts)
-            self._say(Layout(layout, tuple(specs)))
+            self._controller.say(Layout(layout, tuple(specs)))
             for link in self.links:
                 parts = tuple(_part_of(spec, link) for spec in specs if _goes_to(link, spec, self._rank))
                 link.layout(Layout(layout, parts))
@@ -203,13 +227,13 @@ class Publisher:
         self._lost = reason
 
     def _drop(self, step: Step, reason: str) -> None:
-        for buffer in self._buffers:
-            self._pool.give(buffer)
+        for block in self._blocks.values():
+            self._pool.give(block.buffer)
         self.budget.give(self._taken_bytes)
         if self.counters["dropped"] == 0:
             log.warning("rank %d drops step %d: %s", self._rank, step.index, reason)
         self.counters["dropped"] += 1
-        self._say(Dropped(step.sequence, step.index, step.time, reason))
+        self._controller.say(Dropped(step.sequence, step.index, step.time, reason))
 
     def _wait(self, done: Callable[[], bool], what: str) -> bool:
         """Pump until `done` or for `max_wait_s`; not at all while shedding."""
@@ -223,8 +247,7 @@ class Publisher:
                 said = True
                 log.warning("rank %d waits at step %s for %s: %s", self._rank, self._where, what, self._culprit())
             starved = any(link.starved for link in self.links)
-            poll([link.socket for link in self.links], min(_POLL_S, self._max_wait_s))
-            self.pump()
+            self.pump(min(_POLL_S, self._max_wait_s))
             before, now = now, time.monotonic()
             self.counters["wait_staging_s" if starved else "wait_network_s"] += now - before
         return True
