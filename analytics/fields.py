@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from insitu.errors import OperatorError
 from insitu.model import Array, Extent, Step, Variable
@@ -20,7 +20,7 @@ def _one(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 #: One variable, whose results then need no prefix.
-OneName = Annotated[Names, AfterValidator(_one)]
+OneName = Annotated[Names, AfterValidator(_one), Field(description="the variable to fold")]
 
 
 def _rising(limits: tuple[float, float]) -> tuple[float, float]:

@@ -44,8 +44,10 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Over = Annotated[tuple[Dimension, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+_Some = Annotated[tuple[str, ...], Field(min_length=1)]
+_SomeDimensions = Annotated[tuple[Dimension, ...], Field(min_length=1)]
+Names = Annotated[_Some, BeforeValidator(_as_tuple, json_schema_input_type=str | _Some)]
+Over = Annotated[_SomeDimensions, BeforeValidator(_as_tuple, json_schema_input_type=Dimension | _SomeDimensions)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,8 +216,7 @@ class Client:
             segment=segment,
             max_wait_s=welcome.max_wait_s,
             then=welcome.then,
-            say=self._controller.say,
-            listen=self._controller.listen,
+            controller=self._controller,
         )
         attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
         lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)

@@ -2,7 +2,7 @@
 """A rank's link to one staging node: what waits to be sent, what is under way, what was acknowledged.
 
 A message is sent when its bytes fit the node's credit, in order, from the thread that calls the client. Nothing here
-waits: `pump` does what can be done now and returns.
+waits: `listen` and `send` do what can be done now and return.
 """
 
 import logging
@@ -59,9 +59,9 @@ class NodeLink:
         self._given_up = False
         self._waiting: deque[tuple[Message, int]] = deque()
         self._under_way: deque[_UnderWay] = deque()
-        self._send(attach, 0)
+        self._say(attach, 0)
         if lend is not None:
-            self._send(lend, 0)
+            self._say(lend, 0)
 
     @property
     def idle(self) -> bool:
@@ -90,8 +90,8 @@ class NodeLink:
     def detach(self, steps: int) -> None:
         self._waiting.append((Detach(steps), 0))
 
-    def pump(self) -> None:
-        """Take in what the node said and send what may be sent.
+    def listen(self) -> None:
+        """Take in what the node said.
 
         A node that talks nonsense, or refuses this rank, is given up: its credit never grows again, so that steps are
         dropped after one wait. The simulation does not end for it.
@@ -104,12 +104,15 @@ class NodeLink:
             except RemoteProtocolError as error:
                 self._given_up = True
                 log.error("staging node %d is given up: %s", self.part.node, error)
+
+    def send(self) -> None:
+        """Send what may be sent."""
         while self._waiting and self._credit.fits(self._waiting[0][1]):
-            if not self._send(*self._waiting[0]):
+            if not self._say(*self._waiting[0]):
                 break
             self._waiting.popleft()
 
-    def _send(self, message: Message, nbytes: int) -> bool:
+    def _say(self, message: Message, nbytes: int) -> bool:
         if not self.socket.send(self._session.send(message)):
             return False
         if isinstance(message, Publish | PublishLent):

@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.wire.sockets import pinned
+
+#: Parts that are remembered as they are sent: while the staging side keeps up, the same few come again and again.
+PARTS = 256
 #: Slots begin at multiples of this: a cache line, enough for any dtype.
 ALIGNMENT = 64
 
@@ -44,6 +48,7 @@ class Pool:
         self.limit_bytes = arena.nbytes // ALIGNMENT * ALIGNMENT
         self.taken_bytes = 0
         self._gaps = [(0, self.limit_bytes)]
+        self._parts: dict[tuple[int, int], memoryview] = {}
 
     def fits(self, nbytes: int) -> bool:
         """Whether so many bytes are free, be it in several gaps."""
@@ -74,6 +79,15 @@ class Pool:
             else:
                 joined.append((offset, room))
         self._gaps = joined
+
+    def part(self, offset: int, nbytes: int) -> memoryview:
+        """Return some bytes of the arena, ready to be sent; the same part costs nothing the next time."""
+        part = self._parts.get((offset, nbytes))
+        if part is None:
+            if len(self._parts) == PARTS:
+                self._parts.clear()
+            part = self._parts[offset, nbytes] = pinned(self.arena[offset : offset + nbytes])
+        return part
 
     def array(self, slot: Slot, dtype: np.dtype[Any], count: tuple[int, ...]) -> npt.NDArray[Any]:
         """Return the beginning of a slot as an array, without a copy."""

@@ -19,11 +19,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from insitu.client.controller import ControllerLink
 from insitu.client.link import NodeLink
 from insitu.client.pool import Pool, Slot
 from insitu.errors import RunError
 from insitu.model import Array, Extent, Step
-from insitu.wire.messages import BlockSpec, Dropped, Layout, Message, Publish, PublishLent, Status
+from insitu.plan import Part
+from insitu.wire.messages import BlockSpec, Buffer, Dropped, Layout, Publish, PublishLent, Status
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import poll
 
@@ -57,12 +59,19 @@ class _Put:
     slot: Slot
     data: Array
 
+    def place(self, part: Part) -> tuple[int, int]:
+        """Return offset and size in the arena of the rows that go to a staging node."""
+        if self.data.ndim == 0:
+            return self.slot.offset, self.data.nbytes
+        rows, row_bytes = part.rows(len(self.data)), self.data.nbytes // max(1, len(self.data))
+        return self.slot.offset + rows.start * row_bytes, (rows.stop - rows.start) * row_bytes
+
 
 class Publisher:
     """Takes the steps of one rank and brings them to its staging nodes within the budgets.
 
-    `arena` is the memory that they wait in, in `segment` where it is shared with staging nodes of this machine. `say`
-    sends a message to the controller, `listen` takes in what the controller said. `rank` is for messages.
+    They wait in `segment`, memory that staging nodes of this machine can map, or in `buffer_bytes` of this process's
+    own. `rank` is for messages.
     """
 
     def __init__(
@@ -73,16 +82,14 @@ class Publisher:
         segment: Segment | None,
         max_wait_s: float,
         then: str,
-        say: Callable[[Message], None],
-        listen: Callable[[], None],
+        controller: ControllerLink,
     ) -> None:
         self.links: list[NodeLink] = []
         self.counters = {"steps": 0, "dropped": 0, "put_bytes": 0, "wait_staging_s": 0.0, "wait_network_s": 0.0}
         self._rank = rank
         self._max_wait_s = max_wait_s
         self._then = then
-        self._say = say
-        self._listen = listen
+        self._controller = controller
         self._segment = segment
         self._pool = Pool(np.empty(buffer_bytes, np.uint8) if segment is None else segment.data)
         self._kept: dict[int, _Kept] = {}
@@ -104,11 +111,16 @@ class Publisher:
             for slot in kept.slots:
                 self._pool.give(slot)
 
-    def pump(self) -> None:
-        """Do what can be done without waiting: receive, free, send."""
-        self._listen()
+    def pump(self, wait_s: float = 0.0) -> None:
+        """Wait for news, at most `wait_s`; take in what the others said, and send what may be sent."""
+        # One look at all sockets costs less than one failing attempt to receive.
+        ready = poll([self._controller.socket, *(link.socket for link in self.links)], wait_s)
+        if self._controller.socket in ready:
+            self._controller.listen()
         for link in self.links:
-            link.pump()
+            if link.socket in ready:
+                link.listen()
+            link.send()
         if self._segment is not None and self._segment.named and all(link.lent is not None for link in self.links):
             self._segment.unlink()
 
@@ -158,8 +170,9 @@ class Publisher:
         self.counters["steps"] += 1
         if time.monotonic() - self._said_at > STATUS_S:
             self._said_at = time.monotonic()
-            self._say(Status(dict(self.counters)))
-        self.pump()
+            self._controller.say(Status(dict(self.counters)))
+        for link in self.links:
+            link.send()
 
     def abandon(self, reason: str) -> None:
         """End the step without its data: it will be seen by nobody."""
@@ -172,7 +185,7 @@ class Publisher:
             log.warning("rank %d ends with %d steps that no staging node acknowledged", self._rank, len(self._kept))
         for link in self.links:
             link.detach(steps)
-            link.pump()
+            link.send()
 
     def _messages(self, step: Step) -> list[tuple[NodeLink, Publish | PublishLent, int]]:
         """Cut the step into one message for each staging node; if one can never take its part, the step is lost."""
@@ -181,8 +194,8 @@ class Publisher:
         messages: list[tuple[NodeLink, Publish | PublishLent, int]] = []
         for link in self.links:
             some = [put for put in puts if _goes_to(link, put.spec, self._rank)]
-            parts = [put.data[link.part.rows(len(put.data))] if put.data.ndim else put.data for put in some]
-            nbytes = sum(part.nbytes for part in parts)
+            places = tuple(put.place(link.part) for put in some)
+            nbytes = sum(size for _, size in places)
             if not link.accepts(nbytes):
                 self._lose(
                     f"its {nbytes} bytes exceed the credit of {link.credit_bytes} bytes at staging node "
@@ -190,16 +203,20 @@ class Publisher:
                 )
             fields = (step.sequence, step.index, step.time, layout)
             if link.lent:
-                places = tuple(self._place(put, part) for put, part in zip(some, parts, strict=True))
                 messages.append((link, PublishLent(*fields, places), nbytes))
             else:
-                messages.append((link, Publish(*fields, tuple(parts)), nbytes))
+                buffers = tuple(self._buffer(put, *place) for put, place in zip(some, places, strict=True))
+                messages.append((link, Publish(*fields, buffers), nbytes))
         return messages
 
-    def _place(self, put: _Put, part: Array) -> tuple[int, int]:
-        """Say where in the segment a part of a block lies."""
-        before = part.ctypes.data - put.data.ctypes.data if part.nbytes else 0
-        return put.slot.offset + before, part.nbytes
+    def _buffer(self, put: _Put, offset: int, nbytes: int) -> Buffer:
+        """Return a part of a block as it is to be sent over tcp.
+
+        The number of a joined variable's rows changes from step to step, and so no part of it is met again.
+        """
+        if put.spec.variable.joined:
+            return self._pool.arena[offset : offset + nbytes]
+        return self._pool.part(offset, nbytes)
 
     def _queue(self, step: Step, messages: list[tuple[NodeLink, Publish | PublishLent, int]]) -> None:
         self._kept[step.sequence] = _Kept([put.slot for put in self._puts.values()], len(messages))
@@ -213,7 +230,7 @@ class Publisher:
         layout = self._layouts.get(key)
         if layout is None:
             layout = self._layouts[key] = len(self._layouts)
-            self._say(Layout(layout, tuple(specs)))
+            self._controller.say(Layout(layout, tuple(specs)))
             for link in self.links:
                 parts = tuple(_part_of(spec, link) for spec in specs if _goes_to(link, spec, self._rank))
                 link.layout(Layout(layout, parts))
@@ -250,7 +267,7 @@ class Publisher:
         if self.counters["dropped"] == 0:
             log.warning("rank %d drops step %d: %s", self._rank, step.index, reason)
         self.counters["dropped"] += 1
-        self._say(Dropped(step.sequence, step.index, step.time, reason))
+        self._controller.say(Dropped(step.sequence, step.index, step.time, reason))
 
     def _wait(self, done: Callable[[], T | None], what: str) -> T | None:
         """Pump until `done` returns something, and return that; ``None`` after `max_wait_s`, at once while shedding."""
@@ -264,8 +281,7 @@ class Publisher:
                 said = True
                 log.warning("rank %d waits at step %s for %s: %s", self._rank, self._where, what, self._culprit())
             starved = any(link.starved for link in self.links)
-            poll([link.socket for link in self.links], min(_POLL_S, self._max_wait_s))
-            self.pump()
+            self.pump(min(_POLL_S, self._max_wait_s))
             before, now = now, time.monotonic()
             self.counters["wait_staging_s" if starved else "wait_network_s"] += now - before
         return found

@@ -105,10 +105,17 @@ class Output(Section):
 
 
 def operator_entry(operator: Operator) -> dict[str, Any]:
-    """Return the entry of the YAML that builds this operator, with all defaults written out, as plain JSON data."""
-    # The base refuses a window where there is one state per step, even the default one.
-    left_out = {"window"} if operator.keeps_steps else set()
-    return {"use": registry.use_of(type(operator)), **operator.model_dump(mode="json", exclude=left_out)}
+    """Return an entry of the YAML that builds this operator, as plain JSON data.
+
+    Defaults are written out, so that the entry means the same in a later version. Not where the operator refuses keys
+    that are set, even to their default, because they have no meaning beside others: then there is only what was set.
+    """
+    whole = operator.model_dump(mode="json")
+    try:
+        type(operator).model_validate(whole)
+    except ValidationError:
+        whole = operator.model_dump(mode="json", exclude_unset=True)
+    return {"use": registry.use_of(type(operator)), **whole}
 
 
 def operator_kind(entry: dict[str, Any]) -> type[Operator]:
@@ -176,7 +183,7 @@ class Config(Section):
         return self._places.problem(path, message)
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with all defaults written out, as plain JSON data."""
+        """The configuration with its defaults written out (see `operator_entry`), as plain JSON data."""
         return self.model_dump(mode="json")
 
     def resolved_yaml(self) -> str:
@@ -186,5 +193,8 @@ class Config(Section):
 
 def config_hash(config: Config) -> str:
     """Return 16 hexadecimal digits that are equal for equal configurations, however they were written."""
-    text = json.dumps(config.resolved(), sort_keys=True, separators=(",", ":"))
+    operators = {
+        name: [registry.use_of(type(each)), each.model_dump(mode="json")] for name, each in config.operators.items()
+    }
+    text = json.dumps(config.resolved() | {"operators": operators}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

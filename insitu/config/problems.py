@@ -19,6 +19,9 @@ from insitu.config.schema import operator_schema
 from insitu.config.words import Schema, descend, expectation, keys, nearest, shown
 from insitu.errors import Problem
 
+#: How pydantic ends the location of a mapping's key, where that of its value would be the key alone.
+_KEY = "[key]"
+
 
 def translate(error: ValidationError, schema: Schema, document: Document) -> list[Problem]:
     """Return one problem per key."""
@@ -32,7 +35,7 @@ def translate(error: ValidationError, schema: Schema, document: Document) -> lis
 
 def _schema_of(loc: Path, schema: Schema, data: Any) -> tuple[Schema, Path]:
     """Return the schema that rules at `loc`, and the path at which it begins: an operator's own, or the whole."""
-    if loc[:1] != ("operators",) or len(loc) < 3:
+    if loc[:1] != ("operators",) or len(loc) < 3 or loc[2] == _KEY:
         return schema, ()
     entry = data["operators"][loc[1]]
     try:
@@ -44,7 +47,7 @@ def _schema_of(loc: Path, schema: Schema, data: Any) -> tuple[Schema, Path]:
 
 def _explain(details: ErrorDetails, base: Path, root: Schema, data: Any) -> tuple[Path, str]:
     loc, kind = details["loc"], details["type"]
-    if loc[-1:] == ("[key]",):
+    if loc[-1:] == (_KEY,):
         return loc[:-1], _sentence(details)
     if kind == "extra_forbidden":
         known = keys(descend(root, loc[len(base) : -1], root)[0], root)

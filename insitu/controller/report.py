@@ -21,15 +21,19 @@ PACKAGES = ("numpy", "pyzmq", "msgpack", "dask", "distributed", "numba", "xarray
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: ``done``, ``failed`` or ``interrupted``, why, and the simulation's last words if it failed."""
+    """How a run ended: ``done``, ``failed`` or ``interrupted``, why, and the simulation's last words if it failed.
+
+    `mistaken`: nothing failed but the configuration, which asks for what the simulation does not publish.
+    """
 
     status: str
     reasons: list[str]
     tail: list[str]
+    mistaken: bool
 
     @property
     def exit_status(self) -> int:
-        return 0 if self.status == "done" else 1
+        return 0 if self.status == "done" else 2 if self.mistaken else 1
 
 
 def build_report(

@@ -55,6 +55,7 @@ class Run:
         self._begin = time.monotonic()
         self._first_step_s: float | None = None
         self._published = 0
+        self._said: set[str] = set()
         self._interrupts = 0
         self._stop_by: float | None = None
         Simulation.require(config.simulation)
@@ -136,6 +137,10 @@ class Run:
         if len(tracker.variables) > self._published:
             self._published = len(tracker.variables)
             self._sink.published(tracker.variables)
+        for problem in self._sink.unfit:
+            if str(problem) not in self._said:
+                self._said.add(str(problem))
+                self._progress.say(str(problem))
 
     def _stream(self) -> None:
         """Take turns until all ranks have ended, one way or another, and all their steps are decided."""
@@ -227,21 +232,30 @@ class Run:
         )  # fmt: skip
 
     def _outcome(self) -> Outcome:
-        reasons = []
-        if self._service.tracker is None:
-            reasons.append(
+        """Say how the run ended; to be asked once all that was folded is stored."""
+        failures = self._failures()
+        unfit = [str(problem) for problem in self._sink.unfit]
+        status = "interrupted" if self._interrupts else "failed" if failures or unfit else "done"
+        tail = self._simulation.tail if self._simulation.status else []
+        return Outcome(status, [*unfit, *failures], tail, mistaken=bool(unfit) and not failures)
+
+    def _failures(self) -> list[str]:
+        """Say what went wrong, all but mistakes of the configuration."""
+        service, failures = self._service, []
+        if service.tracker is None:
+            failures.append(
                 "no rank ever took part: does the program make an insitu.Client(), and does INSITU_CONTACT reach it?"
             )
         else:
-            reasons += [f"operator '{name}': {reason}" for name, reason in self._sink.missing().items()]
+            left_out = service.tracker.counts.left_out
+            failures += [f"variable '{name}' was left out of {n} steps: {why}" for (name, why), n in left_out.items()]
         if self._simulation.status:
-            reasons.append(f"the simulation ended with status {self._simulation.status}")
-        reasons += [f"rank {rank} is gone" for rank in self._service.gone]
-        reasons += [f"operator '{name}': {reason}" for name, reason in self._service.failed.items()]
-        reasons += [f"operator '{name}': {reason}" for name, reason in self._sink.failures.items()]
-        reasons += [f"staging node {number} is gone" for number, node in self._service.nodes.items() if node.ended]
-        status = "interrupted" if self._interrupts else "failed" if reasons else "done"
-        return Outcome(status, reasons, self._simulation.tail if self._simulation.status else [])
+            failures.append(f"the simulation ended with status {self._simulation.status}")
+        failures += [f"rank {rank} is gone" for rank in service.gone]
+        stopped = {**self._sink.failures, **service.failed}
+        failures += [f"operator '{name}': {reason}" for name, reason in stopped.items()]
+        failures += [f"staging node {number} is gone" for number, node in service.nodes.items() if node.ended]
+        return failures
 
     def _report(self, outcome: Outcome) -> dict[str, Any]:
         return build_report(

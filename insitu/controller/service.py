@@ -214,7 +214,10 @@ class Service:
             session = Session(link_of(frames), Side.LISTENS)
             self._admit(identity, session, session.receive(frames))
         else:
-            self._handle(peer, peer.session.receive(frames))
+            message = peer.session.receive(frames)
+            self._handle(peer, message)
+            if isinstance(message, Status):
+                return  # a node says how it does for as long as it lives, though nothing moves any more
         self.moved_at = time.monotonic()
 
     def _admit(self, identity: bytes, session: Session, message: Message) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from insitu.controller.directory import Journal
 from insitu.controller.gather import Rows, Window
-from insitu.errors import ConfigError
+from insitu.errors import ConfigError, Problem
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.pipeline import Pipeline
@@ -36,6 +36,8 @@ class Sink:
     ) -> None:
         self.interrupted = False
         self.failures: dict[str, str] = {}
+        #: Operators that cannot fold what is published: mistakes of the configuration, with file and line.
+        self.unfit: list[Problem] = []
         self.rows_of: dict[str, int] = dict.fromkeys(pipeline.operators, 0)
         self._pipeline = pipeline
         self._cluster = cluster
@@ -81,23 +83,15 @@ class Sink:
 
     def _declare(self, variables: dict[str, Variable]) -> None:
         """Make room in the store for every operator whose variables are there."""
+        self.unfit = []
         try:
             self._pipeline.describe(variables)
         except ConfigError as error:
-            for problem in error.problems:
-                self._journal.write("controller", Event("error", "operator-unfit", str(problem)))
+            self.unfit = error.problems
         for name in self._pipeline.stored:
             operator = self._pipeline.operators[name]
             if name not in self._recipes and all(wanted in variables for wanted in operator.inputs):
                 self._guarded(name, partial(self._open, name, operator, variables))
-
-    def missing(self) -> dict[str, str]:
-        """Return the operators that never had what they fold, with a sentence each; to be asked after `close`."""
-        return {
-            name: f"nobody published what it folds: {', '.join(self._pipeline.operators[name].inputs)}"
-            for name in self._pipeline.stored
-            if name not in self._recipes and name not in self.failures
-        }
 
     def _open(self, name: str, operator: Operator, variables: dict[str, Variable]) -> None:
         self._recipes[name] = Recipe.of(name, operator, variables)

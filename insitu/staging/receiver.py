@@ -40,7 +40,7 @@ from insitu.wire.messages import (
 )
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Waker, connect, listen, poll
+from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
 
 #: How often the controller hears how this node does.
 STATUS_S = 0.5
@@ -85,10 +85,11 @@ class Receiver:
             self._waker.close()
 
     def _run(self) -> None:
+        keep_pages_mapped()
         host = self._contact.address.rpartition(":")[0]
         try:
             with (
-                listen(f"{host}:*", self._contact.keys) as self._listener,
+                listen(f"{host}:*", self._contact.keys, self._memory_bytes) as self._listener,
                 connect(self._contact.address, self._contact.keys) as self._controller,
             ):
                 self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)

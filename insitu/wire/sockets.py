@@ -26,6 +26,7 @@ from typing import Any, Protocol, Self
 import zmq
 
 from insitu.errors import LocalProtocolError, RunError
+from insitu.model import Array
 from insitu.wire.keys import CurveKeys
 from insitu.wire.limits import BLOCKS, BUFFER_BYTES
 from insitu.wire.messages import Buffer
@@ -239,6 +240,16 @@ def new_keys() -> CurveKeys:
     return CurveKeys(server_public.decode(), client_public.decode(), client_secret.decode(), server_secret.decode())
 
 
+def pinned(buffer: Array) -> memoryview:
+    """Return a buffer in the form in which it is sent without a copy, whatever its size, as often as is wanted.
+
+    Sending it costs a microsecond at any size; another buffer costs its copy, or a wake-up of pyzmq's thread. That one
+    is due here when the last view is gone. The buffer must stay as it is from each `send` until the peer has it.
+    """
+    message: Any = zmq.Frame(buffer, copy=False)
+    return memoryview(message)
+
+
 class Pollable(Protocol):
     """What `poll` can wait for: `Socket`, `Listener` and `Waker`."""
 
@@ -290,25 +301,36 @@ class Waker:
             self._read = self._write = -1
 
 
+# Plain integers: an enumeration's members are joined by Python code, in the inner loop of both sides.
+_LAST = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+
 def _send(socket: "zmq.Socket[bytes]", frames: Sequence[Any], copy: bool) -> bool:
     last = len(frames) - 1
     try:
         # Only the first frame can find the queue full: ZeroMQ takes a message whole or not at all.
         for k, frame in enumerate(frames):
-            socket.send(frame, zmq.NOBLOCK if k == last else zmq.NOBLOCK | zmq.SNDMORE, copy=copy)
+            socket.send(frame if copy else _pin_of(frame), _LAST if k == last else _MORE, copy=copy)
     except zmq.Again:
         return False
     return True
 
 
+def _pin_of(frame: Any) -> Any:
+    """Return ZeroMQ's own message where a frame is a view of one, as a whole."""
+    message: Any = frame.obj if type(frame) is memoryview else None
+    return message if type(message) is zmq.Frame and len(message) == frame.nbytes else frame
+
+
 def _receive(socket: "zmq.Socket[bytes]") -> list[memoryview] | None:
     try:
-        frame: Any = socket.recv(zmq.NOBLOCK, copy=False)
+        frame: Any = socket.recv(_LAST, copy=False)
     except zmq.Again:
         return None
     frames = [memoryview(frame).toreadonly()]
     while frame.more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frame = socket.recv(_LAST, copy=False)
         # An identity, a header, one buffer for each block. What comes beyond is dropped here, as it is more than enough
         # for the decoder to refuse the message.
         if len(frames) < BLOCKS + 3:

@@ -3,66 +3,73 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from analytics.histogram import Histogram
 from analytics.moments import Moments
+from analytics.profile import Profile
 from insitu.model import Variable
 from insitu.operator import Operator
+from insitu.registry import OPERATORS, load
 from insitu.testing import check_operator
 
 FIELD = Variable("u", np.dtype("f8"), (5, 7), ("y", "x"), units="m s-1")
 SCALAR = Variable("u", np.dtype("f8"), (), ())
 ATOMS = Variable("u", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
-TYPES = ["f8", "f4", "i4", "u1", "?"]
-OVER = ["step", "space", ["step", "space"]]
+PLACES = Variable("place", np.dtype("f8"), None, ("atom", "axis"), row=(3,), units="m")
+TYPES = {"field": [FIELD]} | {t: [replace(FIELD, dtype=np.dtype(t))] for t in ("f4", "i4", "u1", "?")}
+ALL = {**TYPES, "scalar": [SCALAR], "atoms": [ATOMS]}
+FIELDS = {"field": [FIELD]}
+PLACED = {"placed": [ATOMS, PLACES]}
 
-Make = Callable[..., Operator]
+OVER: tuple[Any, ...] = ("step", "space", ["step", "space"])
+WITH_SPACE = OVER[1:]
+#: An operator for each way to reduce, and the inputs that it is tried with.
+CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Variable]]]] = [
+    (lambda over: Moments(of="u", over=over, orders=4), OVER, ALL),
+    (lambda over: Moments(of="u", over=over, nan="skip"), OVER, FIELDS),
+    (lambda over: Moments(of="u", over=over, orders=0), OVER, FIELDS),
+    (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
+    (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
+    (lambda over: Histogram(of="u", over=over, bins=16, range="auto"), WITH_SPACE, ALL),
+    (lambda over: Profile(of="u", over=over, along="y"), WITH_SPACE, TYPES),
+    (lambda over: Profile(of="u", over=over, along="x", nan="skip"), WITH_SPACE, FIELDS),
+    (lambda over: Profile(of="u", over=over, along="place", axis=1, range=(-1, 2), bins=4), WITH_SPACE, PLACED),
+    (lambda over: Profile(of="u", over=over, along="u", axis="z", range=(-1, 2), bins=4), WITH_SPACE, PLACED),
+    (
+        lambda over: Profile(of="u", over=over, along="place", axis=0, range=(0, 1), bins=3, periodic=True, nan="skip"),
+        WITH_SPACE,
+        PLACED,
+    ),
+]
 
-#: What is tried over step, over space and over both, with every dtype.
-CASES: dict[str, Make] = {
-    "moments": lambda over: Moments(of="u", over=over, orders=4),
-    "moments, NaN left out": lambda over: Moments(of="u", over=over, orders=2, nan="skip"),
-    "moments, extremes only": lambda over: Moments(of="u", over=over, orders=0),
-    "moments, no extremes": lambda over: Moments(of="u", over=over, orders=3, extremes=False),
-    "histogram": lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)),
-    "histogram, range found": lambda over: Histogram(of="u", over=over, bins=16, range="auto"),
-}
-
-#: Which of these is possible for each of them.
-WAYS = [(case, over) for case in CASES for over in OVER if (case, over) != ("histogram, range found", "step")]
-
-
-@pytest.mark.parametrize(("case", "over"), WAYS, ids=str)
-def test_fields(case, over):
-    check_operator(CASES[case](over), [FIELD])
-
-
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("over", OVER, ids=str)
-@pytest.mark.parametrize("name", ["moments", "histogram"])
-def test_every_dtype(name, over, dtype):
-    check_operator(CASES[name](over), [replace(FIELD, dtype=np.dtype(dtype))])
-
-
-@pytest.mark.parametrize("over", OVER, ids=str)
-@pytest.mark.parametrize("name", ["moments", "histogram"])
-def test_scalars(name, over):
-    check_operator(CASES[name](over), [SCALAR])
-
-
-@pytest.mark.parametrize("over", OVER[1:], ids=str)
-@pytest.mark.parametrize("name", ["moments", "histogram"])
-def test_atoms_whose_number_changes(name, over):
-    check_operator(CASES[name](over), [ATOMS])
+TRIED = [
+    pytest.param(make(over), inputs, id=f"{make(over)!r} with {name}")
+    for make, ways, several in CASES
+    for over in ways
+    for name, inputs in several.items()
+    if (over, name) != ("step", "atoms")
+]
 
 
-@pytest.mark.parametrize(("case", "over"), WAYS, ids=str)
-def test_nan(case, over):
+@pytest.mark.parametrize(("operator", "inputs"), TRIED)
+def test_laws(operator, inputs):
+    check_operator(operator, inputs)
+
+
+@pytest.mark.parametrize("operator", [make(over) for make, ways, _ in CASES for over in ways], ids=repr)
+def test_laws_hold_with_nan(operator):
     def with_nan(variable, shape, rng):
-        values = rng.normal(size=shape)
-        return np.where(rng.random(shape) < 0.2, np.nan, values)
+        return np.where(rng.random(shape) < 0.2, np.nan, rng.normal(size=shape))
 
-    check_operator(CASES[case](over), [FIELD], values=with_nan)
+    check_operator(
+        operator, [ATOMS, PLACES] if getattr(operator, "axis", None) is not None else [FIELD], values=with_nan
+    )
+
+
+def test_every_registered_operator_is_tried():
+    tried = {type(make(ways[0])) for make, ways, _ in CASES}
+    assert {load(name) for name in OPERATORS} <= tried

@@ -125,6 +125,14 @@ def test_the_hash_tells_configurations_apart_not_their_form(tmp_path: Path) -> N
     assert len(hash_of(GOOD)) == 16
 
 
+def test_the_hash_does_not_tell_a_default_from_a_key_left_out(tmp_path: Path) -> None:
+    def hash_of(keys: str) -> str:
+        more = f'  s: {{use: "tests.config.folds:Count", of: u, over: space{keys}}}\n'
+        return config.config_hash(load(tmp_path, GOOD + more))
+
+    assert hash_of("") == hash_of(", bins: 8") != hash_of(", bins: 9")
+
+
 def test_a_mistake_found_later_still_knows_its_line(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
     problem = loaded.problem(("operators", "speed", "of"), "nobody publishes v")

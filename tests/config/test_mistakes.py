@@ -92,6 +92,7 @@ CASES = [
     (COUNT, '"no_such:X"', 4, "operators.speed.use", "the module no_such cannot be imported: ModuleNotFoundError:"),
     (f"use: {COUNT}, ", "", 4, "operators.speed.use", "is missing; expected the name of an operator, or module:Class"),
     ("  speed:", "  speed up:", 4, "operators.speed up", OPERATOR_NAME + '"speed up"'),
+    ("  speed:", "  2nd:\n  speed:", 4, "operators.2nd", OPERATOR_NAME + '"2nd"'),
     ("  speed:", "  1st:", 4, "operators.1st", OPERATOR_NAME + '"1st"'),
     (
         "  speed:",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -13,6 +14,8 @@ from pydantic import BaseModel
 from insitu import config, registry
 from insitu.config.schema import json_schema
 from insitu.config.words import Schema, options
+from insitu.model import Variable
+from insitu.pipeline import Pipeline
 from tests.config.folds import Count
 
 
@@ -81,6 +84,18 @@ def test_every_key_describes_itself() -> None:
 
 def test_the_reference_is_a_configuration() -> None:
     assert config.load(REFERENCE).run == "reference"
+
+
+def test_the_resolved_reference_loads_to_the_same(tmp_path: Path) -> None:
+    loaded = config.load(REFERENCE)
+    (tmp_path / "config.yaml").write_text(loaded.resolved_yaml())
+    assert config.load(tmp_path / "config.yaml").operators == loaded.operators
+
+
+def test_the_operators_of_the_reference_fit_its_simulation() -> None:
+    pipeline = Pipeline(config.load(REFERENCE))
+    fields = {name: Variable(name, np.dtype("f8"), (512, 512), ("y", "x")) for name in ("u", "v")}
+    assert set(pipeline.describe(fields)) == set(pipeline.operators) == set(pipeline.stored)
 
 
 def test_the_reference_names_every_key_and_its_default() -> None:

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Count, mean and variance of what falls into each bin.
+
+A tile's own means come first, then the deviations from them, then one merge with the state for each bin that the tile
+touched: the tile is read twice, from the cache.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from analytics.kernels import pebay
+from analytics.kernels.compiling import Kernel, compiled, inlined
+from insitu.model import Array
+
+#: Rows taken at a time.
+TILE = 8192
+
+
+@inlined
+def _bin_of(periodic: bool, x: float, low: float, high: float, bins: int) -> int:
+    """Return the bin of a position, or -1 for one outside; `high` itself is in the last bin."""
+    length = high - low
+    if periodic:
+        x -= length * math.floor((x - low) / length)
+    inside = low <= x <= high
+    return min(int((x - low) * (bins / length)), bins - 1) if inside else -1
+
+
+@inlined
+def _has_nan(row: Array) -> bool:
+    found = False
+    for j in range(row.size):
+        found |= row[j] != row[j]
+    return found
+
+
+@inlined
+def _moments(of: Array, found: Array, size: Array, mean: Array, m2: Array) -> None:
+    """Write the moments of rows by bin; those whose bin is negative are left out."""
+    size[:], mean[:], m2[:] = 0, 0.0, 0.0
+    for i in range(found.size):
+        if found[i] >= 0:
+            size[found[i]] += 1
+            for j in range(of.shape[1]):
+                mean[found[i], j] += of[i, j]
+    for k in range(size.size):
+        for j in range(of.shape[1]):
+            mean[k, j] /= max(size[k], 1)
+    for i in range(found.size):
+        if found[i] >= 0:
+            for j in range(of.shape[1]):
+                d = of[i, j] - mean[found[i], j]
+                m2[found[i], j] += d * d
+
+
+@inlined
+def _merge(size: Array, mean: Array, m2: Array, count: Array, moments: Array) -> None:
+    for k in range(size.size):
+        if size[k] > 0:
+            for j in range(mean.shape[1]):
+                a = (moments[0, k, j], moments[1, k, j], 0.0, 0.0)
+                b = (mean[k, j], m2[k, j], 0.0, 0.0)
+                both = pebay.merged(2, float(count[k]), a, float(size[k]), b)
+                moments[0, k, j], moments[1, k, j] = both[0], both[1]
+            count[k] += size[k]
+
+
+@functools.cache
+def fold_rows(dtype: str, where_dtype: str, periodic: bool, skip: bool) -> Kernel:
+    """Return ``rows(of, where, low, high, count, moments) -> int``: fold rows into the bins of their positions.
+
+    `of` is of shape (rows, components), `where` (rows,), `count` int64 (bins,), `moments` float64 (2, bins,
+    components). Returns how many rows are in no bin. With `skip`, a row with a NaN is left out, and not counted in
+    any way.
+    """
+
+    def rows(of: Array, where: Array, low: float, high: float, count: Array, moments: Array) -> int:
+        bins, outside = count.size, 0
+        size, mean, m2 = np.empty(bins, np.int64), np.empty(moments.shape[1:]), np.empty(moments.shape[1:])
+        for c in range(0, where.size, TILE):
+            tile = of[c : c + TILE]
+            found = np.empty(len(tile), np.int64)
+            for i in range(found.size):
+                found[i] = _bin_of(periodic, where[c + i], low, high, bins)
+                if skip and _has_nan(tile[i]):
+                    found[i] = -1
+                else:
+                    outside += found[i] < 0
+            _moments(tile, found, size, mean, m2)
+            _merge(size, mean, m2, count, moments)
+        return outside
+
+    return compiled(rows, dtype, where_dtype, periodic, skip)
+
+
+@inlined
+def _layer_moments(skip: bool, x: Array, size: Array, mean: Array, m2: Array) -> None:
+    """Write the moments of x[:, k, :] by k."""
+    size[:], mean[:], m2[:] = 0, 0.0, 0.0
+    for a in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            known, total = 0, 0.0
+            for i in range(x.shape[2]):
+                v = x[a, k, i]
+                known += not skip or v == v
+                total += 0.0 if skip and v != v else v
+            size[k] += known
+            mean[k, 0] += total
+    for k in range(x.shape[1]):
+        mean[k, 0] /= max(size[k], 1)
+    for a in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            total = 0.0
+            for i in range(x.shape[2]):
+                v = x[a, k, i]
+                d = 0.0 if skip and v != v else v - mean[k, 0]
+                total += d * d
+            m2[k, 0] += total
+
+
+@functools.cache
+def fold_layers(dtype: str, skip: bool) -> Kernel:
+    """Return ``layers(x, start, count, moments)``: fold x[:, k, :] into bin start + k, as `fold_rows` does.
+
+    `moments` is float64 (2, bins, 1).
+    """
+
+    def layers(x: Array, start: int, count: Array, moments: Array) -> None:
+        size = np.empty(x.shape[1], np.int64)
+        mean, m2 = np.empty((x.shape[1], 1)), np.empty((x.shape[1], 1))
+        count, moments = count[start : start + size.size], moments[:, start : start + size.size]
+        several = max(1, TILE // max(1, x.shape[1] * x.shape[2]))
+        for a in range(0, x.shape[0], several):
+            _layer_moments(skip, x[a : a + several], size, mean, m2)
+            _merge(size, mean, m2, count, moments)
+
+    return compiled(layers, dtype, skip)
