@@ -59,7 +59,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Melt a crystal of Lennard-Jones atoms with LAMMPS.")
     parser.add_argument("--cells", type=int, default=20, help="unit cells of 4 atoms along each side (%(default)s)")
-    parser.add_argument("--steps", type=int, default=4000, help="timesteps of 0.005 (%(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, help="timesteps of 0.005 (%(default)s)")
     parser.add_argument(
         "--every", type=int, default=10, help="timesteps from one published step to the next (%(default)s)"
     )

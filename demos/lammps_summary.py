@@ -30,9 +30,8 @@ TOLERANCE = 1e-6
 def main() -> int:
     run = parse_options().run
     try:
-        results = xr.open_datatree(run / "results.zarr", engine="zarr", consolidated=False).load()
-        logged = thermo_output(run / "log.lammps")
-    except FileNotFoundError as error:
+        results, logged = read(run)
+    except (FileNotFoundError, LookupError) as error:
         print(f"{run} holds no finished melt ({error}); make one: insitu run configs/lammps_melt.yaml", file=sys.stderr)
         return 2
     ours = temperature(results["velocity"].dataset)
@@ -43,6 +42,15 @@ def main() -> int:
     draw(results, ours, streamed, run / "summary.png")
     print(f"\nDrawn in {run / 'summary.png'}")
     return 0 if difference <= TOLERANCE else 1
+
+
+def read(run: Path) -> tuple[xr.DataTree, dict[int, float]]:
+    """Return the results and LAMMPS's temperatures; raise `LookupError` where an operator has no results."""
+    results = xr.open_datatree(run / "results.zarr", engine="zarr", consolidated=False).load()
+    for operator in ("velocity", "temperature", "speed", "density"):
+        if operator not in results or 0 in results[operator].dataset.sizes.values():
+            raise LookupError(f"no results of the operator '{operator}'")
+    return results, thermo_output(run / "log.lammps")
 
 
 def temperature(velocity: xr.Dataset) -> xr.DataArray:

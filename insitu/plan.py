@@ -98,7 +98,7 @@ def fault_of_cover(shape: Extent, pieces: Iterable[Piece]) -> str | None:
     >>> fault_of_cover((4,), [Piece(0, (0,), (3,)), Piece(1, (2,), (2,))])
     'ranks 0 and 1 overlap: start (0,) count (3,) and start (2,) count (2,)'
     >>> fault_of_cover((4,), [Piece(0, (0,), (1,)), Piece(1, (2,), (2,))])
-    '1 of its 4 cells is missing from ranks 0, 1'
+    '1 of its 4 cells is missing beside those of ranks 0, 1'
     """
     held = [piece for piece in pieces if 0 not in piece.count]
     if not shape:
@@ -113,8 +113,9 @@ def fault_of_cover(shape: Extent, pieces: Iterable[Piece]) -> str | None:
     cells = _volume(shape)
     missing = cells - sum(_volume(piece.count) for piece in held)
     if missing:
-        ranks = ", ".join(str(piece.rank) for piece in held) or "all"
-        return f"{missing} of its {cells} cells {'is' if missing == 1 else 'are'} missing from ranks {ranks}"
+        ranks = ", ".join(str(piece.rank) for piece in held)
+        are = "is" if missing == 1 else "are"
+        return f"{missing} of its {cells} cells {are} missing" + (f" beside those of ranks {ranks}" if ranks else "")
     return None
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a person sees while a run goes on: one live line on a terminal, a plain line now and then elsewhere."""
 
+import os
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -99,12 +100,10 @@ class PlainProgress:
         self._lock = threading.Lock()
 
     def show(self, line: str) -> None:
-        with self._lock:
-            print(line, flush=True)
+        self._print(line, sys.stdout)
 
     def say(self, text: str) -> None:
-        with self._lock:
-            print(text, file=sys.stderr, flush=True)
+        self._print(text, sys.stderr)
 
     def update(self, snapshot: Snapshot) -> None:
         rate = self._rate.of(snapshot.received_bytes)
@@ -114,6 +113,16 @@ class PlainProgress:
 
     def close(self) -> None:
         pass
+
+    def _print(self, line: str, stream: TextIO) -> None:
+        with self._lock:
+            try:
+                print(line, file=stream, flush=True)
+            except BrokenPipeError:
+                # Whoever read it has left, as `| head` does. That is no reason to end a simulation: go on in silence.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def new_progress() -> Progress:

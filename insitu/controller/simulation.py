@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, MutableSequence, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +38,7 @@ class Simulation:
         self._contact = contact
         self._show = show
         self._processes: list[subprocess.Popen[str]] = []
+        self._status = 0
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._readers: list[threading.Thread] = []
 
@@ -68,31 +71,34 @@ class Simulation:
     @property
     def running(self) -> bool:
         """Whether any process runs; an external simulation is never known to have ended."""
-        return self._settings.launcher == "external" or any(process.poll() is None for process in self._processes)
+        return self._settings.launcher == "external" or any(_status(process) is None for process in self._processes)
 
     @property
     def status(self) -> int:
-        """The exit status of the first process that failed, else 0; negative for a signal."""
-        return next((code for process in self._processes if (code := process.poll())), 0)
+        """The exit status of the process that was seen to fail first, else 0; negative for a signal."""
+        if not self._status:  # whoever has to be ended after it fails too, and tells nothing
+            self._status = next((code for process in self._processes if (code := _status(process))), 0)
+        return self._status
 
     @property
     def tail(self) -> list[str]:
         """The last lines that the simulation wrote to stderr."""
         return list(self._tail)
 
-    def terminate(self) -> None:
-        """Ask all that still run to end."""
-        self._signal(signal.SIGTERM)
-
     def close(self, grace_s: float = 5.0) -> None:
-        """End what still runs, by force after `grace_s`, and wait until it is gone. May be called twice."""
-        self.terminate()
-        for process in self._processes:
-            try:
-                process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                self._signal(signal.SIGKILL)
-                process.wait()
+        """End what still runs, by force after `grace_s`, and wait until it is gone. May be called twice.
+
+        That includes what a process that has ended left running in the background.
+        """
+        processes = [process for process in self._processes if process.returncode is None]
+        for process in processes:
+            _signal(process, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            _signal(process, signal.SIGKILL)
+            process.wait()
         for reader in self._readers:
             reader.join()
 
@@ -146,13 +152,24 @@ class Simulation:
         reader.start()
         self._readers.append(reader)
 
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                try:
-                    os.killpg(process.pid, number)
-                except ProcessLookupError:
-                    continue  # it ended between the two lines
+
+def _status(process: subprocess.Popen[str]) -> int | None:
+    """Return a process's exit status, ``None`` while it runs, without reaping it.
+
+    Until it is reaped its number is given to nobody else, so that signals to its group reach no stranger.
+    """
+    if process.returncode is not None:
+        return process.returncode
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a signal to a process and to all that it started, as far as they stayed in its group."""
+    with suppress(ProcessLookupError):  # nobody is left of it
+        os.killpg(process.pid, number)
 
 
 def _mpiexec() -> str:

@@ -70,6 +70,7 @@ class Tracker:
         self._gone_nodes: set[int] = set()
         self._layouts: dict[tuple[int, int], tuple[BlockSpec, ...]] = {}
         self._verdicts: dict[Layouts, Verdict] = {}
+        self._left_out: set[str] = set()
 
     @property
     def ended(self) -> bool:
@@ -169,20 +170,23 @@ class Tracker:
             if any(layout not in self._layouts for layout in layouts):
                 return None
             verdict = self._verdicts[layouts] = judge({rank: self._layouts[rank, number] for rank, number in layouts})
-            self._announce(seen, verdict)
+            self.variables.update(verdict.variables)
         return verdict
 
     def _announce(self, seen: _Seen, verdict: Verdict) -> None:
-        self.variables.update(verdict.variables)
-        for name, fault in verdict.faults.items():
+        """Tell of the variables that were there a step before, not of each step that they are missing from."""
+        for name in verdict.faults.keys() - self._left_out:
+            fault = verdict.faults[name]
             text = f"Variable '{name}' is left out from step {seen.index} on: {fault}."
             self._event("warning", "variable-left-out", text, variable=name, step=seen.index, fault=fault)
+        self._left_out = set(verdict.faults)
 
     def _count(self, seen: _Seen, verdict: Verdict) -> None:
         self.counts.whole += 1
         self.counts.nbytes += seen.nbytes
         self.counts.delivered.update(verdict.variables.keys())
         self.counts.left_out.update(verdict.faults.items())
+        self._announce(seen, verdict)
 
     def _count_dropped(self, sequence: int, reason: str) -> None:
         if reason not in self.counts.dropped:
@@ -196,9 +200,10 @@ class Tracker:
 def judge(blocks: dict[int, tuple[BlockSpec, ...]]) -> Verdict:
     """Say which variables the ranks' blocks make up, each once over, and why the others are not whole.
 
+    >>> import numpy as np
     >>> u = Variable("u", np.dtype("f8"), (4,), ("x",))
     >>> judge({0: (BlockSpec(u, (0,), (2,)),), 1: (BlockSpec(u, (2,), (1,)),)}).faults
-    {'u': '1 of its 4 cells is missing from ranks 0, 1'}
+    {'u': '1 of its 4 cells is missing beside those of ranks 0, 1'}
     """
     by_name: dict[str, list[tuple[int, BlockSpec]]] = {}
     for rank, specs in sorted(blocks.items()):
@@ -208,10 +213,11 @@ def judge(blocks: dict[int, tuple[BlockSpec, ...]]) -> Verdict:
     faults: dict[str, str] = {}
     for name, held in by_name.items():
         fault = _disagreement(held) or _cover(held)
+        absent = blocks.keys() - {rank for rank, _ in held}
         if fault is None:
             variables[name] = held[0][1].variable
         else:
-            faults[name] = fault
+            faults[name] = fault + (f" (it was not put by rank {_listed(absent)})" if absent else "")
     return Verdict(variables, faults)
 
 

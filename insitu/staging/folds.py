@@ -94,8 +94,9 @@ class OperatorFolds:
 
     def finish(self, steps: int) -> Iterator[Yield]:
         """Yield the window that is still open when the member has ended after `steps` steps."""
-        if not self.operator.keeps_steps and steps and not self._window_ends(self._open.key, steps - 1):
-            self._open.key = self._window_of(steps - 1)
+        last = self._window_of(steps - 1)
+        if not self.operator.keeps_steps and steps and not self._window_ends(last, steps - 1):
+            self._open.key = last
             yield self._take(steps - 1)
 
     def _window_of(self, sequence: int) -> int:

@@ -140,6 +140,22 @@ def test_a_variable_with_a_hole_is_taken_out_and_said_once() -> None:
     assert "1 of its 8 cells is missing" in event.text
 
 
+def test_a_variable_that_comes_and_goes_is_told_of_when_it_goes() -> None:
+    tracker = Tracker(0, 1, [0])
+    whole, hole = BlockSpec(U, (0,), (8,)), BlockSpec(U, (0,), (7,))
+    for number, spec in enumerate((whole, hole, BlockSpec(U, (1,), (7,)))):
+        tracker.layout(0, Layout(number, (spec,)))
+    for sequence, layout in enumerate((0, 1, 2, 0, 2)):
+        tracker.closed(0, ClosedStep(sequence, sequence, 0.0, ((0, layout),), 64, ()))
+    tracker.decide()
+    assert [event.details["step"] for event in tracker.take_events()] == [1, 4]
+
+
+def test_a_rank_that_does_not_put_its_part_is_named() -> None:
+    faults = judge({0: (BlockSpec(U, (0,), (4,)),), 1: (), 2: ()}).faults
+    assert faults == {"u": "4 of its 8 cells are missing beside those of ranks 0 (it was not put by rank 1, 2)"}
+
+
 @pytest.mark.parametrize(
     ("attribute", "other"),
     [

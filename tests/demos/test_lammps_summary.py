@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The summary of a melt, on results made up from random numbers."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,13 @@ def test_a_folder_without_a_run_is_named_with_the_cure(tmp_path: Path, start: St
     done = start("lammps_summary", tmp_path / "nothing")
     assert done.returncode == 2
     assert "insitu run configs/lammps_melt.yaml" in done.stderr
+
+
+def test_an_operator_without_results_is_named(run: Path, start: Start) -> None:
+    shutil.rmtree(run / "results.zarr" / "density")
+    done = start("lammps_summary", run)
+    assert done.returncode == 2
+    assert "no results of the operator 'density'" in done.stderr
 
 
 def test_temperature_needs_only_count_mean_and_variance() -> None:

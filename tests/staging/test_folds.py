@@ -71,6 +71,12 @@ def test_what_waits_is_one_batch_cut_at_the_windows_end() -> None:
     np.testing.assert_array_equal(last.entries[0].state["total"], [21, 42])
 
 
+def test_nothing_is_left_open_where_the_last_step_ends_a_window() -> None:
+    some = folds(sum=Total(of="u", over="step", window=5))
+    assert len(yields(some.fold([ready(k, [k]) for k in range(10)]))) == 2
+    assert yields(some.finish(10)) == []
+
+
 def test_an_entry_says_which_steps_it_stands_for() -> None:
     [done] = yields(folds(sum=Total(of="u", over="step", window=4)).fold([ready(k, [k]) for k in range(4)]))
     [entry] = done.entries
