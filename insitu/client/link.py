@@ -70,8 +70,10 @@ class NodeLink:
 
     @property
     def starved(self) -> bool:
-        """Whether the next message waits for credit, that is for the node's folds, and not for the network."""
-        return bool(self._waiting) and not self._credit.fits(self._waiting[0][1])
+        """Whether this rank waits for the node's folds, and not for the network: for credit, or for memory that it lent."""
+        if self._waiting:
+            return not self._credit.fits(self._waiting[0][1])
+        return bool(self._under_way) and self._under_way[0].lent
 
     @property
     def credit_bytes(self) -> int:

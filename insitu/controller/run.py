@@ -91,6 +91,7 @@ class Run:
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
         )  # fmt: skip
         stack.callback(self._service.shut_down)
+        self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
         self._cluster.install(contact, self._pipeline.operators, config.staging.memory)
         self._until(lambda: self._service.staged, STAGING_S, "the staging nodes did not start")
         contact.write(self.directory.contact)

@@ -39,6 +39,8 @@ from insitu.wire.contact import Contact
 
 #: Each wait on Dask has a limit. Workers import NumPy, numba and Zarr when they start, on a machine that may be busy.
 START_S = 60.0
+#: Operators that never ran on a machine are compiled there first: 5 to 10 s, and many times that on a busy one.
+WARM_S = 300.0
 #: A registration takes a millisecond or two; a scheduler that does not answer for so long is gone or overrun.
 HOLD_S = 30.0
 #: A window of 100 GiB is written in about this time by one worker.
@@ -179,7 +181,7 @@ class Cluster:
         plugin = NodePlugin(make, self.addresses, self._client.id, arguments)
         self._plugin = f"insitu-{contact.run}"
         register = partial(self._client.register_plugin, plugin, name=self._plugin)
-        self._within(START_S, register, "start their staging nodes")
+        self._within(WARM_S, register, "start their staging nodes")
 
     def write(
         self,

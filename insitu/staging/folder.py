@@ -73,7 +73,6 @@ class Folder:
     ) -> None:
         self.counters = FoldCounters()
         self._member = member
-        self._operators = operators
         self._folds = Folds(operators, memory_bytes)
         self._memory_bytes = memory_bytes
         self._holder = holder
@@ -99,8 +98,6 @@ class Folder:
         self._thread.join()
 
     def _run(self) -> None:
-        for operator in self._operators.values():
-            operator.warm_up()
         while not self._closing.is_set():
             steps, end = self._take()
             if steps:

@@ -16,12 +16,15 @@ from insitu.wire.contact import Contact
 class StagingNode:
     """Staging node `number` of a run, with `memory_bytes` for blocks and states, half for each.
 
-    `holder` keeps large states as data of this Dask worker. Starts at once; `close` ends it and may be called twice.
+    `holder` keeps large states as data of this Dask worker. The operators' kernels are compiled first, which takes some
+    seconds where they never were before: then nobody has to wait for it in a step. `close` may be called twice.
     """
 
     def __init__(
         self, contact: Contact, number: int, operators: Mapping[str, Operator], memory_bytes: int, holder: Holder
     ) -> None:
+        for operator in operators.values():
+            operator.warm_up()
         half = memory_bytes // 2
 
         def make_folder(member: int, done: Callable[[Folded], None]) -> Folder:
