@@ -70,7 +70,7 @@ class NodeLink:
 
     @property
     def starved(self) -> bool:
-        """Whether this rank waits for the node's folds, and not for the network: for credit, or for memory that it lent."""
+        """Whether this rank waits for the node's folds, for credit or for memory that it lent, not for the network."""
         if self._waiting:
             return not self._credit.fits(self._waiting[0][1])
         return bool(self._under_way) and self._under_way[0].lent
