@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from analytics.fields import OneName, Range, in_hand, label, require_real
 from analytics.kernels.counting import EXTRA, count_cells, count_values, span
-from analytics.kernels.values import refuse_nan, values
+from analytics.kernels.values import eights, refuse_nan, values
 from insitu.model import Array, Extent, Variable
 from insitu.operator import Batch, Operator, State, require_array
 
@@ -21,7 +21,7 @@ _FINEST = -1000
 
 #: Values that are looked at together where the range is not given: their extremes first, then, from the cache, their
 #: bins.
-PIECE = 1 << 16
+PIECE = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,12 @@ class Histogram(Operator):
             refuse_nan(batch, name)
         if not state:
             state = self._zeros(batch[name][0].shape if self.keeps_cells else ())
-        for array in batch[name]:
-            state = self._count(state, values(array))
+        arrays = [values(array) for array in batch[name]]
+        if self.range == "auto":
+            for piece in (x[c : c + PIECE] for x in arrays for c in range(0, x.size, PIECE)):
+                state = self._count_piece(state, piece)
+        else:
+            self._count(state, arrays, *self.range)
         return state
 
     def merge(self, a: State, b: State) -> State:
@@ -205,26 +209,25 @@ class Histogram(Operator):
         counts = np.zeros((self.bins + EXTRA, *shape), np.int64)
         return {"counts": counts, "low": math.inf, "high": -math.inf} if self.range == "auto" else {"counts": counts}
 
-    def _count(self, state: State, x: Array) -> State:
-        if self.range == "auto":
-            for c in range(0, x.size, PIECE):
-                state = self._count_piece(state, x[c : c + PIECE])
-            return state
-        low, high = self.range
-        place = low, high, self.bins / (high - low)
+    def _count(self, state: State, arrays: list[Array], low: float, high: float) -> None:
+        dtype, counts, scale = arrays[0].dtype.name, state["counts"], self.bins / (high - low)
         if self.keeps_cells:
-            count_cells(x.dtype.name)(x, *place, self.bins, state["counts"].reshape(-1, x.size))
+            for eight, steps in eights(arrays):
+                table = counts.reshape(len(counts), eight[0].size)
+                count_cells(dtype)(eight, steps, low, high, scale, self.bins, table)
         else:
-            count_values(x.dtype.name, False)(x, *place, 0.0, self.bins, state["counts"])
-        return state
+            for x in arrays:
+                count_values(dtype, False)(x, low, high, scale, 0.0, self.bins, counts)
 
     def _count_piece(self, state: State, x: Array) -> State:
         low, high = span(x.dtype.name)(x)
-        state = self._widened(state, min(low, state["low"]), max(high, state["high"]))
+        low, high = min(low, state["low"]), max(high, state["high"])
+        if (low, high) != (state["low"], state["high"]):
+            state = self._widened(state, low, high)
         grid = self._grid(state)
         scale, first = math.ldexp(1.0, -grid.exponent), float(grid.first)
         count = count_values(x.dtype.name, True)
-        count(x, state["low"], state["high"], scale, first, self.bins, state["counts"])
+        count(x, low, high, scale, first, self.bins, state["counts"])
         return state
 
     def _grid(self, state: State) -> Grid:

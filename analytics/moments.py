@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from analytics.fields import OneName, in_hand, label, power, require_real
-from analytics.kernels.cells import LANES, fold_cells
+from analytics.kernels.cells import fold_cells
 from analytics.kernels.flat import fold_flat
 from analytics.kernels.pebay import merge_moments
-from analytics.kernels.values import read_only, refuse_nan, values
+from analytics.kernels.values import eights, read_only, refuse_nan, values
 from insitu.model import Array, Extent, Variable
 from insitu.operator import Batch, NanPolicy, Operator, State, require_array
 
@@ -166,12 +166,10 @@ class Moments(Operator):
     def _fold_cells(self, state: State, arrays: list[Array], skip: bool) -> None:
         moments, ends, count = _rows(state["moments"]), _rows(state["extremes"]), np.reshape(state["count"], -1)
         fold = fold_cells(arrays[0].dtype.name, self.orders, self.extremes, skip)
-        for first in range(0, len(arrays), LANES):
-            some = arrays[first : first + LANES]
-            filled = (*some, *some[:1] * (LANES - len(some)))
-            fold(filled, len(some), 0 if skip else state["count"], count, moments, ends)
+        for eight, steps in eights(arrays):
+            fold(eight, steps, 0 if skip else state["count"], count, moments, ends)
             if not skip:
-                state["count"] += len(some)
+                state["count"] += steps
 
     def _fold_values(self, state: State, arrays: list[Array], skip: bool) -> None:
         moments, ends = _rows(state["moments"]), _rows(state["extremes"])

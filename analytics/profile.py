@@ -255,8 +255,8 @@ class Profile(Operator):
         state = state or self._zeros((of.shape or ())[d], ())
         fold = fold_layers(values(batch[of.name][0]).dtype.name, self.nan == "skip" and of.dtype.kind == "f")
         for array in batch[of.name]:
-            x = values(array).reshape(math.prod(array.shape[:d]), array.shape[d], math.prod(array.shape[d + 1 :]))
-            fold(x, batch.start[of.name][d], state["count"], _by_component(state["moments"]))
+            shape = math.prod(array.shape[:d]), array.shape[d], math.prod(array.shape[d + 1 :])
+            fold(values(array), shape, batch.start[of.name][d], state["count"], _by_component(state["moments"]))
         return state
 
 

@@ -96,44 +96,62 @@ def fold_rows(dtype: str, where_dtype: str, periodic: bool, skip: bool) -> Kerne
 
 
 @inlined
-def _layer_moments(skip: bool, x: Array, size: Array, mean: Array, m2: Array) -> None:
-    """Write the moments of x[:, k, :] by k."""
-    size[:], mean[:], m2[:] = 0, 0.0, 0.0
-    for a in range(x.shape[0]):
-        for k in range(x.shape[1]):
-            known, total = 0, 0.0
-            for i in range(x.shape[2]):
-                v = x[a, k, i]
-                known += not skip or v == v
-                total += 0.0 if skip and v != v else v
-            size[k] += known
-            mean[k, 0] += total
-    for k in range(x.shape[1]):
-        mean[k, 0] /= max(size[k], 1)
-    for a in range(x.shape[0]):
-        for k in range(x.shape[1]):
-            total = 0.0
-            for i in range(x.shape[2]):
-                v = x[a, k, i]
-                d = 0.0 if skip and v != v else v - mean[k, 0]
-                total += d * d
-            m2[k, 0] += total
+def _sums(skip: bool, x: Array, inner: int, size: Array, total: Array) -> None:
+    """Add up x as (layers, inner): how many values of each layer are known, and their sum."""
+    if inner == 1:  # the loop over the layers is then the one to vectorise
+        for k in range(size.size):
+            size[k] += not skip or x[k] == x[k]
+            total[k] += 0.0 if skip and x[k] != x[k] else x[k]
+        return
+    for k in range(size.size):
+        known, s = 0, 0.0
+        run = x[k * inner : (k + 1) * inner]
+        for i in range(run.size):
+            known += not skip or run[i] == run[i]
+            s += 0.0 if skip and run[i] != run[i] else run[i]
+        size[k] += known
+        total[k] += s
+
+
+@inlined
+def _squares(skip: bool, x: Array, inner: int, mean: Array, total: Array) -> None:
+    """Add up the squares of the deviations in the same way."""
+    if inner == 1:
+        for k in range(mean.size):
+            d = 0.0 if skip and x[k] != x[k] else x[k] - mean[k]
+            total[k] += d * d
+        return
+    for k in range(mean.size):
+        s = 0.0
+        run = x[k * inner : (k + 1) * inner]
+        for i in range(run.size):
+            d = 0.0 if skip and run[i] != run[i] else run[i] - mean[k]
+            s += d * d
+        total[k] += s
 
 
 @functools.cache
 def fold_layers(dtype: str, skip: bool) -> Kernel:
-    """Return ``layers(x, start, count, moments)``: fold x[:, k, :] into bin start + k, as `fold_rows` does.
+    """Return ``layers(x, shape, start, count, moments)``: fold x[:, k, :] into bin start + k, as `fold_rows` does.
 
-    `moments` is float64 (2, bins, 1).
+    `x` is one-dimensional and becomes an array of `shape` (outer, layers, inner); `moments` is float64 (2, bins, 1).
     """
 
-    def layers(x: Array, start: int, count: Array, moments: Array) -> None:
-        size = np.empty(x.shape[1], np.int64)
-        mean, m2 = np.empty((x.shape[1], 1)), np.empty((x.shape[1], 1))
-        count, moments = count[start : start + size.size], moments[:, start : start + size.size]
-        several = max(1, TILE // max(1, x.shape[1] * x.shape[2]))
-        for a in range(0, x.shape[0], several):
-            _layer_moments(skip, x[a : a + several], size, mean, m2)
-            _merge(size, mean, m2, count, moments)
+    def layers(x: Array, shape: tuple[int, int, int], start: int, count: Array, moments: Array) -> None:
+        outer, length, inner = shape
+        size, mean, m2 = np.empty(length, np.int64), np.empty(length), np.empty(length)
+        count, moments = count[start : start + length], moments[:, start : start + length]
+        slab = length * inner
+        # Enough to be worth a merge, which costs about as much as 16 values of each layer.
+        several = max(1, TILE // max(1, slab), 16 // max(1, inner))
+        for first in range(0, outer, several):
+            size[:], mean[:], m2[:] = 0, 0.0, 0.0
+            last = min(first + several, outer)
+            for a in range(first, last):
+                _sums(skip, x[a * slab : (a + 1) * slab], inner, size, mean)
+            mean /= np.maximum(size, 1)
+            for a in range(first, last):
+                _squares(skip, x[a * slab : (a + 1) * slab], inner, mean, m2)
+            _merge(size, mean.reshape(length, 1), m2.reshape(length, 1), count, moments)
 
     return compiled(layers, dtype, skip)

@@ -69,15 +69,22 @@ def count_values(dtype: str, aligned: bool) -> Kernel:
 
 @functools.cache
 def count_cells(dtype: str) -> Kernel:
-    """Return ``count(x, low, high, scale, bins, counts)``: add a value of each cell to `counts`, (bins + 3, cells)."""
+    """Return ``count(x, steps, low, high, scale, bins, counts)``: add values of cells to `counts` (bins + 3, cells).
 
-    def count(x: Array, low: float, high: float, scale: float, bins: int, counts: Array) -> None:
+    `x` is a tuple of eight arrays of shape (cells,), of which the first `steps` count. The table of a tile of cells
+    stays in the cache for all of them.
+    """
+
+    def count(
+        x: tuple[Array, ...], steps: int, low: float, high: float, scale: float, bins: int, counts: Array
+    ) -> None:
         found = np.empty(TILE, np.uint32)
-        for c in range(0, x.size, TILE):
-            v = x[c : c + TILE]
-            _find_bins(False, v, low, high, scale, 0.0, bins, found)
-            for i in range(v.size):
-                counts[found[i], np.uint64(c + i)] += 1
+        for c in range(0, counts.shape[1], TILE):
+            for step in range(steps):
+                v = x[step][c : c + TILE]
+                _find_bins(False, v, low, high, scale, 0.0, bins, found)
+                for i in range(v.size):
+                    counts[found[i], np.uint64(c + i)] += 1
 
     return compiled(count, dtype, "cells")
 

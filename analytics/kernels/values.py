@@ -2,10 +2,12 @@
 """Arrays as kernels take them, and the search for NaN."""
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from analytics.kernels.cells import LANES
 from analytics.kernels.compiling import Kernel, compiled
 from insitu.errors import OperatorError
 from insitu.model import Array
@@ -43,6 +45,13 @@ def read_only(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def eights(arrays: Sequence[Array]) -> Iterator[tuple[tuple[Array, ...], int]]:
+    """Deal arrays out eight at a time, and say how many count: the last are filled up with copies of their first."""
+    for first in range(0, len(arrays), LANES):
+        some = tuple(arrays[first : first + LANES])
+        yield (*some, *some[:1] * (LANES - len(some))), len(some)
 
 
 @functools.cache
