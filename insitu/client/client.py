@@ -223,6 +223,7 @@ class Client:
         for share in welcome.shares:
             part = Part(share.node, share.low, share.high, share.of)
             publisher.links.append(NodeLink(connect(share.address, contact.keys), part, attach, lend, publisher.done))
+        publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
 
     @property

@@ -64,6 +64,11 @@ class NodeLink:
             self._say(lend, 0)
 
     @property
+    def met(self) -> bool:
+        """Whether the node has said how much it takes, and whether it has mapped the segment."""
+        return self.credit_bytes > 0 and self.lent is not None
+
+    @property
     def idle(self) -> bool:
         """Whether the node needs nothing of this rank any more."""
         return not self._waiting and not self._under_way
@@ -108,8 +113,11 @@ class NodeLink:
                 log.error("staging node %d is given up: %s", self.part.node, error)
 
     def send(self) -> None:
-        """Send what may be sent."""
-        while self._waiting and self._credit.fits(self._waiting[0][1]):
+        """Send what may be sent; nothing before the first credit, not even what has no bytes.
+
+        A node that has given none may not know yet that this rank feeds it.
+        """
+        while self._waiting and self.credit_bytes and self._credit.fits(self._waiting[0][1]):
             if not self._say(*self._waiting[0]):
                 break
             self._waiting.popleft()

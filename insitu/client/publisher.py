@@ -101,6 +101,17 @@ class Publisher:
         self._puts: dict[str, _Put] = {}
         self._lost: str | None = None
 
+    def meet(self, timeout_s: float) -> None:
+        """Wait for all staging nodes to say how much they take: only then is it known which step is too large."""
+        deadline = time.monotonic() + timeout_s
+        while not all(link.met for link in self.links):
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                nodes = ", ".join(str(link.part.node) for link in self.links if not link.met)
+                log.warning("rank %d: no answer from staging node %s within %g s", self._rank, nodes, timeout_s)
+                return
+            self.pump(min(_POLL_S, remaining_s))
+
     def done(self, sequence: int) -> None:
         """One staging node needs a step's memory no more."""
         self._shedding = False

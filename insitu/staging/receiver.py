@@ -174,8 +174,8 @@ class Receiver:
     def _borrow(self, link: RankLink, lend: Lend) -> None:
         """Look for the rank's segment; where it is found, this is the rank's own machine."""
         link.segment = Segment.open(lend.segment, lend.secret, lend.bytes)
+        self._grant(link)  # before the answer, so that a rank which has both knows what it may send
         self._listener.send(link.identity, link.session.send(Borrow(link.segment is not None)))
-        self._grant(link)
 
     def _publish(self, link: RankLink, message: Publish) -> None:
         blocks = link.session.blocks_of(message)
