@@ -22,7 +22,7 @@ import numpy as np
 from insitu.client.controller import ControllerLink
 from insitu.client.link import NodeLink
 from insitu.client.pool import Pool, Slot
-from insitu.errors import RunError
+from insitu.errors import InsituError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.plan import Part
 from insitu.wire.messages import BlockSpec, Buffer, Dropped, Layout, Publish, PublishLent, Status
@@ -171,23 +171,19 @@ class Publisher:
     def close(self) -> None:
         """End the step: queue it for its staging nodes, whole, or say that it is dropped."""
         assert self._step is not None
-        messages = self._messages(self._step) if self._lost is None else []
-        if self._lost is None:
-            self._queue(self._step, messages)
-        else:
-            self._drop(self._step, self._lost)
-        self._last_bytes = sum(put.slot.nbytes for put in self._puts.values())
-        self._step, self._puts = None, {}
-        self.counters["steps"] += 1
-        if time.monotonic() - self._said_at > STATUS_S:
-            self._said_at = time.monotonic()
-            self._controller.say(Status(dict(self.counters)))
-        for link in self.links:
-            link.send()
+        messages: list[tuple[NodeLink, Publish | PublishLent, int]] = []
+        try:
+            if self._lost is None:
+                messages = self._messages(self._step)
+        except InsituError as error:
+            self._lost = self._lost or str(error)
+            raise
+        finally:  # a step that ends the simulation is dropped like any other
+            self._end(self._step, messages)
 
     def abandon(self, reason: str) -> None:
         """End the step without its data: it will be seen by nobody."""
-        self._lost = reason
+        self._lost = self._lost or reason
         self.close()
 
     def finish(self, steps: int) -> None:
@@ -196,6 +192,20 @@ class Publisher:
             log.warning("rank %d ends with %d steps that no staging node acknowledged", self._rank, len(self._kept))
         for link in self.links:
             link.detach(steps)
+            link.send()
+
+    def _end(self, step: Step, messages: list[tuple[NodeLink, Publish | PublishLent, int]]) -> None:
+        if self._lost is None:
+            self._queue(step, messages)
+        else:
+            self._drop(step, self._lost)
+        self._last_bytes = sum(put.slot.nbytes for put in self._puts.values())
+        self._step, self._puts = None, {}
+        self.counters["steps"] += 1
+        if time.monotonic() - self._said_at > STATUS_S:
+            self._said_at = time.monotonic()
+            self._controller.say(Status(dict(self.counters)))
+        for link in self.links:
             link.send()
 
     def _messages(self, step: Step) -> list[tuple[NodeLink, Publish | PublishLent, int]]:
@@ -268,9 +278,9 @@ class Publisher:
         return f"no room in its buffer of {self._pool.limit_bytes} bytes after {self._max_wait_s:g} s"
 
     def _lose(self, reason: str) -> None:
+        self._lost = reason
         if self._then == "abort":
             raise RunError(f"Rank {self._rank} at step {self._step and self._step.index}: {reason} (then: abort).")
-        self._lost = reason
 
     def _drop(self, step: Step, reason: str) -> None:
         for put in self._puts.values():
