@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from analytics.kernels.cells import LANES
 from analytics.kernels.compiling import Kernel, compiled
+from analytics.kernels.lanes import LANES
 from insitu.errors import OperatorError
 from insitu.model import Array
 from insitu.operator import Batch
