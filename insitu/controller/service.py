@@ -321,7 +321,7 @@ class Service:
     def _event(self, peer: Peer, event: Event) -> None:
         self._journal(peer.name, event)
         if event.kind == "operator-stopped":
-            self.fail(str(event.details.get("operator")), event.text)
+            self.fail(str(event.details.get("operator")), str(event.details.get("reason", event.text)))
 
     def fail(self, operator: str, reason: str) -> None:
         """An operator is stopped: what comes of it from elsewhere is not waited for any more."""

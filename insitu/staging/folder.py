@@ -36,6 +36,12 @@ class Holder(Protocol):
     def held_bytes(self) -> int: ...
 
 
+def operator_stopped(operator: str, reason: str, trace: str) -> Event:
+    """Say that an operator will yield nothing more."""
+    details = {"operator": operator, "reason": reason, "traceback": trace}
+    return Event("error", "operator-stopped", f"Operator '{operator}' is stopped: {reason}", details)
+
+
 @dataclass(frozen=True, slots=True)
 class Folded:
     """Steps that are done with, and what to tell the controller."""
@@ -139,9 +145,7 @@ class Folder:
         messages: list[Message] = []
         for item in yields:
             if isinstance(item, Failure):
-                text = f"Operator '{item.operator}' is stopped: {item.reason}"
-                details = {"operator": item.operator, "traceback": item.trace}
-                messages.append(Event("error", "operator-stopped", text, details))
+                messages.append(operator_stopped(item.operator, item.reason, item.trace))
             elif item.window < 0:
                 messages += self._rows(item)
             else:

@@ -9,12 +9,13 @@ import os
 import socket as hosts
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 
-from insitu.errors import RemoteProtocolError
+from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.staging.assembler import Assembler
-from insitu.staging.folder import Folded, Folder
+from insitu.staging.folder import Folded, Folder, operator_stopped
 from insitu.staging.ranks import RankLink
 from insitu.wire.contact import Contact
 from insitu.wire.messages import (
@@ -32,6 +33,7 @@ from insitu.wire.messages import (
     Lend,
     Message,
     NodeHello,
+    Partial,
     Publish,
     PublishLent,
     Refuse,
@@ -67,6 +69,7 @@ class Receiver:
         self._links: dict[bytes, RankLink] = {}
         self._by_rank: dict[int, RankLink] = {}
         self._refused: set[bytes] = set()
+        self._unsendable: set[str] = set()
         self._feed: Feed | None = None
         self._assembler = Assembler(())
         self._folder: Folder | None = None
@@ -265,5 +268,19 @@ class Receiver:
         self._outbox.append(message)
 
     def _empty_outbox(self) -> None:
-        while self._outbox and self._controller.send(self._session.send(self._outbox[0])):
+        while self._outbox and self._send(self._outbox[0]):
             self._outbox.popleft()
+
+    def _send(self, message: Message) -> bool:
+        """Send a message. In the place of states that cannot be sent it says, once, that their operator is stopped."""
+        if isinstance(message, Partial) and message.operator in self._unsendable:
+            return True
+        try:
+            frames = self._session.send(message)
+        except LocalProtocolError as error:
+            if not isinstance(message, Partial):
+                raise
+            self._unsendable.add(message.operator)
+            self._outbox[0] = operator_stopped(message.operator, str(error), traceback.format_exc())
+            frames = self._session.send(self._outbox[0])
+        return self._controller.send(frames)
