@@ -49,6 +49,8 @@ class Pipeline:
                 described[name] = operator.describe({wanted: variables[wanted] for wanted in operator.inputs})
             except OperatorError as error:
                 problems.append(self.config.problem(("operators", name), str(error)))
+            except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on
+                problems.append(self.config.problem(("operators", name), f"{type(error).__name__}: {error}"))
         if problems:
             raise ConfigError(problems)
         return described
