@@ -15,6 +15,7 @@ from insitu.operator import Operator
 
 #: name -> ``module:Class``. Adding an operator is one line here.
 OPERATORS: dict[str, str] = {
+    "covariance": "analytics.covariance:Covariance",
     "histogram": "analytics.histogram:Histogram",
     "moments": "analytics.moments:Moments",
     "profile": "analytics.profile:Profile",
@@ -27,11 +28,10 @@ def load(use: str) -> type[Operator]:
     Raises `ConfigError` with a sentence for a name that is in no table, a module that cannot be imported, and a class
     that is no operator. Costs the import of that one module.
 
-    >>> load("momens")
+    >>> load("momens")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    insitu.errors.ConfigError: no operator is called "momens"; did you mean "moments"? (known are histogram, moments, \
-profile, and any module:Class)
+    insitu.errors.ConfigError: no operator is called "momens"; did you mean "moments"? (known are ...)
     """
     target = OPERATORS.get(use, use)
     module, separator, name = target.partition(":")

@@ -55,7 +55,7 @@ def minus(a: Eight, m: float) -> Eight:
 @inlined
 def mean(a: Eight, w: Eight, n: float) -> float:
     """Return the mean of those whose weight is 1, `n` in all. Of equal values it is that value, to the last bit."""
-    near = total(times(a, w)) / n
+    near: float = total(times(a, w)) / n
     rest: float = total(times(minus(a, near), w)) / n
     return near + rest
 
@@ -63,7 +63,8 @@ def mean(a: Eight, w: Eight, n: float) -> float:
 @inlined
 def either(v: float, z: float) -> float:
     """Return a number, `z` for NaN."""
-    return v if v == v else z
+    number: float = v if v == v else z
+    return number
 
 
 @inlined

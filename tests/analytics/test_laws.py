@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analytics.covariance import Covariance
 from analytics.histogram import Histogram
 from analytics.moments import Moments
 from analytics.profile import Profile
@@ -33,6 +34,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Moments(of="u", over=over, nan="skip"), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=0), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
+    (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
     (lambda over: Histogram(of="u", over=over, bins=16, range="auto"), WITH_SPACE, ALL),
     (lambda over: Profile(of="u", over=over, along="y"), WITH_SPACE, TYPES),
