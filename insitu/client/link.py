@@ -88,6 +88,11 @@ class NodeLink:
         """Whether the node could ever take a message of this size. Before the first credit nobody knows."""
         return self.credit_bytes == 0 or self._credit.could_fit(nbytes)
 
+    @property
+    def unsent(self) -> list[Publish | PublishLent]:
+        """The steps that wait for credit."""
+        return [message for message, _ in self._waiting if isinstance(message, Publish | PublishLent)]
+
     def layout(self, layout: Layout) -> None:
         self._waiting.append((layout, 0))
 

@@ -190,9 +190,18 @@ class Publisher:
         """Bring out what is queued, for at most `max_wait_s`, then detach from the staging nodes."""
         if not self._wait(lambda: all(link.idle for link in self.links), "the last steps to be received"):
             log.warning("rank %d ends with %d steps that no staging node acknowledged", self._rank, len(self._kept))
+            self._give_up()
         for link in self.links:
             link.detach(steps)
             link.send()
+
+    def _give_up(self) -> None:
+        """Say of the steps that not all of their staging nodes were sent that nobody will have them."""
+        unsent = {message.sequence: message for link in self.links for message in link.unsent}
+        for message in unsent.values():
+            self.counters["dropped"] += 1
+            reason = "it had not left its rank's buffer when the rank ended"
+            self._controller.say(Dropped(message.sequence, message.index, message.time, reason))
 
     def _end(self, step: Step, messages: list[tuple[NodeLink, Publish | PublishLent, int]]) -> None:
         if self._lost is None:
