@@ -41,6 +41,10 @@ STAGING_S = 60.0
 QUIET_S = 2.0
 #: How long a simulation that was asked to stop has for its current steps and its own end.
 GRACE_S = 15.0
+#: A wait for the staging nodes this long is said.
+SAY_AFTER_S = 10.0
+#: A staging node that has folded no step for so long never will: the longest fold of one batch.
+STUCK_S = 600.0
 #: How long one that was sent SIGTERM has before SIGKILL.
 KILL_S = 2.0
 
@@ -190,11 +194,29 @@ class Run:
         self._sink.interrupted = self._ended_early()
         if self._service.tracker is not None:
             self._service.finish()
-            while not self._service.drained and self._interrupts < 2:
-                self._turn()
+            self._drain()
         self._sink.close()
-        while self._simulation.running and self._config.simulation.launcher != "external" and not self._interrupts:
+        while self._simulation.running and self._config.simulation.launcher != "external" and not self._hurried:
             self._turn()
+            if self._interrupts:
+                self._wind_down(
+                    "Waiting for the simulation to end; press Ctrl-C again to end it at once.", "interrupted"
+                )
+
+    def _drain(self) -> None:
+        """Wait for what the staging nodes still hold, for as long as they get on with it; say so when it takes long."""
+        begin, before, said = time.monotonic(), -1, False
+        while not self._service.drained and self._interrupts < 2:
+            self._turn()
+            folded = sum(int(node.counters.get("folded_steps", 0)) for node in self._service.nodes.values())
+            if folded != before:
+                begin, before = time.monotonic(), folded
+            waited_s = time.monotonic() - begin
+            if waited_s > SAY_AFTER_S and not said:
+                said = True
+                self._progress.say(f"Waiting for the staging nodes, which have folded {folded} steps so far.")
+            if waited_s > STUCK_S:
+                self._service.give_up_nodes(f"no step was folded for {STUCK_S:g} s")
 
     def _sweep(self) -> None:
         """Remove what ranks of this machine left that were killed while they joined."""

@@ -184,6 +184,13 @@ class Service:
         for node in self.fed:
             self._send(self.nodes[node], Finish(MEMBER, self.tracker.watermark + 1))
 
+    def give_up_nodes(self, reason: str) -> None:
+        """Wait no longer for staging nodes that have not handed over all they have."""
+        for number in self.fed:
+            if number not in self._finished and not self.nodes[number].ended:
+                self._journal(self.nodes[number].name, Event("error", "node-stuck", f"It is given up: {reason}."))
+                self.node_gone(number)
+
     def shut_down(self) -> None:
         for node in self.nodes.values():
             self._send(node, Shutdown())

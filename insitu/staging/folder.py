@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from insitu.operator import Operator, state_nbytes
@@ -58,7 +58,6 @@ class FoldCounters:
     batches: int = 0
     busy_s: float = 0.0
     state_bytes: int = 0
-    by_operator: dict[str, float] = field(default_factory=dict)
 
 
 class Folder:
@@ -88,6 +87,11 @@ class Folder:
         self._work: queue.SimpleQueue[ReadyStep | int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="insitu-folder", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs. It ends by `close`, or by an error of this code, never by one of an operator's."""
+        return self._thread.is_alive()
 
     def submit(self, step: ReadyStep) -> None:
         """Queue a committed step; steps come in the order of their sequence."""

@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 
-from insitu.errors import LocalProtocolError, RemoteProtocolError
+from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
 from insitu.staging.assembler import Assembler
 from insitu.staging.folder import Folded, Folder, operator_stopped
 from insitu.staging.ranks import RankLink
@@ -117,6 +117,8 @@ class Receiver:
         self._receive_from_ranks()
         self._receive_from_controller()
         self._take_folded()
+        if self._folder is not None and not self._folder.alive:
+            raise RunError("The folding thread of this staging node has ended; its traceback stands above.")
         if self._newly_closed:
             self._say(Closed(self._member, tuple(self._newly_closed)))
             self._newly_closed = []
