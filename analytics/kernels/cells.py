@@ -4,7 +4,8 @@
 A fold that took one step at a time would move the state through memory with each. So eight steps are taken at once: a
 cell's eight values meet in registers, as a tuple that LLVM dissolves; their own moments (two passes: mean, then
 deviations) are merged with the state by Pébay's formulas. Fewer than eight steps are filled up with copies of the
-first, whose weight is zero. Cells are taken in tiles, whose intermediate results stay in the nearest cache.
+first, whose weight is zero; very few are merged one by one. Cells are taken in tiles, whose intermediate results stay
+in the nearest cache.
 
 The loops over a tile vectorise, which a branch in them would prevent: hence ``|`` where ``or`` would read better.
 """
@@ -22,7 +23,7 @@ from insitu.model import Array
 TILE = 4096
 
 #: Steps that are faster merged one by one than filled up to eight.
-FEW = 2
+FEW = 3
 
 
 @inlined
@@ -73,11 +74,11 @@ def _extremes(skip: bool, rows: tuple[Array, ...], low: Array, high: Array) -> N
 def _take_one(order: int, skip: bool, x: Array, n: int, count: Array, state: pebay.Rows) -> None:
     """Merge one value of each cell into the state."""
     for i in range(x.size):
-        v, na, nb = np.float64(x[i]), float(n), 1.0
+        na, nb = float(n), 1.0
+        v: float = np.float64(x[i])
         if skip:
-            na, nb = float(count[i]), np.float64(v == v)
-            count[i] += v == v
-            v = v if v == v else 0.0
+            na, nb, v = float(count[i]), 1.0 if v == v else 0.0, lanes.either(v, 0.0)
+            count[i] += x[i] == x[i]
         pebay.store(order, state, i, pebay.merged(order, na, pebay.load(order, state, i), nb, (v, 0.0, 0.0, 0.0)))
 
 

@@ -28,6 +28,7 @@ def _find_bins(
 ) -> None:
     for i in range(v.size):
         x = np.float64(v[i])
+        t: float
         if aligned:
             t = math.floor(x * scale)
             # A product too small for float64 is zero, of which the floor is not that of a negative number.

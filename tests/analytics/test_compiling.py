@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels are cached where they can be, each variant for itself."""
+
+from analytics.kernels.compiling import compiled
+
+
+def make(bonus, *variant):
+    def add(x):
+        return x + bonus
+
+    return compiled(add, *variant)
+
+
+def test_variants_do_not_share_a_cache_file():
+    one, two = make(1, "one"), make(2, "two")
+    assert (one(1), two(1)) == (2, 3)
+    names = {kernel.stats.cache_path + kernel._cache._impl.filename_base for kernel in (one, two)}
+    assert len(names) == 2
+
+
+def test_without_a_place_for_a_cache_a_kernel_is_compiled_all_the_same():
+    scope = {}
+    exec("def add(x):\n    return x + 1", scope)  # of no file, so numba finds no place beside it
+    assert compiled(scope["add"], "nowhere")(1) == 2
