@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages of `docs/` that show programs and commands are run as they stand.
 
-A block ``file=NAME`` is saved; the lines of a ``console`` block behind ``$`` are run in that order and must end with the
+A block ``file=NAME`` is saved; the lines of a ``console`` block behind ``$`` are run in order and must end with the
 block's ``status`` (0 if it names none); what the page shows of the output must be there.
 """
 
