@@ -104,18 +104,15 @@ class Simulation:
 
     def _commands(self) -> list[tuple[list[str], dict[str, str]]]:
         settings = self._settings
+        if settings.launcher == "external":
+            return []
         # The interpreter that runs the controller has the client installed; the one of the PATH may not.
-        command = [
-            sys.executable if settings.command[:1] == ("python",) else settings.command[0],
-            *settings.command[1:],
-        ]
-        match settings.launcher:
-            case "local":
-                size = str(settings.ranks)
-                return [(command, {"INSITU_RANK": str(rank), "INSITU_SIZE": size}) for rank in range(settings.ranks)]
-            case "mpiexec":
-                return [([_mpiexec(), "-n", str(settings.ranks), *command], {})]
-        return []
+        program, *arguments = settings.command
+        command = [sys.executable if program == "python" else program, *arguments]
+        if settings.launcher == "mpiexec":
+            return [([_mpiexec(), "-n", str(settings.ranks), *command], {})]
+        size = str(settings.ranks)
+        return [(command, {"INSITU_RANK": str(rank), "INSITU_SIZE": size}) for rank in range(settings.ranks)]
 
     def _spawn(self, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
         everything = {**os.environ, **environment, **self._settings.environment, CONTACT: str(self._contact.resolve())}
