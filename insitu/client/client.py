@@ -203,7 +203,7 @@ class Client:
                 "rank %d: no answer from the controller of run '%s' at %s within %g s; going on without it",
                 self.rank, contact.run, contact.address, CONNECT_TIMEOUT_S,
             )  # fmt: skip
-            self._controller.close()
+            self._controller.give_up()
             return
         self._publisher = self._attach(contact, welcome)
         self._writer = StepWriter(Catalogue(self.rank), self._publisher)

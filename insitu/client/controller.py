@@ -52,3 +52,7 @@ class ControllerLink:
 
     def close(self) -> None:
         self.socket.close()
+
+    def give_up(self) -> None:
+        """Close without waiting for what was said to leave: nobody is there."""
+        self.socket.close(linger_s=0)
