@@ -16,6 +16,7 @@ from insitu.operator import Operator
 #: name -> ``module:Class``. Adding an operator is one line here.
 OPERATORS: dict[str, str] = {
     "covariance": "analytics.covariance:Covariance",
+    "exceedance": "analytics.exceedance:Exceedance",
     "histogram": "analytics.histogram:Histogram",
     "moments": "analytics.moments:Moments",
     "profile": "analytics.profile:Profile",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analytics.covariance import Covariance
+from analytics.exceedance import Exceedance
 from analytics.histogram import Histogram
 from analytics.moments import Moments
 from analytics.profile import Profile
@@ -35,6 +36,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Moments(of="u", over=over, orders=0), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
+    (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
     (lambda over: Histogram(of="u", over=over, bins=16, range="auto"), WITH_SPACE, ALL),
     (lambda over: Profile(of="u", over=over, along="y"), WITH_SPACE, TYPES),
