@@ -17,6 +17,7 @@ from insitu.operator import Operator
 OPERATORS: dict[str, str] = {
     "covariance": "analytics.covariance:Covariance",
     "exceedance": "analytics.exceedance:Exceedance",
+    "extremes": "analytics.extremes:Extremes",
     "histogram": "analytics.histogram:Histogram",
     "moments": "analytics.moments:Moments",
     "profile": "analytics.profile:Profile",

@@ -10,6 +10,7 @@ import pytest
 
 from analytics.covariance import Covariance
 from analytics.exceedance import Exceedance
+from analytics.extremes import Extremes
 from analytics.histogram import Histogram
 from analytics.moments import Moments
 from analytics.profile import Profile
@@ -37,6 +38,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
     (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
+    (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
     (lambda over: Histogram(of="u", over=over, bins=16, range="auto"), WITH_SPACE, ALL),
     (lambda over: Profile(of="u", over=over, along="y"), WITH_SPACE, TYPES),
