@@ -15,6 +15,7 @@ from insitu.operator import Operator
 
 #: name -> ``module:Class``. Adding an operator is one line here.
 OPERATORS: dict[str, str] = {
+    "autocorrelation": "analytics.autocorrelation:Autocorrelation",
     "covariance": "analytics.covariance:Covariance",
     "exceedance": "analytics.exceedance:Exceedance",
     "extremes": "analytics.extremes:Extremes",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
 from analytics.exceedance import Exceedance
 from analytics.extremes import Extremes
@@ -36,6 +37,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Moments(of="u", over=over, nan="skip"), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=0), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
+    (lambda over: Autocorrelation(of="u", over=over, lags=6), OVER[:1], FIELDS),
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
     (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
     (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
