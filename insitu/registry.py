@@ -22,6 +22,7 @@ OPERATORS: dict[str, str] = {
     "histogram": "analytics.histogram:Histogram",
     "moments": "analytics.moments:Moments",
     "profile": "analytics.profile:Profile",
+    "quantiles": "analytics.quantiles:Quantiles",
 }
 
 

@@ -15,6 +15,7 @@ from analytics.extremes import Extremes
 from analytics.histogram import Histogram
 from analytics.moments import Moments
 from analytics.profile import Profile
+from analytics.quantiles import Quantiles
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.registry import OPERATORS, load
@@ -52,6 +53,9 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
         WITH_SPACE,
         PLACED,
     ),
+    (lambda over: Quantiles(of="u", over=over, method="histogram", bins=16, range="auto"), OVER, ALL),
+    (lambda over: Quantiles(of="u", over=over, method="histogram", bins=5, range=(-1, 1.5), nan="skip"), OVER, FIELDS),
+    (lambda over: Quantiles(of="u", over=over, method="kll", k=2000), WITH_SPACE, ALL),  # exact up to 2,000 values
 ]
 
 TRIED = [
