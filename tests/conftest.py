@@ -137,6 +137,8 @@ def _look() -> dict[str, dict]:
 def _fresh(before: dict[str, dict]) -> dict[str, dict]:
     """What is there now and was not there before, by kind."""
     fresh = {kind: {k: v for k, v in now.items() if before[kind].get(k) != v} for kind, now in _look().items()}
+    # A process has another name between fork and exec; no other one gets its number within a test.
+    fresh["processes"] = {pid: name for pid, name in fresh["processes"].items() if pid not in before["processes"]}
     fresh["shared memory"] = {k: v for k, v in fresh["shared memory"].items() if not _used_by_others(v)}
     return {kind: found for kind, found in fresh.items() if found}
 
