@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators for runs from beginning to end: a sum that can be checked by hand, and some that misbehave.
+
+A configuration names them ``tests.end_to_end.folds:Total``; the checkout is on the PYTHONPATH of these runs.
+"""
+
+import threading
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from insitu.model import Array, Variable
+from insitu.operator import Batch, Operator, State
+
+
+class Total(Operator):
+    """The sum of the values and how many there were: of each cell, each step, or each window."""
+
+    def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        of = inputs[self.of[0]]
+        shape, dims = (of.shape, of.dims) if self.keeps_cells else ((), ())
+        return {
+            "total": Variable("total", np.dtype("f8"), shape, dims, units=of.units),
+            "number": Variable("number", np.dtype("i8"), shape, dims),
+        }
+
+    def init(self) -> State:
+        return {"total": None, "number": 0}
+
+    def update(self, state: State, batch: Batch) -> State:
+        for array in batch[self.of[0]]:
+            number, total = (1, array.astype(float)) if self.keeps_cells else (array.size, array.sum(dtype=float))
+            state = self.merge(state, {"total": np.asarray(total), "number": number})
+        return state
+
+    def merge(self, a: State, b: State) -> State:
+        if a["total"] is None or b["total"] is None:
+            return b if a["total"] is None else a
+        return {"total": a["total"] + b["total"], "number": a["number"] + b["number"]}
+
+    def finalize(self, state: State) -> dict[str, Array]:
+        total = np.zeros(()) if state["total"] is None else state["total"]
+        return {"total": total, "number": np.full(np.shape(total), state["number"], np.int64)}
+
+
+class Slow(Total):
+    """Takes `pause_s` for each step; the fold of all others waits meanwhile."""
+
+    pause_s: float
+
+    def update(self, state: State, batch: Batch) -> State:
+        threading.Event().wait(self.pause_s * len(batch))
+        return super().update(state, batch)
+
+
+class Faulty(Total):
+    """Goes wrong in the method `where`: in `update` at a step, elsewhere at once."""
+
+    where: Literal["warm_up", "describe", "init", "update", "merge", "finalize", "state", "shape", "loudly"]
+    at: int = 0
+
+    def warm_up(self) -> None:
+        self._fail("warm_up")
+
+    def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        self._fail("describe")
+        return super().describe(inputs)
+
+    def init(self) -> State:
+        self._fail("init")
+        return super().init()
+
+    def update(self, state: State, batch: Batch) -> State:
+        if any(step.index >= self.at for step in batch.steps):
+            self._fail("update")
+        if self.where == "loudly":
+            raise ValueError("too much to say " * 10_000)
+        state = super().update(state, batch)
+        return {**state, "sent": object()} if self.where == "state" else state
+
+    def merge(self, a: State, b: State) -> State:
+        if "sent" in a or "sent" in b:
+            return a
+        if a["total"] is not None and b["total"] is not None:
+            self._fail("merge")
+        return super().merge(a, b)
+
+    def finalize(self, state: State) -> dict[str, Array]:
+        self._fail("finalize")
+        results = super().finalize(state)
+        return (
+            {name: np.asarray(array)[np.newaxis] for name, array in results.items()}
+            if self.where == "shape"
+            else results
+        )
+
+    def _fail(self, where: str) -> None:
+        if self.where == where:
+            raise ZeroDivisionError(f"nothing to divide by in {where}")

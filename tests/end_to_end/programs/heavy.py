@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulation whose steps are large for its analysis: a row of `--kib` KiB a rank, every value of which is the step.
+
+Each rank tells of its longest step and of the steps in which it had no room in ``rank-RANK.json``.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+import insitu
+from insitu.client.launcher import rank_and_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--kib", type=int)
+    options = parser.parse_args()
+    rank, size = rank_and_size()
+    n = options.kib * 1024 // 8
+    took = []
+    try:
+        with insitu.Client() as sim:
+            Path("begun").touch()
+            for k in range(options.steps):
+                begin = time.monotonic()
+                with sim.step(k) as step:
+                    step.put("u", np.full((1, n), k, "f8"), start=(rank, 0), shape=(size, n))
+                took.append(time.monotonic() - begin)
+    finally:
+        said = {"steps": len(took), "longest_s": max(took, default=0.0), "all_s": sum(took)}
+        said["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        Path(f"rank-{rank}.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

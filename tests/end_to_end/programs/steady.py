@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulation of one field `u`, in which cell i of step n has the value n + i, and which can be made to fail.
+
+Each rank tells of itself in files of the working directory: ``begun-RANK`` after its first step, and at its end
+``rank-RANK.json``.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import insitu
+from insitu.client.launcher import rank_and_size
+
+
+def main() -> None:
+    options = parse_options()
+    comm = world() if options.mpi else None
+    rank, size = rank_and_size(comm)
+    cells = options.cells
+    place = np.arange(rank * cells, (rank + 1) * cells, dtype="f8")
+    pause, longest_s, done = threading.Event(), 0.0, 0
+    sim = insitu.Client(comm=comm)
+    try:
+        for n in range(options.steps):
+            if comm is not None:
+                comm.Barrier()
+            if (rank, n) == (options.fail_rank, options.fail_at):
+                fail(options.fail)
+            begin = time.monotonic()
+            with sim.step(n, time=0.5 * n) as step:
+                step.put("u", place + n, start=(rank * cells,), shape=(size * cells,), dims=("x",), units="m")
+            longest_s = max(longest_s, time.monotonic() - begin)
+            done = n + 1
+            if n == 0:
+                Path(f"begun-{rank}").touch()
+            if options.talk:
+                print("step", n, "of rank", rank, flush=True)
+            if sim.stopping and not options.deaf:
+                break
+            pause.wait(options.pause)
+    finally:
+        begin = time.monotonic()
+        if not options.rude:
+            sim.close()
+        said = {"steps": done, "longest_s": longest_s, "close_s": time.monotonic() - begin}
+        Path(f"rank-{rank}.json").write_text(json.dumps(said))
+
+
+def world() -> Any:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+def fail(how: str) -> None:
+    print(f"about to {how}", file=sys.stderr, flush=True)
+    if how == "raise":
+        raise ArithmeticError("the field became negative")
+    if how == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--cells", type=int, default=8, help="of each rank")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
+    parser.add_argument("--mpi", action="store_true", help="let no rank be a step ahead of another")
+    parser.add_argument("--fail", choices=["raise", "exit", "kill"])
+    parser.add_argument("--fail-rank", type=int)
+    parser.add_argument("--fail-at", type=int)
+    parser.add_argument("--talk", action="store_true", help="print a line each step")
+    parser.add_argument("--deaf", action="store_true", help="go on when asked to stop")
+    parser.add_argument("--rude", action="store_true", help="leave without closing the client")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run as people start it: a YAML file, a process, and what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import xarray as xr
+import yaml
+
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(__file__).parent / "programs"
+#: The whole of a run that nothing goes wrong with takes three seconds; this is for a machine that is busy.
+LIMIT_S = 60.0
+
+INSITU = [str(Path(sys.executable).with_name("insitu"))]
+IMPATIENT = [sys.executable, "-m", "tests.end_to_end.impatient"]
+
+TOTAL = "tests.end_to_end.folds:Total"
+
+
+def program(name: str, *arguments: object) -> list[str]:
+    """The command of one of the simulations beside this file."""
+    return ["python", str(PROGRAMS / f"{name}.py"), *map(str, arguments)]
+
+
+def total(of: str = "u", over: Any = "step", **keys: Any) -> dict[str, Any]:
+    """The entry of an operator that sums up."""
+    return {"use": TOTAL, "of": of, "over": over, **keys}
+
+
+def write(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Write a configuration as ``NAME.yaml``."""
+    path = folder / f"{config['run']}.yaml"
+    path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    return path
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run has left behind, and what it said."""
+
+    directory: Path
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return dict(json.loads((self.directory / "report.json").read_text()))
+
+    def events(self, kind: str = "") -> list[dict[str, Any]]:
+        """The lines of the log, all or of one kind."""
+        lines = [json.loads(line) for line in (self.directory / "log.jsonl").read_text().splitlines()]
+        return [line for line in lines if kind in ("", line["kind"])]
+
+    def results(self, operator: str) -> xr.Dataset:
+        with xr.open_zarr(self.directory / "results.zarr", group=operator, chunks=None) as results:
+            return results.load()
+
+
+class Running:
+    """A started ``insitu run`` and its folder."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], *arguments: str, impatient: bool = False) -> None:
+        self.folder = folder
+        self.directory = folder / "runs" / str(config["run"])
+        self._temporary = folder / "tmp"
+        self._temporary.mkdir(exist_ok=True)
+        self._outputs = folder / "stdout.txt", folder / "stderr.txt"
+        with self._outputs[0].open("w") as stdout, self._outputs[1].open("w") as stderr:
+            self.process = subprocess.Popen(
+                [*(IMPATIENT if impatient else INSITU), "run", str(write(folder, config)), *arguments],
+                cwd=folder,
+                env=environment() | {"TMPDIR": str(self._temporary)},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+
+    @property
+    def stderr(self) -> str:
+        return self._outputs[1].read_text()
+
+    @property
+    def stdout(self) -> str:
+        return self._outputs[0].read_text()
+
+    def until(self, *parts: str, limit_s: float = LIMIT_S) -> Path:
+        """Wait for a file in the folder, say which."""
+        path = self.folder.joinpath(*parts)
+        wait_until(lambda: path.exists() or self.process.poll() is not None, limit_s, str(path))
+        assert path.exists(), f"the run ended before {path} was there:\n{self.stderr}"
+        return path
+
+    def descendants(self, *words: str) -> list[psutil.Process]:
+        """The processes below this run whose command line holds all these words."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if all(word in " ".join(process.cmdline()) for word in words):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue  # it ended between the two calls
+        return found
+
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        """What Ctrl-C in a terminal does: every process of the group gets the signal."""
+        os.killpg(self.process.pid, number)
+
+    def wait(self, limit_s: float = LIMIT_S) -> Left:
+        """Wait for the end; nothing temporary may be left."""
+        status = self.process.wait(limit_s)
+        assert list(self._temporary.iterdir()) == [], "temporary files were left behind"
+        return Left(self.directory, status, self.stdout, self.stderr)
+
+    def kill(self) -> None:
+        """End all that is left, whatever it is, after a test that failed."""
+        if self.process.poll() is None:
+            # The tracker of shared memory ends last, by itself, and removes what the others leave.
+            trackers = {process.pid for process in self.descendants("resource_tracker")}
+            for process in [*self.descendants(), self.process]:
+                if process.pid not in trackers:
+                    process.kill()
+            self.process.wait()
+
+
+def environment() -> dict[str, str]:
+    """The environment of these runs: nothing of another run's, and the checkout to be imported from."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("INSITU_")}
+    return outside | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def told(folder: Path, ranks: int) -> list[dict[str, Any]]:
+    """What the ranks of ``programs/steady.py`` told of themselves at their end."""
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
+
+
+def cells(results: xr.Dataset, name: str = "total") -> Any:
+    return np.asarray(results[name])

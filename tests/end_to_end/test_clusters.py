@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Dask cluster that is there already: the run uses its workers and leaves it as it was."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client
+
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.runs import environment, program, total
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.leaks_per_module
+
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+@contextmanager
+def dask(*arguments: str, cwd: Path) -> Iterator[None]:
+    """A command of Dask's, until the block ends."""
+    process = subprocess.Popen(
+        [DASK, *arguments], cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30.0)
+
+
+@pytest.fixture(scope="module")
+def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A scheduler with three workers."""
+    folder = tmp_path_factory.mktemp("dask")
+    file = folder / "scheduler.json"
+    local = ("--host", "127.0.0.1", "--no-dashboard")
+    with ExitStack() as stack:
+        scheduler = ("scheduler", *local, "--port", "0", "--scheduler-file", str(file))
+        stack.enter_context(dask(*scheduler, cwd=folder))
+        wait_until(file.exists, 30.0, "the scheduler file")
+        worker = ("worker", *local, "--nworkers", "3", "--nthreads", "1", "--scheduler-file", str(file))
+        stack.enter_context(dask(*worker, cwd=folder))
+        yield file
+
+
+def address_in(file: Path) -> str:
+    return str(json.loads(file.read_text())["address"])
+
+
+def plugins_of(address: str) -> int:
+    """How many plugins of ours the workers have."""
+    with Client(address, timeout=10, set_as_default=False) as client:
+        names = client.run(lambda dask_worker: [str(name) for name in dask_worker.plugins])
+    return sum(name.startswith("insitu") for worker in names.values() for name in worker)
+
+
+@pytest.mark.parametrize("by", ["file", "address"])
+def test_its_workers_fold_and_are_left_as_they_were(start: Start, scheduler_file: Path, by: str) -> None:
+    address = address_in(scheduler_file)
+    running = start(
+        *program("steady", "--steps", 30),
+        ranks=2,
+        nodes=2,
+        staging={"cluster": str(scheduler_file) if by == "file" else address},
+        operators={"sum": total(), "large": total(window=10)},
+    )
+    left = running.wait()
+    assert left.status == 0, left.stderr
+    np.testing.assert_array_equal(left.results("sum")["total"][0], 30 * np.arange(16) + sum(range(30)))
+    assert len(left.report["staging"]) == 2
+    assert plugins_of(address) == 0
+
+
+def test_a_run_that_is_ended_leaves_it_as_it_was(start: Start, scheduler_file: Path) -> None:
+    running = start(
+        *program("steady", "--steps", 1_000_000, "--pause", 0.002), staging={"cluster": str(scheduler_file)}
+    )
+    running.until("begun-0")
+    running.interrupt()
+    assert running.wait().status == 1
+    assert plugins_of(address_in(scheduler_file)) == 0
+
+
+def test_too_few_workers_are_said(start: Start, scheduler_file: Path) -> None:
+    running = start("true", nodes=4, staging={"cluster": str(scheduler_file)}, impatient=True)
+    left = running.wait()
+    assert left.status == 1
+    assert "has 3 workers, and staging.nodes asks for 4" in left.stderr
+
+
+def test_nobody_at_the_address_is_said(start: Start) -> None:
+    left = start("true", staging={"cluster": "tcp://127.0.0.1:1"}, impatient=True).wait()
+    assert left.status == 1
+    assert "No Dask scheduler answers at tcp://127.0.0.1:1" in left.stderr
+    assert "Traceback" not in left.stderr

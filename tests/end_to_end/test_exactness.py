@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results of a streamed solver equal NumPy's on the fields that its ranks also stored, whatever the ranks and nodes."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.runs import ROOT, Left
+
+SIZE, PUBLISHED, WINDOW = 42, 100, 40  # no number of ranks above 3 divides the size; the last window is cut short
+EDGES = np.linspace(0.0, 0.3, 13)
+
+OPERATORS: dict[str, Any] = {
+    "stats": {"use": "moments", "of": "u", "over": "step", "window": WINDOW, "orders": 4},
+    "run": {"use": "moments", "of": "v", "over": ["step", "space"], "orders": 4},
+    "each": {"use": "moments", "of": "v", "over": "space"},
+    "spread": {
+        "use": "histogram",
+        "of": "v",
+        "over": ["step", "space"],
+        "window": WINDOW,
+        "bins": 12,
+        "range": [0, 0.3],
+    },
+    "cells": {"use": "histogram", "of": "v", "over": "step", "bins": 12, "range": [0, 0.3]},
+}
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A run and the whole fields, (step, y, x) each."""
+
+    left: Left
+    u: np.ndarray
+    v: np.ndarray
+
+
+@pytest.fixture(
+    scope="module", params=product((1, 2, 3, 4), (1, 2)), ids=lambda ways: "{} ranks {} nodes".format(*ways)
+)
+def solved(request: pytest.FixtureRequest, start_shared: Start) -> Solved:
+    ranks, nodes = request.param
+    if ranks > 1:
+        pytest.importorskip("mpi4py")
+    options = ("--size", SIZE, "--steps", 2 * PUBLISHED, "--every", 2, "--store", "fields")
+    running = start_shared(
+        "python",
+        str(ROOT / "demos" / "gray_scott.py"),
+        *map(str, options),
+        ranks=ranks,
+        nodes=nodes,
+        operators=OPERATORS,
+        simulation={"launcher": "local" if ranks == 1 else "mpiexec"},
+    )
+    left = running.wait()
+    assert left.status == 0, left.stderr
+    fields = np.concatenate([np.load(running.folder / f"fields.{rank}.npy") for rank in range(ranks)], axis=2)
+    return Solved(left, fields[:, 0], fields[:, 1])
+
+
+def moments(values: np.ndarray, axis: int | None = 0) -> dict[str, np.ndarray]:
+    """The textbook's definitions, with more digits than float64 has."""
+    x = values.astype(np.longdouble)
+    n = x.shape[0] if axis == 0 else x.size
+    mean = x.mean(axis)
+    m2, m3, m4 = (((x - mean) ** k).sum(axis) for k in (2, 3, 4))
+    return {
+        "count": np.full(np.shape(mean), n),
+        "mean": mean,
+        "variance": m2 / (n - 1),
+        "skewness": np.sqrt(np.longdouble(n)) * m3 / m2**1.5,
+        "kurtosis": n * m4 / m2**2,
+        "min": x.min(axis),
+        "max": x.max(axis),
+    }
+
+
+def windows(values: np.ndarray) -> list[np.ndarray]:
+    return [values[first : first + WINDOW] for first in range(0, PUBLISHED, WINDOW)]
+
+
+def test_moments_of_each_cell(solved: Solved) -> None:
+    stats = solved.left.results("stats")
+    assert stats["complete"].values.tolist() == [True, True, False]
+    assert stats["steps"].values.tolist() == [40, 40, 20]
+    assert stats["first_step"].values.tolist() == [0, 80, 160]
+    assert stats["mean"].dims == ("window", "y", "x")
+    for window, part in enumerate(windows(solved.u)):
+        for name, expected in moments(part).items():
+            # A skewness of about zero is what is left of numbers of about one.
+            atol = 1e-12 if name in ("skewness", "kurtosis") else 0
+            np.testing.assert_allclose(stats[name][window], expected.astype(float), rtol=1e-12, atol=atol, err_msg=name)
+
+
+def test_moments_of_everything(solved: Solved) -> None:
+    run = solved.left.results("run")
+    for name, expected in moments(solved.v, axis=None).items():
+        np.testing.assert_allclose(run[name][0], np.asarray(expected, float), rtol=1e-12, err_msg=name)
+    assert run["complete"].all()
+
+
+def test_moments_of_each_step(solved: Solved) -> None:
+    each = solved.left.results("each")
+    assert each["step"].values.tolist() == list(range(0, 2 * PUBLISHED, 2))
+    np.testing.assert_array_equal(each["time"], 1.0 * each["step"])
+    np.testing.assert_allclose(each["mean"], solved.v.mean(axis=(1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(each["variance"], solved.v.var(axis=(1, 2), ddof=1), rtol=1e-12)
+    np.testing.assert_array_equal(each["max"], solved.v.max(axis=(1, 2)))
+
+
+def test_histograms_of_windows_and_cells(solved: Solved) -> None:
+    spread, cells = solved.left.results("spread"), solved.left.results("cells")
+    for window, part in enumerate(windows(solved.v)):
+        np.testing.assert_array_equal(spread["count"][window], np.histogram(part, EDGES)[0])
+        assert spread["overflow"][window] == (part > EDGES[-1]).sum()
+    expected = [np.histogram(cell, EDGES)[0] for cell in solved.v.reshape(PUBLISHED, -1).T]
+    np.testing.assert_array_equal(cells["count"][0], np.transpose(expected).reshape(12, SIZE, SIZE))
+
+
+def test_the_report_counts_every_step(solved: Solved) -> None:
+    report = solved.left.report
+    assert report["steps"]["delivered"] == report["steps"]["produced"] == PUBLISHED
+    assert report["steps"]["delivered_bytes"] == 2 * PUBLISHED * SIZE * SIZE * 8
+    assert report["variables"] == {name: {"delivered": PUBLISHED, "left_out": 0, "because": []} for name in ("u", "v")}

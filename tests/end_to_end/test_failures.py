@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulation fails: its status and last words are shown, what was folded is kept, and nothing is left running."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.runs import INSITU, environment, program, total, write
+
+ENDLESS = ("steady", "--steps", 1_000_000, "--pause", 0.002)
+
+
+@pytest.mark.parametrize(("how", "status"), [("raise", 1), ("exit", 3), ("kill", -9)])
+def test_a_rank_that_fails_ends_the_run_and_keeps_what_was_folded(start: Start, how: str, status: int) -> None:
+    command = program(*ENDLESS, "--fail", how, "--fail-rank", 1, "--fail-at", 50)
+    left = start(*command, ranks=3, operators={"ten": total(window=10), "all": total()}).wait()
+    assert left.status == 1, left.stderr
+    assert f"about to {how}" in left.stderr
+    report = left.report
+    assert (report["status"], report["exit_status"]) == ("failed", 1)
+    assert f"the simulation ended with status {status}" in report["reasons"]
+    steps = report["steps"]["delivered"]
+    assert steps == 50 or (how != "raise" and 0 < steps <= 50)  # a process that is gone takes along what it had
+    ten, all_of_it = left.results("ten"), left.results("all")
+    np.testing.assert_array_equal(ten["complete"][: steps // 10], np.ones(steps // 10, bool))
+    np.testing.assert_array_equal(all_of_it["total"][0], steps * np.arange(24) + sum(range(steps)))
+    assert not all_of_it["complete"].any()
+
+
+def test_the_status_is_that_of_the_rank_that_failed_first(start: Start) -> None:
+    """Not that of those which had to be ended after it."""
+    command = program(*ENDLESS, "--deaf", "--fail", "exit", "--fail-rank", 1, "--fail-at", 5)
+    left = start(*command, ranks=2, impatient=True).wait()
+    assert left.status == 1
+    assert "the simulation ended with status 3" in left.report["reasons"]
+
+
+@pytest.fixture
+def _mpich_leaves_memory() -> Iterator[None]:
+    """Remove what MPICH leaves of a job that was ended by force."""
+    before = set(Path("/dev/shm").glob("mpich_shm_*"))
+    yield
+    for path in set(Path("/dev/shm").glob("mpich_shm_*")) - before:
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("_mpich_leaves_memory")
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_mpiexec_that_fails_leaves_no_rank_behind(start: Start, how: str) -> None:
+    pytest.importorskip("mpi4py")
+    command = program(*ENDLESS, "--mpi", "--fail", how, "--fail-rank", 1, "--fail-at", 50)
+    left = start(*command, ranks=2, simulation={"launcher": "mpiexec"}).wait()
+    assert left.status == 1, left.stderr
+    assert f"about to {how}" in left.stderr
+    assert 0 < left.report["steps"]["delivered"] <= 50
+
+
+def test_a_program_that_ends_at_once(start: Start) -> None:
+    left = start("sh", "-c", "echo out; echo the licence server is down >&2; exit 3").wait()
+    assert left.status == 1
+    assert left.stdout.splitlines().count("out") == 1
+    assert "the licence server is down" in left.stderr
+    assert "the simulation ended with status 3" in left.report["reasons"]
+
+
+def test_a_program_that_never_takes_part(start: Start) -> None:
+    left = start("true").wait()
+    assert left.status == 1
+    assert "no rank ever took part: does the program make an insitu.Client()" in left.stderr
+    assert left.report["steps"]["produced"] == 0
+
+
+def test_what_a_program_leaves_in_the_background_is_ended(start: Start) -> None:
+    left = start("sh", "-c", "sleep 300 & exit 3", impatient=True).wait(20.0)
+    assert left.status == 1
+
+
+def test_a_rank_that_leaves_without_a_goodbye_is_named(start: Start) -> None:
+    left = start(*program("steady", "--steps", 20, "--rude"), ranks=2, impatient=True).wait()
+    assert left.status == 1
+    assert left.report["reasons"] == ["rank 0 is gone", "rank 1 is gone"]
+    assert left.report["steps"]["delivered"] == 20
+
+
+def test_nobody_reading_its_output_does_not_stop_the_simulation(tmp_path: Path) -> None:
+    """As in ``insitu run CONFIG | head``, which ends after the first lines and leaves a broken pipe."""
+    config = {
+        "run": "talk",
+        "simulation": {"command": program("steady", "--steps", 300, "--talk"), "ranks": 1},
+        "operators": {"sum": total()},
+    }
+    command = f"{' '.join(INSITU)} run {write(tmp_path, config)} 2>&1 | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.count("\n") == 1
+    report = json.loads((tmp_path / "runs" / "talk" / "report.json").read_text())
+    assert report["status"] == "done"
+    assert report["steps"]["delivered"] == 300

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An operator that goes wrong is stopped and told of; its siblings and the simulation go on."""
+
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.folds import Faulty
+from tests.end_to_end.runs import Left, program, told, total
+
+WHERE = [where for where in get_args(Faulty.model_fields["where"].annotation) if where != "warm_up"]
+STEPS, RANKS = 30, 2
+
+
+def faulty(where: str, **keys: Any) -> dict[str, Any]:
+    return total(over=["step", "space"], window=10, where=where, **keys) | {"use": "tests.end_to_end.folds:Faulty"}
+
+
+@pytest.fixture(scope="module")
+def left(start_shared: Start) -> Left:
+    operators = {
+        "sum": total(window=10),
+        **{f"in_{where}": faulty(where) for where in WHERE},
+    }
+    running = start_shared(*program("steady", "--steps", STEPS), ranks=RANKS, nodes=2, operators=operators)
+    left = running.wait()
+    assert [rank["steps"] for rank in told(running.folder, RANKS)] == [STEPS] * RANKS
+    return left
+
+
+def test_the_siblings_and_the_simulation_go_on(left: Left) -> None:
+    results = left.results("sum")
+    assert results["complete"].all()
+    expected = [10 * np.arange(16) + sum(range(10 * window, 10 * window + 10)) for window in range(3)]
+    np.testing.assert_array_equal(results["total"], expected)
+    assert left.report["steps"]["delivered"] == STEPS
+
+
+def test_the_run_has_failed_and_says_which_operators_have(left: Left) -> None:
+    assert left.status == 1
+    assert left.report["status"] == "failed"
+    for where in WHERE:
+        assert any(f"in_{where}" in reason for reason in left.report["reasons"]), where
+    assert not any("'sum'" in reason for reason in left.report["reasons"])
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_the_log_has_the_traceback(left: Left, where: str) -> None:
+    traces = [event["traceback"] for event in left.events() if event.get("operator") == f"in_{where}"]
+    assert traces
+    if where not in ("state", "shape", "loudly"):
+        assert any(f"ZeroDivisionError: nothing to divide by in {where}" in trace for trace in traces)
+
+
+def test_each_node_says_once_that_it_stopped_an_operator(left: Left) -> None:
+    said = [(event["source"], event["operator"]) for event in left.events("operator-stopped")]
+    assert len(said) == len(set(said))
+
+
+def test_what_was_whole_before_it_failed_is_kept(start: Start) -> None:
+    left = start(*program("steady", "--steps", STEPS), operators={"late": faulty("update", at=15)}).wait()
+    assert left.report["reasons"] == ["operator 'late': ZeroDivisionError: nothing to divide by in update"]
+    late = left.results("late")
+    assert late["total"].values.tolist() == [10 * sum(range(8)) + 8 * 45]
+    assert late["complete"].all()
+
+
+def test_one_that_cannot_be_prepared_ends_the_run_before_the_simulation_starts(start: Start) -> None:
+    running = start(*program("steady"), operators={"sum": total(), "broken": faulty("warm_up")})
+    left = running.wait()
+    assert left.status == 1
+    assert "Operator 'broken' cannot be prepared: ZeroDivisionError: nothing to divide by in warm_up" in left.stderr
+    assert "Traceback" not in left.stderr
+    assert not list(running.folder.glob("begun-*"))
