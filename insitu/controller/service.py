@@ -45,8 +45,9 @@ from insitu.wire.sockets import Listener, poll
 
 #: The one stream that a run has.
 MEMBER = 0
-#: How far ahead of the newest step a common end is put, in seconds at the mean pace so far.
-STOP_LEAD_S = 0.25
+#: How far ahead of the newest step that is known of any rank a common end is put, in seconds at the pace so far: what
+#: is known may be a tenth of a second old, and a busy machine may take as long to tell all ranks.
+STOP_LEAD_S = 0.5
 #: How long a dead rank's last steps may still be on their way through the staging nodes.
 LINGERS_S = 1.0
 #: How often a sign of life is sent to everybody, which also shows who is gone.
@@ -120,6 +121,7 @@ class Service:
         self._finished: set[int] = set()
         self._pinged_at = 0.0
         self._gone_at: dict[int, float] = {}
+        self._ended: set[int] = set()
         self._stop: Stop | None = None
 
     @property
@@ -160,8 +162,9 @@ class Service:
     def stop(self, reason: str) -> None:
         """Ask all ranks to end after the same step: one so far ahead that the word reaches all of them before it."""
         assert self.tracker is not None
-        lead = max(2, round(STOP_LEAD_S * self.tracker.counts.whole / max(time.monotonic() - self._begun_at, 1e-3)))
-        self._stop = Stop(self.tracker.steps + lead, reason)
+        known = max([self.tracker.steps, *(int(node.counters.get("newest", -1)) + 1 for node in self.nodes.values())])
+        lead = max(2, round(STOP_LEAD_S * known / max(time.monotonic() - self._begun_at, STOP_LEAD_S)))
+        self._stop = Stop(known + lead, reason)
         for rank in self.ranks.values():
             self._send(rank, self._stop)
 
@@ -172,7 +175,7 @@ class Service:
         for rank in range(self.size):
             if rank not in self.ranks or not self.ranks[rank].ended:
                 self.gone.append(rank)
-                self.tracker.rank_ended(rank, self.tracker.watermark + 1)
+                self._rank_ended(rank, self.tracker.watermark + 1)
             if rank in self.ranks:
                 self.ranks[rank].ended = True
         self.tracker.give_up(reason)
@@ -281,8 +284,24 @@ class Service:
         self.tracker = Tracker(MEMBER, size, self.fed)
         self._gather = Gather(self._operators, self.fed)
         for node in self.fed:
-            ranks = tuple(rank for rank, parts in enumerate(self._parts) if any(part.node == node for part in parts))
-            self._send(self.nodes[node], Feed(MEMBER, size, ranks))
+            self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node)))
+
+    def _feeders(self, node: int) -> tuple[int, ...]:
+        """The ranks that feed a staging node and have not ended."""
+        return tuple(
+            rank
+            for rank, parts in enumerate(self._parts)
+            if rank not in self._ended and any(part.node == node for part in parts)
+        )
+
+    def _rank_ended(self, rank: int, steps: int) -> None:
+        """No later step of any rank can be whole: the staging nodes need not wait for this rank's part of them."""
+        assert self.tracker is not None
+        assert self.size is not None
+        self.tracker.rank_ended(rank, steps)
+        self._ended.add(rank)
+        for part in self._parts[rank]:
+            self._send(self.nodes[part.node], Feed(MEMBER, self.size, self._feeders(part.node)))
 
     def _handle(self, peer: Peer, message: Message) -> None:
         if peer.session.link is Link.RANK_CONTROLLER:
@@ -346,7 +365,7 @@ class Service:
         assert self.tracker is not None
         peer.counters = counters
         peer.ended = True
-        self.tracker.rank_ended(peer.number, steps)
+        self._rank_ended(peer.number, steps)
 
     def _decide(self) -> None:
         if self.tracker is None:
@@ -354,7 +373,7 @@ class Service:
         for rank, gone_at in list(self._gone_at.items()):
             if time.monotonic() - gone_at > LINGERS_S:
                 del self._gone_at[rank]
-                self.tracker.rank_ended(rank, self.tracker.watermark + 1)
+                self._rank_ended(rank, self.tracker.watermark + 1)
         commit: Commit | None = self.tracker.decide()
         if commit is not None:
             for node in self.fed:

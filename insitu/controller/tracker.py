@@ -162,7 +162,7 @@ class Tracker:
 
     def _verdict(self, seen: _Seen) -> Verdict | None:
         """Judge a step, or return ``None`` while something of it is still under way."""
-        if not seen.nodes >= self._nodes:
+        if not seen.nodes >= self._nodes or len(seen.layouts) < self._ranks:
             return None
         layouts = tuple(sorted(seen.layouts.items()))
         verdict = self._verdicts.get(layouts)

@@ -79,9 +79,16 @@ class Assembler:
         pending.blocks[rank] = {block.variable.name: block for block in blocks}
         pending.layouts[rank] = message.layout
         pending.nbytes[rank] = sum(block.data.nbytes for block in blocks)
-        if len(pending.blocks) < len(self._ranks):
-            return None
-        return pending.closed()
+        return pending.closed() if self._is_closed(pending) else None
+
+    def feed(self, ranks: tuple[int, ...]) -> list[ClosedStep]:
+        """From now on only these ranks feed the node, for others have ended; return the steps that this closes."""
+        waiting = [pending for pending in self._pending.values() if not self._is_closed(pending)]
+        self._ranks = frozenset(ranks)
+        return [pending.closed() for pending in waiting if self._is_closed(pending)]
+
+    def _is_closed(self, pending: _Pending) -> bool:
+        return self._ranks <= pending.blocks.keys()
 
     def is_late(self, sequence: int) -> bool:
         """Whether a step was decided on without this part."""

@@ -45,7 +45,7 @@ from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
 
 #: How often the controller hears how this node does.
-STATUS_S = 0.5
+STATUS_S = 0.1
 #: Messages taken in before anything is answered, so that nobody waits for an endless stream of others.
 MESSAGES_PER_TURN = 256
 
@@ -113,10 +113,14 @@ class Receiver:
         """Take in what is there and answer it; wait only where there is nothing to do."""
         unacknowledged = [link for link in self._links.values() if link.dirty]
         ready = poll([self._listener, self._controller, self._waker], 0 if unacknowledged else STATUS_S)
-        self._waker.clear()
-        self._receive_from_ranks()
-        self._receive_from_controller()
-        self._take_folded()
+        # An attempt to receive where nothing is costs more than this whole look.
+        if self._listener in ready:
+            self._receive_from_ranks()
+        if self._controller in ready:
+            self._receive_from_controller()
+        if self._waker in ready:
+            self._waker.clear()
+            self._take_folded()
         if self._folder is not None and not self._folder.alive:
             raise RunError("The folding thread of this staging node has ended; its traceback stands above.")
         if self._newly_closed:
@@ -208,6 +212,9 @@ class Receiver:
                     self._closing.set()
 
     def _fed_by(self, feed: Feed) -> None:
+        if self._feed is not None:
+            self._newly_closed += self._assembler.feed(feed.ranks)
+            return
         self._feed = feed
         self._member = feed.member
         self._assembler = Assembler(feed.ranks)
@@ -245,6 +252,7 @@ class Receiver:
     def _report(self) -> None:
         self._status_at = time.monotonic()
         counters: dict[str, int | float | str] = {
+            "newest": max((link.received for link in self._links.values()), default=-1),
             "waiting_bytes": self._waiting_bytes,
             "peak_bytes": self._peak_bytes,
             "received_bytes": sum(link.received_bytes for link in self._links.values()),

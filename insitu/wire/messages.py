@@ -373,7 +373,10 @@ class NodeWelcome:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Which `ranks` of a member (of `size` in all) feed this node: a step is closed when all of them published it."""
+    """Which `ranks` of a member (of `size` in all) feed this node: a step is closed when all of them published it.
+
+    Said again, with fewer of them, when a rank has ended.
+    """
 
     member: int
     size: int

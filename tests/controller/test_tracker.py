@@ -170,3 +170,13 @@ def test_ranks_that_disagree_on_a_variable_are_named(attribute: str, other: Vari
     assert verdict.variables == {}
     assert attribute in verdict.faults["u"]
     assert "rank 3" in verdict.faults["u"]
+
+
+def test_a_step_without_a_rank_that_ended_waits_for_the_word_of_its_end() -> None:
+    tracker = Tracker(0, 2, [0])
+    for rank in range(2):
+        tracker.layout(rank, Layout(0, (BlockSpec(U, (4 * rank,), (4,)),)))
+    tracker.closed(0, closed(0, 0))
+    assert tracker.decide() is None
+    tracker.rank_ended(1, 0)
+    assert tracker.decide() == Commit(0, 0, (), (0,))

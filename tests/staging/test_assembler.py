@@ -80,3 +80,16 @@ def test_ranks_that_number_a_step_differently_are_named() -> None:
 def test_a_rank_that_does_not_feed_the_node_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="Rank 5 does not feed"):
         publish(Assembler((0, 1)), 5, 0)
+
+
+def test_a_rank_that_has_ended_is_not_waited_for() -> None:
+    assembler = Assembler((0, 1))
+    publish(assembler, 0, 0)
+    publish(assembler, 1, 0)
+    publish(assembler, 0, 1)
+    publish(assembler, 0, 2)
+    closed = assembler.feed((0,))
+    assert [(step.sequence, step.layouts) for step in closed] == [(1, ((0, 3),)), (2, ((0, 3),))]
+    later = publish(assembler, 0, 3)
+    assert later is not None
+    assert assembler.feed(()) == []
