@@ -163,7 +163,8 @@ def _leaks_nothing(request: pytest.FixtureRequest, started: set[str]) -> Iterato
         wait_until(lambda: not _fresh(before), request.config.getoption("--grace"))
     except AssertionError:
         found = "; ".join(f"{kind}: {', '.join(map(str, left.values()))}" for kind, left in _fresh(before).items())
-        pytest.fail(f"{request.node.name} left behind {found}", pytrace=False)
+        if found:  # else the last of it went with the last look
+            pytest.fail(f"{request.node.name} left behind {found}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
