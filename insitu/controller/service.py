@@ -172,6 +172,7 @@ class Service:
         """Nothing more will come from any rank: decide on what is left."""
         assert self.tracker is not None
         assert self.size is not None
+        self._gone_at.clear()
         for rank in range(self.size):
             if rank not in self.ranks or not self.ranks[rank].ended:
                 self.gone.append(rank)
@@ -198,15 +199,10 @@ class Service:
         for node in self.nodes.values():
             self._send(node, Shutdown())
 
-    def rank_gone(self, rank: int, reason: str) -> None:
-        """A rank will publish nothing more, though it never said so."""
-        peer = self.ranks[rank]
-        if peer.ended or self.tracker is None:
-            return
-        peer.ended = True
-        self.gone.append(rank)
-        self._journal(peer.name, Event("error", "rank-gone", f"Rank {rank} is gone: {reason}."))
-        self._gone_at[rank] = time.monotonic()
+    def rank_gone(self, rank: int) -> None:
+        """A rank cannot be reached: unless its goodbye is still on the way, it will publish nothing more."""
+        if not self.ranks[rank].ended and self.tracker is not None:
+            self._gone_at.setdefault(rank, time.monotonic())
 
     def node_gone(self, node: int) -> None:
         """A staging node is gone, with what it held."""
@@ -365,6 +361,7 @@ class Service:
         assert self.tracker is not None
         peer.counters = counters
         peer.ended = True
+        self._gone_at.pop(peer.number, None)
         self._rank_ended(peer.number, steps)
 
     def _decide(self) -> None:
@@ -373,6 +370,11 @@ class Service:
         for rank, gone_at in list(self._gone_at.items()):
             if time.monotonic() - gone_at > LINGERS_S:
                 del self._gone_at[rank]
+                peer = self.ranks[rank]
+                peer.ended = True
+                self.gone.append(rank)
+                text = f"Rank {rank} is gone: its connection is closed, and it said no goodbye."
+                self._journal(peer.name, Event("error", "rank-gone", text))
                 self._rank_ended(rank, self.tracker.watermark + 1)
         commit: Commit | None = self.tracker.decide()
         if commit is not None:
@@ -392,11 +394,11 @@ class Service:
         if peer.ended:
             return
         if not self._listener.send(peer.identity, peer.session.send(message)):
-            self._unreachable(peer, "its connection is closed")
+            self._unreachable(peer)
 
-    def _unreachable(self, peer: Peer, reason: str) -> None:
+    def _unreachable(self, peer: Peer) -> None:
         if peer.session.link is Link.RANK_CONTROLLER:
-            self.rank_gone(peer.number, reason)
+            self.rank_gone(peer.number)
         else:
             self.node_gone(peer.number)
 
@@ -406,4 +408,4 @@ class Service:
         peer = self._peers.pop(identity, None)
         self._journal(peer.name if peer else "unknown", Event("error", "protocol", reason))
         if peer is not None:
-            self._unreachable(peer, "it broke the protocol")
+            self._unreachable(peer)

@@ -129,8 +129,8 @@ class Tracker:
         """Move the watermark as far as it goes; return what the staging nodes have to know about it."""
         without: list[tuple[int, tuple[str, ...]]] = []
         dropped: list[int] = []
-        before = self.watermark
-        while (sequence := self.watermark + 1) < self.steps or sequence in self._dropped:
+        before, steps = self.watermark, self.steps
+        while (sequence := self.watermark + 1) < steps or sequence in self._dropped:
             seen = self._seen.get(sequence)
             reason = self._reason_to_drop(sequence, seen)
             if reason is None:
