@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from insitu.wire.sockets import pinned
 
-#: Parts that are remembered as they are sent: while the staging side keeps up, the same few come again and again.
-PARTS = 256
+#: Parts that are remembered as they are sent, about 1 KiB each: the same come again and again, few while the staging
+#: side keeps up.
+PARTS = 4096
 #: Slots begin at multiples of this: a cache line, enough for any dtype.
 ALIGNMENT = 64
 

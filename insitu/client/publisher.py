@@ -37,6 +37,8 @@ T = TypeVar("T")
 SAY_AFTER_S = 5.0
 #: How often the controller hears how this rank does.
 STATUS_S = 0.5
+#: How often a step that needs nothing looks for news; a look costs as much as copying 64 KiB.
+PUMP_S = 0.00025
 #: How long one poll may last; long enough to cost nothing, short enough that a wait's end is seen.
 _POLL_S = 0.1
 _ROOM = "room in its buffer"
@@ -95,7 +97,7 @@ class Publisher:
         self._kept: dict[int, _Kept] = {}
         self._layouts: dict[tuple[int, ...], int] = {}
         self._shedding = False
-        self._said_at = time.monotonic()
+        self._said_at = self._pumped_at = time.monotonic()
         self._last_bytes = 0
         self._step: Step | None = None
         self._puts: dict[str, _Put] = {}
@@ -124,6 +126,7 @@ class Publisher:
 
     def pump(self, wait_s: float = 0.0) -> None:
         """Wait for news, at most `wait_s`; take in what the others said, and send what may be sent."""
+        self._pumped_at = time.monotonic()
         # One look at all sockets costs less than one failing attempt to receive.
         ready = poll([self._controller.socket, *(link.socket for link in self.links)], wait_s)
         if self._controller.socket in ready:
@@ -144,7 +147,8 @@ class Publisher:
     def open(self, step: Step) -> None:
         """Begin a step: room is looked for as much as the step before took, so that a full buffer is noticed here."""
         self._step, self._lost = step, None
-        self.pump()
+        if time.monotonic() - self._pumped_at > PUMP_S:
+            self.pump()
         if not self._pool.fits(self._last_bytes) and not self._wait(lambda: self._pool.fits(self._last_bytes), _ROOM):
             self._lose(self._no_room())
 

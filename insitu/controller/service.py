@@ -321,9 +321,8 @@ class Service:
 
     def _handle_node(self, peer: Peer, message: Message) -> None:
         match message:
-            case Closed(_, steps) if self.tracker is not None:
-                for step in steps:
-                    self.tracker.closed(peer.number, step)
+            case Closed() if self.tracker is not None:
+                self.tracker.closed(peer.number, message)
             case Partial() if self._gather is not None:
                 self._hand_over(self._gather.partial(peer.number, message))
             case Held() if self._gather is not None:

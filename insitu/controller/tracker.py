@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 from insitu.model import Variable
 from insitu.plan import Piece, fault_of_cover
-from insitu.wire.messages import BlockSpec, ClosedStep, Commit, Event, Layout
+from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Commit, Event, Layout, RankLayouts
 
-#: Of each rank the number of its layout: what a step consists of.
-Layouts = tuple[tuple[int, int], ...]
+#: What a step consists of: of each staging node that is fed the number of a combination of layouts.
+_Combination = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,10 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Seen:
-    """A step that is not decided yet."""
+    """A step that is not decided yet; `layouts` tells of each staging node that has closed it what it got."""
 
     index: int
     time: float
-    nodes: set[int] = field(default_factory=set)
     layouts: dict[int, int] = field(default_factory=dict)
     disagree: set[int] = field(default_factory=set)
     nbytes: int = 0
@@ -69,7 +68,8 @@ class Tracker:
         self._ended: dict[int, int] = {}
         self._gone_nodes: set[int] = set()
         self._layouts: dict[tuple[int, int], tuple[BlockSpec, ...]] = {}
-        self._verdicts: dict[Layouts, Verdict] = {}
+        self._combinations: dict[RankLayouts, int] = {}
+        self._verdicts: dict[_Combination, Verdict] = {}
         self._left_out: set[str] = set()
 
     @property
@@ -87,17 +87,22 @@ class Tracker:
         """A rank announces what a step of it may consist of."""
         self._layouts[rank, layout.id] = layout.blocks
 
-    def closed(self, node: int, step: ClosedStep) -> None:
-        """A staging node has all that it gets of a step."""
-        if step.sequence <= self.watermark:
-            return
-        seen = self._seen.setdefault(step.sequence, _Seen(step.index, step.time))
-        seen.nodes.add(node)
-        seen.layouts.update(step.layouts)
+    def closed(self, node: int, closed: Closed) -> None:
+        """A staging node has all that it gets of some steps. Costs O(ranks) a message, and no more for many steps."""
+        numbers = [self._combinations.setdefault(each, len(self._combinations)) for each in closed.layouts]
+        for step in closed.steps:
+            if step.sequence > self.watermark:
+                self._closed(node, step, numbers[step.layouts], closed.layouts[step.layouts])
+
+    def _closed(self, node: int, step: ClosedStep, number: int, layouts: RankLayouts) -> None:
+        seen = self._seen.get(step.sequence)
+        if seen is None:
+            seen = self._seen[step.sequence] = _Seen(step.index, step.time)
+        seen.layouts[node] = number
         seen.nbytes += step.nbytes
         seen.disagree.update(step.disagree)
         if (step.index, step.time) != (seen.index, seen.time):
-            seen.disagree.update(rank for rank, _ in step.layouts)
+            seen.disagree.update(rank for rank, _ in layouts)
 
     def drop(self, sequence: int, reason: str) -> None:
         """A step will never be whole."""
@@ -156,20 +161,23 @@ class Tracker:
         short = sorted(rank for rank, steps in self._ended.items() if steps <= sequence)
         if short:
             return f"rank {short[0]} had ended before"
-        if seen and seen.disagree and seen.nodes >= self._nodes:
+        if seen and seen.disagree and seen.layouts.keys() >= self._nodes:
             return f"ranks {_listed(seen.disagree)} gave it another index or time than the others"
         return "a staging node is gone" if self._gone_nodes else None
 
     def _verdict(self, seen: _Seen) -> Verdict | None:
         """Judge a step, or return ``None`` while something of it is still under way."""
-        if not seen.nodes >= self._nodes or len(seen.layouts) < self._ranks:
+        if not seen.layouts.keys() >= self._nodes:
             return None
-        layouts = tuple(sorted(seen.layouts.items()))
-        verdict = self._verdicts.get(layouts)
+        combination = tuple(sorted(seen.layouts.items()))
+        verdict = self._verdicts.get(combination)
         if verdict is None:
-            if any(layout not in self._layouts for layout in layouts):
+            known = list(self._combinations)
+            layouts = {layout for _, number in combination for layout in known[number]}
+            if len(layouts) < self._ranks or any(layout not in self._layouts for layout in layouts):
                 return None
-            verdict = self._verdicts[layouts] = judge({rank: self._layouts[rank, number] for rank, number in layouts})
+            verdict = judge({rank: self._layouts[rank, number] for rank, number in layouts})
+            self._verdicts[combination] = verdict
             self.variables.update(verdict.variables)
         return verdict
 

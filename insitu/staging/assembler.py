@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from insitu.errors import RemoteProtocolError
 from insitu.model import Block, Step
-from insitu.wire.messages import ClosedStep, Commit, Publish
+from insitu.wire.messages import Closed, ClosedStep, Commit, Publish, RankLayouts
 
 #: The parts of one step: for each rank its blocks by the variable's name.
 Blocks = dict[int, dict[str, Block]]
@@ -33,6 +33,33 @@ class ReadyStep:
     nbytes: dict[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class ClosedHere:
+    """A step that all ranks which feed this node have published, and of each rank its layout."""
+
+    step: Step
+    layouts: RankLayouts
+    nbytes: int
+    disagree: tuple[int, ...]
+
+
+def closed_message(member: int, several: list[ClosedHere]) -> Closed:
+    """Put into one message what the controller is told of these steps."""
+    layouts: dict[RankLayouts, int] = {}
+    steps = tuple(
+        ClosedStep(
+            closed.step.sequence,
+            closed.step.index,
+            closed.step.time,
+            layouts.setdefault(closed.layouts, len(layouts)),
+            closed.nbytes,
+            closed.disagree,
+        )
+        for closed in several
+    )
+    return Closed(member, tuple(layouts), steps)
+
+
 @dataclass(slots=True)
 class _Pending:
     step: Step
@@ -41,15 +68,9 @@ class _Pending:
     nbytes: dict[int, int] = field(default_factory=dict)
     disagree: list[int] = field(default_factory=list)
 
-    def closed(self) -> ClosedStep:
-        return ClosedStep(
-            self.step.sequence,
-            self.step.index,
-            self.step.time,
-            tuple(sorted(self.layouts.items())),
-            sum(self.nbytes.values()),
-            tuple(self.disagree),
-        )
+    def closed(self) -> ClosedHere:
+        layouts = tuple(sorted(self.layouts.items()))
+        return ClosedHere(self.step, layouts, sum(self.nbytes.values()), tuple(self.disagree))
 
 
 class Assembler:
@@ -60,7 +81,11 @@ class Assembler:
         self._pending: dict[int, _Pending] = {}
         self._committed = -1
 
-    def publish(self, rank: int, message: Publish, blocks: list[Block]) -> ClosedStep | None:
+    def __len__(self) -> int:
+        """How many steps are here that the controller has not decided on."""
+        return len(self._pending)
+
+    def publish(self, rank: int, message: Publish, blocks: list[Block]) -> ClosedHere | None:
         """Take in a rank's part of a step; return the step if it is closed by it.
 
         A rank that comes too late for a step which was dropped changes nothing. Raises `RemoteProtocolError` for a rank
@@ -81,7 +106,7 @@ class Assembler:
         pending.nbytes[rank] = sum(block.data.nbytes for block in blocks)
         return pending.closed() if self._is_closed(pending) else None
 
-    def feed(self, ranks: tuple[int, ...]) -> list[ClosedStep]:
+    def feed(self, ranks: tuple[int, ...]) -> list[ClosedHere]:
         """From now on only these ranks feed the node, for others have ended; return the steps that this closes."""
         waiting = [pending for pending in self._pending.values() if not self._is_closed(pending)]
         self._ranks = frozenset(ranks)

@@ -84,7 +84,7 @@ class Folder:
         self._prefix = prefix
         self._done = done
         self._closing = threading.Event()
-        self._work: queue.SimpleQueue[ReadyStep | int | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[list[ReadyStep] | int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="insitu-folder", daemon=True)
         self._thread.start()
 
@@ -93,9 +93,9 @@ class Folder:
         """Whether the thread runs. It ends by `close`, or by an error of this code, never by one of an operator's."""
         return self._thread.is_alive()
 
-    def submit(self, step: ReadyStep) -> None:
-        """Queue a committed step; steps come in the order of their sequence."""
-        self._work.put(step)
+    def submit(self, steps: list[ReadyStep]) -> None:
+        """Queue committed steps; they come in the order of their sequence."""
+        self._work.put(steps)
 
     def finish(self, steps: int) -> None:
         """Queue the end: after `steps` steps in all, everything is handed over."""
@@ -110,8 +110,9 @@ class Folder:
     def _run(self) -> None:
         while not self._closing.is_set():
             steps, end = self._take()
-            if steps:
-                self._fold(steps)
+            for begin in range(0, len(steps), STEPS_PER_BATCH):
+                if not self._closing.is_set():
+                    self._fold(steps[begin : begin + STEPS_PER_BATCH])
             if end is not None:
                 messages = self._messages(self._folds.finish(end))
                 self._done(Folded([], [*messages, Finished(self._member)]))
@@ -120,9 +121,9 @@ class Folder:
         """Wait for work; return the steps that wait, and the number of all where the end waits behind them."""
         steps: list[ReadyStep] = []
         item = self._work.get()
-        while isinstance(item, ReadyStep):
-            steps.append(item)
-            if len(steps) == STEPS_PER_BATCH:
+        while isinstance(item, list):
+            steps += item
+            if len(steps) >= STEPS_PER_BATCH:
                 return steps, None
             try:
                 item = self._work.get_nowait()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A staging node's account of each rank that feeds it: what came, what is folded, what was acknowledged.
 
-Acknowledgements are cumulative, so they are sent seldom: when a part of the credit has gathered, or when there is
-nothing else to do. A rank never waits for one that is held back, since a lull sends them all.
+Acknowledgements are cumulative, so they are sent seldom: when a part of the credit has gathered, after some time, or
+when there is nothing else to do. A rank never waits for one that is held back, since a lull sends them all.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ class RankLink:
     folded_bytes: int = 0
     acked_received_bytes: int = 0
     acked_folded_bytes: int = 0
+    acked_at: float = 0.0
     dirty: bool = False
     segment: Segment | None = None
 
@@ -83,8 +84,10 @@ class RankLink:
         """Return the acknowledgement of all so far."""
         return Ack(self.received, self.folded, self.received_bytes, self.folded_bytes)
 
-    def acked(self) -> None:
-        """The acknowledgement was sent."""
-        self.acked_received_bytes = self.received_bytes
-        self.acked_folded_bytes = self.folded_bytes
+    def acked(self, now: float, sent: bool) -> None:
+        """The acknowledgement was sent, or could not be: the next message from the rank is then answered by another."""
+        if sent:
+            self.acked_received_bytes = self.received_bytes
+            self.acked_folded_bytes = self.folded_bytes
+        self.acked_at = now
         self.dirty = False

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
-from insitu.staging.assembler import Assembler
+from insitu.staging.assembler import Assembler, ClosedHere, closed_message
 from insitu.staging.folder import Folded, Folder, operator_stopped
 from insitu.staging.ranks import RankLink
 from insitu.wire.contact import Contact
@@ -22,8 +22,6 @@ from insitu.wire.messages import (
     VERSION,
     Attach,
     Borrow,
-    Closed,
-    ClosedStep,
     Commit,
     Credit,
     Event,
@@ -46,6 +44,13 @@ from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
 
 #: How often the controller hears how this node does.
 STATUS_S = 0.1
+#: Acknowledgements that are not urgent go at the latest when nothing has come for so long, ...
+LULL_S = 0.001
+#: ... and while more is coming a rank gets one at most this often, times the number of ranks.
+ACK_S = 0.00025
+#: How long this thread sleeps between two looks while steps follow each other closely. What comes meanwhile is taken in
+#: at once: a look costs as much as taking in two or three small messages, and so does waking the folder.
+NAP_S = 0.001
 #: Messages taken in before anything is answered, so that nobody waits for an endless stream of others.
 MESSAGES_PER_TURN = 256
 
@@ -65,7 +70,7 @@ class Receiver:
         self._waker = Waker()
         self._done: deque[Folded] = deque()
         self._outbox: deque[Message] = deque()
-        self._newly_closed: list[ClosedStep] = []
+        self._newly_closed: list[ClosedHere] = []
         self._links: dict[bytes, RankLink] = {}
         self._by_rank: dict[int, RankLink] = {}
         self._refused: set[bytes] = set()
@@ -74,6 +79,7 @@ class Receiver:
         self._assembler = Assembler(())
         self._folder: Folder | None = None
         self._status_at = 0.0
+        self._folding_steps = 0
         self._waiting_bytes = 0
         self._peak_bytes = 0
         self._thread = threading.Thread(target=self._run, name="insitu-receiver", daemon=True)
@@ -111,8 +117,10 @@ class Receiver:
 
     def _turn(self) -> None:
         """Take in what is there and answer it; wait only where there is nothing to do."""
-        unacknowledged = [link for link in self._links.values() if link.dirty]
-        ready = poll([self._listener, self._controller, self._waker], 0 if unacknowledged else STATUS_S)
+        if len(self._assembler) + self._folding_steps > 1:
+            self._closing.wait(NAP_S)
+        unacknowledged = any(link.dirty for link in self._links.values())
+        ready = poll([self._listener, self._controller, self._waker], LULL_S if unacknowledged else STATUS_S)
         # An attempt to receive where nothing is costs more than this whole look.
         if self._listener in ready:
             self._receive_from_ranks()
@@ -124,11 +132,9 @@ class Receiver:
         if self._folder is not None and not self._folder.alive:
             raise RunError("The folding thread of this staging node has ended; its traceback stands above.")
         if self._newly_closed:
-            self._say(Closed(self._member, tuple(self._newly_closed)))
+            self._say(closed_message(self._member, self._newly_closed))
             self._newly_closed = []
-        for link in unacknowledged:
-            if not ready or link.urgent:
-                self._acknowledge(link)
+        self._acknowledge(lull=not ready)
         if time.monotonic() - self._status_at > STATUS_S:
             self._report()
         self._empty_outbox()
@@ -224,8 +230,9 @@ class Receiver:
 
     def _commit(self, commit: Commit) -> None:
         assert self._folder is not None
-        for ready in self._assembler.commit(commit):
-            self._folder.submit(ready)
+        ready = self._assembler.commit(commit)
+        self._folding_steps += len(ready)
+        self._folder.submit(ready)
 
     def _folded(self, folded: Folded) -> None:
         """Called by the folder, from its thread."""
@@ -235,6 +242,7 @@ class Receiver:
     def _take_folded(self) -> None:
         while self._done:
             folded = self._done.popleft()
+            self._folding_steps -= len(folded.steps)
             for ready in folded.steps:
                 for rank, nbytes in ready.nbytes.items():
                     self._by_rank[rank].fold(ready.step.sequence, nbytes)
@@ -243,11 +251,14 @@ class Receiver:
                 self._report()  # the last word on how this node did
             self._outbox.extend(folded.messages)
 
-    def _acknowledge(self, link: RankLink) -> None:
-        if self._listener.send(link.identity, link.session.send(link.ack())):
-            link.acked()
-        else:
-            link.dirty = False  # its connection is closed, or it does not read: the next message makes it dirty again
+    def _acknowledge(self, lull: bool) -> None:
+        now = time.monotonic()
+        pace_s = ACK_S * len(self._links)
+        for link in self._links.values():
+            if link.dirty and (lull or link.urgent or now - link.acked_at > pace_s):
+                # Where its connection is closed, or it does not read, the next message makes it dirty again.
+                sent = self._listener.send(link.identity, link.session.send(link.ack()))
+                link.acked(now, sent)
 
     def _report(self) -> None:
         self._status_at = time.monotonic()

@@ -66,17 +66,22 @@ class Share:
     of: int
 
 
+#: Of each rank the id of the layout that its part of a step has: ``(rank, layout id)`` pairs in the order of the ranks.
+RankLayouts = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ClosedStep:
-    """A step that every rank which feeds a node has published there: `layouts` holds ``(rank, layout id)`` pairs.
+    """A step that every rank which feeds a node has published there.
 
-    `index` and `time` are those of the rank that came first, `disagree` names the ranks that gave others.
+    `index` and `time` are those of the rank that came first, `disagree` names the ranks that gave others. `layouts` is
+    the number of an entry of `Closed.layouts`.
     """
 
     sequence: int
     index: int
     time: float
-    layouts: tuple[tuple[int, int], ...]
+    layouts: int
     nbytes: int
     disagree: tuple[int, ...]
 
@@ -297,9 +302,14 @@ class NodeHello:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Steps that have arrived whole at this node."""
+    """Steps that have arrived whole at this node.
+
+    An entry of `layouts` holds the ``(rank, layout id)`` pairs of a step. Steps that are made alike share one, so that
+    what a step adds does not grow with the ranks.
+    """
 
     member: int
+    layouts: tuple[RankLayouts, ...]
     steps: tuple[ClosedStep, ...]
 
 

@@ -2,7 +2,7 @@
 """Which values each message holds: one table, read by the encoder and the decoder.
 
 The order of a record's fields is their order on the wire, and the numbers of the kinds are part of the protocol: a
-message that goes takes its number with it, and whoever changes a line here raises `VERSION`.
+message that goes takes its number with it, and the first change after a release raises `VERSION`.
 """
 
 import dataclasses
@@ -145,6 +145,12 @@ def _share(share: m.Share) -> None:
         raise Wrong(f"a part of {share.of}, with low < high", (share.low, share.high), "high")
 
 
+def _closed(closed: m.Closed) -> None:
+    for step in closed.steps:
+        if step.layouts >= len(closed.layouts):
+            raise Wrong(f"one of the {len(closed.layouts)} layouts", step.layouts, "steps.layouts")
+
+
 _newest = whole(-1)  # a sequence, or none yet
 _any = whole(-(1 << 63))  # the author's own step number
 _version = whole(m.VERSION, m.VERSION)
@@ -167,7 +173,7 @@ _closed_step = Record(
     sequence=whole(),
     index=_any,
     time=time,
-    layouts=many(row(whole(), whole())),
+    layouts=whole(),
     nbytes=whole(),
     disagree=many(whole()),
 )
@@ -216,7 +222,13 @@ KINDS: dict[int, Record] = {
     13: Record(m.Credit, bytes=whole()),
     14: Record(m.Ack, received=_newest, folded=_newest, received_bytes=whole(), folded_bytes=whole()),
     15: Record(m.NodeHello, version=_version, run=name, node=whole(), address=name, host=name, pid=whole()),
-    16: Record(m.Closed, member=whole(), steps=many(_closed_step.field)),
+    16: Record(
+        m.Closed,
+        _closed,
+        member=whole(),
+        layouts=many(many(row(whole(), whole()))),
+        steps=many(_closed_step.field),
+    ),
     17: Record(
         m.Partial,
         operator=name,

@@ -8,7 +8,7 @@ import pytest
 
 from insitu.controller.tracker import Tracker, judge
 from insitu.model import Variable
-from insitu.wire.messages import BlockSpec, ClosedStep, Commit, Layout
+from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Commit, Layout
 
 U = Variable("u", np.dtype("f8"), (8,), ("x",))
 ATOMS = Variable("velocity", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
@@ -23,9 +23,10 @@ def halves(ranks: int = 2) -> Tracker:
     return tracker
 
 
-def closed(sequence: int, *ranks: int, index: int | None = None, disagree: tuple[int, ...] = ()) -> ClosedStep:
+def closed(sequence: int, *ranks: int, index: int | None = None, disagree: tuple[int, ...] = ()) -> Closed:
     number = 10 * sequence if index is None else index
-    return ClosedStep(sequence, number, 0.1 * number, tuple((rank, 0) for rank in ranks), 64, disagree)
+    step = ClosedStep(sequence, number, 0.1 * number, 0, 64, disagree)
+    return Closed(0, (tuple((rank, 0) for rank in ranks),), (step,))
 
 
 def close(tracker: Tracker, sequence: int) -> None:
@@ -53,6 +54,15 @@ def test_steps_are_decided_in_order_whatever_order_they_close_in() -> None:
     assert decided == sorted(decided)
     assert decided[-1] == 19
     assert tracker.counts.whole == 20
+
+
+def test_one_message_tells_of_steps_with_different_layouts() -> None:
+    tracker = Tracker(0, 1, [0])
+    for layout, count in enumerate((8, 7)):
+        tracker.layout(0, Layout(layout, (BlockSpec(U, (0,), (count,)),)))
+    steps = tuple(ClosedStep(k, k, 0.0, k % 2, 64, ()) for k in range(4))
+    tracker.closed(0, Closed(0, (((0, 0),), ((0, 1),)), steps))
+    assert tracker.decide() == Commit(0, 3, ((1, ("u",)), (3, ("u",))), ())
 
 
 def test_a_step_waits_for_its_layout() -> None:
@@ -146,7 +156,7 @@ def test_a_variable_that_comes_and_goes_is_told_of_when_it_goes() -> None:
     for number, spec in enumerate((whole, hole, BlockSpec(U, (1,), (7,)))):
         tracker.layout(0, Layout(number, (spec,)))
     for sequence, layout in enumerate((0, 1, 2, 0, 2)):
-        tracker.closed(0, ClosedStep(sequence, sequence, 0.0, ((0, layout),), 64, ()))
+        tracker.closed(0, Closed(0, (((0, layout),),), (ClosedStep(sequence, sequence, 0.0, 0, 64, ()),)))
     tracker.decide()
     assert [event.details["step"] for event in tracker.take_events()] == [1, 4]
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from insitu.errors import RemoteProtocolError
-from insitu.model import Block, Variable
-from insitu.staging.assembler import Assembler
-from insitu.wire.messages import ClosedStep, Commit, Publish
+from insitu.model import Block, Step, Variable
+from insitu.staging.assembler import Assembler, ClosedHere, closed_message
+from insitu.wire.messages import Closed, ClosedStep, Commit, Publish
 
 U = Variable("u", np.dtype("f8"), (4,), ("x",))
 V = Variable("v", np.dtype("f8"), (4,), ("x",))
 
 
-def publish(assembler: Assembler, rank: int, sequence: int, *, index: int | None = None) -> ClosedStep | None:
+def publish(assembler: Assembler, rank: int, sequence: int, *, index: int | None = None) -> ClosedHere | None:
     blocks = [Block(variable, (2 * rank,), np.full(2, float(sequence))) for variable in (U, V)]
     return assembler.publish(rank, Publish(sequence, sequence if index is None else index, 0.5, 3, ()), blocks)
 
@@ -26,14 +26,21 @@ def test_a_step_closes_with_the_last_of_its_ranks_in_any_order() -> None:
     random.Random(2).shuffle(arrivals)
     for rank, sequence in arrivals:
         if step := publish(assembler, rank, sequence):
-            closed.append(step.sequence)
+            closed.append(step.step.sequence)
     assert sorted(closed) == list(range(10))
 
 
 def test_a_closed_step_names_its_layouts_and_its_bytes() -> None:
     assembler = Assembler((0, 1))
     publish(assembler, 1, 0)
-    assert publish(assembler, 0, 0) == ClosedStep(0, 0, 0.5, ((0, 3), (1, 3)), 64, ())
+    assert publish(assembler, 0, 0) == ClosedHere(Step(0, 0, 0.5), ((0, 3), (1, 3)), 64, ())
+
+
+def test_a_message_of_closed_steps_names_layouts_that_they_share_once() -> None:
+    same, other = ((0, 3), (1, 3)), ((0, 3), (1, 4))
+    several = [ClosedHere(Step(k, 10 * k, 0.5), other if k == 1 else same, 64, ()) for k in range(3)]
+    steps = tuple(ClosedStep(k, 10 * k, 0.5, int(k == 1), 64, ()) for k in range(3))
+    assert closed_message(7, several) == Closed(7, (same, other), steps)
 
 
 def test_commits_hand_over_in_order() -> None:
@@ -74,7 +81,7 @@ def test_ranks_that_number_a_step_differently_are_named() -> None:
     publish(assembler, 0, 0, index=10)
     closed = publish(assembler, 1, 0, index=11)
     assert closed is not None
-    assert (closed.index, closed.disagree) == (10, (1,))
+    assert (closed.step.index, closed.disagree) == (10, (1,))
 
 
 def test_a_rank_that_does_not_feed_the_node_is_refused() -> None:
@@ -89,7 +96,7 @@ def test_a_rank_that_has_ended_is_not_waited_for() -> None:
     publish(assembler, 0, 1)
     publish(assembler, 0, 2)
     closed = assembler.feed((0,))
-    assert [(step.sequence, step.layouts) for step in closed] == [(1, ((0, 3),)), (2, ((0, 3),))]
+    assert [(each.step.sequence, each.layouts) for each in closed] == [(1, ((0, 3),)), (2, ((0, 3),))]
     later = publish(assembler, 0, 3)
     assert later is not None
     assert assembler.feed(()) == []

@@ -113,6 +113,7 @@ MALFORMED: dict[str, Frames] = {
     "a share of nothing": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 1, 2]], 1, 1.0, "drop", "auto")],
     "a share beyond the whole": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 3, 2]], 1, 1.0, "drop", "auto")],
     "a share of zero parts": [header(m.Welcome, "melt", [[0, "tcp://h:1", 0, 0, 0]], 1, 1.0, "drop", "auto")],
+    "steps of no layout": [header(m.Closed, 0, [], [[7, 70, 0.7, 0, 1024, []]])],
     "an event of no level": [header(m.Event, "fatal", "k", "t", {})],
     "an event with bytes": [header(m.Event, "info", "k", "t", {"raw": b"\x00"})],
     "an event too deep": [header(m.Event, "info", "k", "t", {"deep": _nested(17)})],
@@ -191,8 +192,8 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "an end after all steps": m.Detach(WHOLE),
     },
     Link.NODE_CONTROLLER: {
-        "steps of nobody": m.Closed(WHOLE, (m.ClosedStep(WHOLE, 0, 0.0, ((WHOLE, WHOLE),), WHOLE, (WHOLE,)),)),
-        "no steps": m.Closed(0, ()),
+        "steps of nobody": m.Closed(WHOLE, (((WHOLE, WHOLE),),), (m.ClosedStep(WHOLE, 0, 0.0, 0, WHOLE, (WHOLE,)),)),
+        "no steps": m.Closed(0, (), ()),
         "an operator that does not exist": m.Partial("no such operator", 0, 0, 0, ()),
         "a window that cannot be": m.Partial("stats", 0, WHOLE, -1, ()),
         "a state of nothing": m.Partial("stats", 0, 0, 0, (m.Entry(0, 0, -1, -1, 0.0, None, {}),)),
