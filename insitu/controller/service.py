@@ -336,6 +336,7 @@ class Service:
 
     def _hand_over(self, complete: Iterable[Window | Rows]) -> None:
         assert self.tracker is not None
+        self._decide()  # a node that commits by itself says in the same breath what it closed and what came of it
         for done in complete:
             self._deliver(done, self.tracker.watermark + 1)
 
@@ -379,6 +380,8 @@ class Service:
         if commit is not None:
             for node in self.fed:
                 self._send(self.nodes[node], commit)
+        for approval in self.tracker.take_approvals():
+            self._send(self.nodes[self.fed[0]], approval)
         for event in self.tracker.take_events():
             self._journal("controller", event)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from insitu.model import Variable
 from insitu.plan import Piece, fault_of_cover
-from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Commit, Event, Layout, RankLayouts
+from insitu.wire.messages import Approve, BlockSpec, Closed, ClosedStep, Commit, Event, Layout, RankLayouts
 
 #: What a step consists of: of each staging node that is fed the number of a combination of layouts.
 _Combination = tuple[tuple[int, int], ...]
@@ -59,6 +59,7 @@ class Tracker:
         self.counts = Counts()
         self.watermark = -1
         self._events: list[Event] = []
+        self._approvals: list[Approve] = []
         self.variables: dict[str, Variable] = {}
         self._member = member
         self._ranks = ranks
@@ -130,6 +131,11 @@ class Tracker:
         events, self._events = self._events, []
         return events
 
+    def take_approvals(self) -> list[Approve]:
+        """Return what a staging node that is the only one may decide by itself, since the last call."""
+        approvals, self._approvals = self._approvals, []
+        return approvals
+
     def decide(self) -> Commit | None:
         """Move the watermark as far as it goes; return what the staging nodes have to know about it."""
         without: list[tuple[int, tuple[str, ...]]] = []
@@ -178,6 +184,8 @@ class Tracker:
                 return None
             verdict = judge({rank: self._layouts[rank, number] for rank, number in layouts})
             self._verdicts[combination] = verdict
+            if len(self._nodes) == 1:
+                self._approvals.append(Approve(self._member, tuple(sorted(layouts)), tuple(sorted(verdict.faults))))
             self.variables.update(verdict.variables)
         return verdict
 

@@ -12,13 +12,16 @@ committed  every rank has closed it on every node: it may be folded, or is dropp
 ========== ============================================================================ ============
 
 So what is folded was seen whole by the run, and steps are folded in the order of their sequence.
+
+A node that is the only one sees each step whole by itself: once the controller has judged a combination of layouts, it
+commits what is closed with them by itself (`approve`, `take_approved`): the way to the controller and back is saved.
 """
 
 from dataclasses import dataclass, field
 
 from insitu.errors import RemoteProtocolError
 from insitu.model import Block, Step
-from insitu.wire.messages import Closed, ClosedStep, Commit, Publish, RankLayouts
+from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Publish, RankLayouts
 
 #: The parts of one step: for each rank its blocks by the variable's name.
 Blocks = dict[int, dict[str, Block]]
@@ -67,10 +70,12 @@ class _Pending:
     layouts: dict[int, int] = field(default_factory=dict)
     nbytes: dict[int, int] = field(default_factory=dict)
     disagree: list[int] = field(default_factory=list)
+    closed: ClosedHere | None = None
 
-    def closed(self) -> ClosedHere:
+    def close(self) -> ClosedHere:
         layouts = tuple(sorted(self.layouts.items()))
-        return ClosedHere(self.step, layouts, sum(self.nbytes.values()), tuple(self.disagree))
+        self.closed = ClosedHere(self.step, layouts, sum(self.nbytes.values()), tuple(self.disagree))
+        return self.closed
 
 
 class Assembler:
@@ -79,6 +84,7 @@ class Assembler:
     def __init__(self, ranks: tuple[int, ...]) -> None:
         self._ranks = frozenset(ranks)
         self._pending: dict[int, _Pending] = {}
+        self._approved: dict[RankLayouts, tuple[str, ...]] = {}
         self._committed = -1
 
     def __len__(self) -> int:
@@ -104,13 +110,13 @@ class Assembler:
         pending.blocks[rank] = {block.variable.name: block for block in blocks}
         pending.layouts[rank] = message.layout
         pending.nbytes[rank] = sum(block.data.nbytes for block in blocks)
-        return pending.closed() if self._is_closed(pending) else None
+        return pending.close() if self._is_closed(pending) else None
 
     def feed(self, ranks: tuple[int, ...]) -> list[ClosedHere]:
         """From now on only these ranks feed the node, for others have ended; return the steps that this closes."""
         waiting = [pending for pending in self._pending.values() if not self._is_closed(pending)]
         self._ranks = frozenset(ranks)
-        return [pending.closed() for pending in waiting if self._is_closed(pending)]
+        return [pending.close() for pending in waiting if self._is_closed(pending)]
 
     def _is_closed(self, pending: _Pending) -> bool:
         return self._ranks <= pending.blocks.keys()
@@ -118,6 +124,24 @@ class Assembler:
     def is_late(self, sequence: int) -> bool:
         """Whether a step was decided on without this part."""
         return sequence <= self._committed
+
+    def approve(self, message: Approve) -> None:
+        """From now on steps that are closed with these layouts need no word of the controller."""
+        self._approved[message.layouts] = message.without
+
+    def is_approved(self, closed: ClosedHere) -> bool:
+        return closed.layouts in self._approved and not closed.disagree
+
+    def take_approved(self) -> list[ReadyStep]:
+        """Return the steps that this node has committed by itself, in order."""
+        ready: list[ReadyStep] = []
+        while pending := self._pending.get(self._committed + 1):
+            closed = pending.closed
+            if closed is None or not self.is_approved(closed):
+                break
+            self._committed += 1
+            ready.append(self._ready(self._committed, False, self._approved[closed.layouts]))
+        return ready
 
     def commit(self, message: Commit) -> list[ReadyStep]:
         """Return the steps that the controller has decided on, in order."""

@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
-from insitu.staging.assembler import Assembler, ClosedHere, closed_message
+from insitu.staging.assembler import Assembler, ClosedHere, ReadyStep, closed_message
 from insitu.staging.folder import Folded, Folder, operator_stopped
 from insitu.staging.ranks import RankLink
 from insitu.wire.contact import Contact
 from insitu.wire.messages import (
     VERSION,
+    Approve,
     Attach,
     Borrow,
     Commit,
@@ -51,6 +52,8 @@ ACK_S = 0.00025
 #: How long this thread sleeps between two looks while steps follow each other closely. What comes meanwhile is taken in
 #: at once: a look costs as much as taking in two or three small messages, and so does waking the folder.
 NAP_S = 0.001
+#: How old a report on steps that this node has committed by itself may be.
+CLOSED_S = 0.02
 #: Messages taken in before anything is answered, so that nobody waits for an endless stream of others.
 MESSAGES_PER_TURN = 256
 
@@ -71,6 +74,8 @@ class Receiver:
         self._done: deque[Folded] = deque()
         self._outbox: deque[Message] = deque()
         self._newly_closed: list[ClosedHere] = []
+        self._waited_for = False
+        self._closed_at = 0.0
         self._links: dict[bytes, RankLink] = {}
         self._by_rank: dict[int, RankLink] = {}
         self._refused: set[bytes] = set()
@@ -119,8 +124,8 @@ class Receiver:
         """Take in what is there and answer it; wait only where there is nothing to do."""
         if len(self._assembler) + self._folding_steps > 1:
             self._closing.wait(NAP_S)
-        unacknowledged = any(link.dirty for link in self._links.values())
-        ready = poll([self._listener, self._controller, self._waker], LULL_S if unacknowledged else STATUS_S)
+        unsaid = self._newly_closed or any(link.dirty for link in self._links.values())
+        ready = poll([self._listener, self._controller, self._waker], LULL_S if unsaid else STATUS_S)
         # An attempt to receive where nothing is costs more than this whole look.
         if self._listener in ready:
             self._receive_from_ranks()
@@ -131,9 +136,8 @@ class Receiver:
             self._take_folded()
         if self._folder is not None and not self._folder.alive:
             raise RunError("The folding thread of this staging node has ended; its traceback stands above.")
-        if self._newly_closed:
-            self._say(closed_message(self._member, self._newly_closed))
-            self._newly_closed = []
+        self._submit(self._assembler.take_approved())
+        self._report_closed(lull=not ready)
         self._acknowledge(lull=not ready)
         if time.monotonic() - self._status_at > STATUS_S:
             self._report()
@@ -204,12 +208,15 @@ class Receiver:
         closed = self._assembler.publish(link.rank, message, blocks)
         if closed is not None:
             self._newly_closed.append(closed)
+            self._waited_for = self._waited_for or not self._assembler.is_approved(closed)
 
     def _receive_from_controller(self) -> None:
         while (frames := self._controller.receive()) is not None:
             match self._session.receive(frames):
                 case Feed() as feed:
                     self._fed_by(feed)
+                case Approve() as approve:
+                    self._assembler.approve(approve)
                 case Commit() as commit:
                     self._commit(commit)
                 case Finish(_, steps) if self._folder is not None:
@@ -220,6 +227,7 @@ class Receiver:
     def _fed_by(self, feed: Feed) -> None:
         if self._feed is not None:
             self._newly_closed += self._assembler.feed(feed.ranks)
+            self._waited_for = bool(self._newly_closed)
             return
         self._feed = feed
         self._member = feed.member
@@ -229,10 +237,12 @@ class Receiver:
             self._grant(link)
 
     def _commit(self, commit: Commit) -> None:
-        assert self._folder is not None
-        ready = self._assembler.commit(commit)
-        self._folding_steps += len(ready)
-        self._folder.submit(ready)
+        self._submit(self._assembler.commit(commit))
+
+    def _submit(self, ready: list[ReadyStep]) -> None:
+        if ready and self._folder is not None:
+            self._folding_steps += len(ready)
+            self._folder.submit(ready)
 
     def _folded(self, folded: Folded) -> None:
         """Called by the folder, from its thread."""
@@ -249,7 +259,18 @@ class Receiver:
                     self._waiting_bytes -= nbytes
             if any(isinstance(message, Finished) for message in folded.messages):
                 self._report()  # the last word on how this node did
-            self._outbox.extend(folded.messages)
+            if folded.messages:
+                self._report_closed()  # before what came of them
+                self._outbox.extend(folded.messages)
+
+    def _report_closed(self, lull: bool = True) -> None:
+        """Tell the controller of closed steps: at once where it has to decide on them, else now and then."""
+        now = time.monotonic()
+        if self._newly_closed and (lull or self._waited_for or now - self._closed_at > CLOSED_S):
+            self._say(closed_message(self._member, self._newly_closed))
+            self._newly_closed = []
+            self._waited_for = False
+            self._closed_at = now
 
     def _acknowledge(self, lull: bool) -> None:
         now = time.monotonic()

@@ -10,8 +10,8 @@ rank to controller        Hello, Layout, Declare, Dropped,       Welcome, Refuse
                           Status, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, Detach
-staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
-controller                Event, Status, Finished                Finish, Shutdown
+staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
+controller                Event, Status, Finished                Commit, Stop, Finish, Shutdown
 ========================  =====================================  ==================================================
 
 Rule 1: a message holds only numbers, strings, tuples, dicts and raw buffers. Nothing here names code to run or to
@@ -22,7 +22,9 @@ Rule 2: a *sequence* counts a member's published steps from 0; ``-1`` stands for
 seconds, whatever ends in ``_bytes`` in bytes.
 
 Rule 3: whether the values make sense is checked when a message is decoded (`insitu.wire.codec`), never when it is
-built: both sides build them in their inner loops.
+built: both sides build them in their inner loops. For the same reason they are not frozen: that would treble the time
+to build one, and double the time to import this file. Nobody changes one all the same. (Where a block lies is built
+seldom, and looked up.)
 """
 
 from dataclasses import dataclass, field
@@ -52,7 +54,7 @@ class BlockSpec:
     count: Extent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Share:
     """Which part of a rank's blocks a staging node takes.
 
@@ -70,7 +72,7 @@ class Share:
 RankLayouts = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClosedStep:
     """A step that every rank which feeds a node has published there.
 
@@ -86,7 +88,7 @@ class ClosedStep:
     disagree: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One state of an operator: of a window, or of a single step where the operator keeps steps.
 
@@ -107,7 +109,7 @@ class Entry:
 # Rank to controller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hello:
     """A rank asks to take part in a run."""
 
@@ -120,7 +122,7 @@ class Hello:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Layout:
     """What a step of this rank contains, in the order of a `Publish`'s buffers; sent once for each distinct one.
 
@@ -131,7 +133,7 @@ class Layout:
     blocks: tuple[BlockSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Declare:
     """A parameter that the simulation reads, with its limits where it has any."""
 
@@ -143,7 +145,7 @@ class Declare:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dropped:
     """This rank will not publish that step, and says why."""
 
@@ -153,7 +155,7 @@ class Dropped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bye:
     """The rank has ended after `steps` sequences, dropped ones included."""
 
@@ -164,7 +166,7 @@ class Bye:
 # Controller to rank
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Welcome:
     """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
 
@@ -179,14 +181,14 @@ class Welcome:
     transport: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refuse:
     """Whoever listens does not take part with this peer. The link ends here."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stop:
     """The simulation is to end once sequence `at` is closed, at once where it is beyond; so all ranks end alike."""
 
@@ -194,7 +196,7 @@ class Stop:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ping:
     """Nothing but a sign of life."""
 
@@ -202,7 +204,7 @@ class Ping:
 # Rank to staging node
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attach:
     """A rank asks a staging node to take its share of the blocks."""
 
@@ -214,7 +216,7 @@ class Attach:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Publish:
     """One step of a rank, as far as it goes to this node: one buffer for each block of the layout, in its order."""
 
@@ -225,7 +227,7 @@ class Publish:
     buffers: tuple[Buffer, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lend:
     """The rank's blocks lie in a segment of shared memory of this name and size, which begins with `secret`."""
 
@@ -234,7 +236,7 @@ class Lend:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PublishLent:
     """A `Publish` whose buffers lie in the segment that was lent: ``(offset, nbytes)`` for each block of the layout.
 
@@ -248,7 +250,7 @@ class PublishLent:
     places: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Detach:
     """No more steps will come: the rank has ended after `steps` sequences, dropped ones included."""
 
@@ -258,21 +260,21 @@ class Detach:
 # Staging node to rank
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Borrow:
     """The answer to `Lend`: whether the node has the segment before it, as it has on the same machine."""
 
     mapped: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Credit:
     """The rank may have this many bytes under way that the node has not folded yet."""
 
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ack:
     """How far a node has come with one rank, cumulative since `Attach`: a lost one does no harm.
 
@@ -288,7 +290,7 @@ class Ack:
 # Staging node to controller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeHello:
     """A staging node asks to take part in a run; ranks reach it at `address`."""
 
@@ -300,7 +302,7 @@ class NodeHello:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Closed:
     """Steps that have arrived whole at this node.
 
@@ -313,7 +315,7 @@ class Closed:
     steps: tuple[ClosedStep, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Partial:
     """Small states of one operator at one node, for the controller to merge: all of one window, in one message.
 
@@ -327,7 +329,7 @@ class Partial:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
     """The large states of one operator and window, which stay at the node as Dask data under `key`.
 
@@ -347,7 +349,7 @@ class Held:
     places: tuple[tuple[Extent, Extent], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Something a person should be able to read later in ``log.jsonl``. `level` is debug, info, warning or error."""
 
@@ -357,14 +359,14 @@ class Event:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Status:
     """How a rank or a staging node does, for the progress line and the report."""
 
     counters: dict[str, int | float | str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
     """Every state of this member has left the node."""
 
@@ -374,14 +376,14 @@ class Finished:
 # Controller to staging node
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeWelcome:
     """The staging node takes part."""
 
     run: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Feed:
     """Which `ranks` of a member (of `size` in all) feed this node: a step is closed when all of them published it.
 
@@ -393,7 +395,7 @@ class Feed:
     ranks: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commit:
     """All sequences up to `upto` are decided.
 
@@ -406,7 +408,20 @@ class Commit:
     dropped: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Approve:
+    """This node is the only one that is fed: what it closes with these layouts is whole, and may be folded at once.
+
+    `without` names the variables to leave out. What is closed with other layouts, or while ranks disagree, waits for
+    its `Commit`, and so does what comes behind it.
+    """
+
+    member: int
+    layouts: RankLayouts
+    without: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class Finish:
     """The member ended after `steps` sequences: fold what is left, send every open window, then say `Finished`."""
 
@@ -414,7 +429,7 @@ class Finish:
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shutdown:
     """The run is over: the node leaves."""
 
@@ -422,5 +437,6 @@ class Shutdown:
 Message = (
     Hello | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
     | Attach | Lend | Publish | PublishLent | Detach | Borrow | Credit | Ack
-    | NodeHello | Closed | Partial | Held | Event | Status | Finished | NodeWelcome | Feed | Commit | Finish | Shutdown
+    | NodeHello | Closed | Partial | Held | Event | Status | Finished
+    | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
 )  # fmt: skip

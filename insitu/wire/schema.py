@@ -168,6 +168,7 @@ _variable_record = Record(
 )
 _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
+_rank_layouts = many(row(whole(), whole()))
 _closed_step = Record(
     m.ClosedStep,
     sequence=whole(),
@@ -226,7 +227,7 @@ KINDS: dict[int, Record] = {
         m.Closed,
         _closed,
         member=whole(),
-        layouts=many(many(row(whole(), whole()))),
+        layouts=many(_rank_layouts),
         steps=many(_closed_step.field),
     ),
     17: Record(
@@ -274,6 +275,7 @@ KINDS: dict[int, Record] = {
         layout=whole(),
         places=many(row(whole(), whole())),
     ),
+    30: Record(m.Approve, member=whole(), layouts=_rank_layouts, without=many(name)),
 }
 
 #: Every message's number.

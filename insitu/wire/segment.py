@@ -12,8 +12,6 @@ are a secret that the rank also says; a node that finds another one there has fo
 
 import mmap
 import os
-import secrets
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +21,7 @@ import numpy.typing as npt
 from insitu.errors import RunError
 
 #: Where segments live: memory on Linux, files that stay in the page cache elsewhere.
-FOLDER = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+FOLDER = Path("/dev/shm" if os.path.isdir("/dev/shm") else os.environ.get("TMPDIR", "/tmp"))
 #: All names begin like this, so that what a crash left in the moment before its name went can be found.
 PREFIX = "insitu-"
 #: The secret at the beginning; a whole cache line, so that what follows is aligned for any dtype.
@@ -54,8 +52,8 @@ class Segment:
 
         Raises `RunError` where there is no room.
         """
-        path = FOLDER / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-        secret = secrets.token_hex(16)
+        path = FOLDER / f"{PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
+        secret = os.urandom(16).hex()
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             try:
@@ -90,7 +88,7 @@ class Segment:
             memory = mmap.mmap(handle, HEAD_BYTES + nbytes, prot=mmap.PROT_READ)
         finally:
             os.close(handle)
-        if not secrets.compare_digest(memory[: len(secret)], secret.encode()):
+        if memory[: len(secret)] != secret.encode():
             memory.close()
             return None
         return cls(path, secret, memory, nbytes)

@@ -83,7 +83,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.NODE_CONTROLLER: {
         State.NEW: {m.NodeHello: State.ASKED} | _REFUSED,
         State.ASKED: _stays(State.ASKED, m.Event, m.Status) | {m.NodeWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Commit, m.Stop, m.Finish)
+        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Stop, m.Finish)
         | {m.Shutdown: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_FROM_NODE) | _REFUSED,
@@ -103,6 +103,7 @@ FROM_LISTENER = frozenset(
         m.Ack,
         m.NodeWelcome,
         m.Feed,
+        m.Approve,
         m.Commit,
         m.Finish,
         m.Shutdown,

@@ -8,7 +8,7 @@ import pytest
 
 from insitu.controller.tracker import Tracker, judge
 from insitu.model import Variable
-from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Commit, Layout
+from insitu.wire.messages import Approve, BlockSpec, Closed, ClosedStep, Commit, Layout
 
 U = Variable("u", np.dtype("f8"), (8,), ("x",))
 ATOMS = Variable("velocity", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
@@ -63,6 +63,24 @@ def test_one_message_tells_of_steps_with_different_layouts() -> None:
     steps = tuple(ClosedStep(k, k, 0.0, k % 2, 64, ()) for k in range(4))
     tracker.closed(0, Closed(0, (((0, 0),), ((0, 1),)), steps))
     assert tracker.decide() == Commit(0, 3, ((1, ("u",)), (3, ("u",))), ())
+
+
+def test_a_node_that_is_the_only_one_is_told_each_verdict_once() -> None:
+    tracker = Tracker(0, 2, [0])
+    for rank, rows in enumerate((4, 3)):
+        tracker.layout(rank, Layout(0, (BlockSpec(U, (4 * rank,), (rows,)),)))
+    for sequence in range(3):
+        tracker.closed(0, closed(sequence, 0, 1))
+        tracker.decide()
+    assert tracker.take_approvals() == [Approve(0, ((0, 0), (1, 0)), ("u",))]
+    assert tracker.take_approvals() == []
+
+
+def test_nodes_that_see_a_part_of_each_step_are_not_left_to_decide() -> None:
+    tracker = halves()
+    close(tracker, 0)
+    assert tracker.decide() is not None
+    assert tracker.take_approvals() == []
 
 
 def test_a_step_waits_for_its_layout() -> None:

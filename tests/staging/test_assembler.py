@@ -9,7 +9,7 @@ import pytest
 from insitu.errors import RemoteProtocolError
 from insitu.model import Block, Step, Variable
 from insitu.staging.assembler import Assembler, ClosedHere, closed_message
-from insitu.wire.messages import Closed, ClosedStep, Commit, Publish
+from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Publish
 
 U = Variable("u", np.dtype("f8"), (4,), ("x",))
 V = Variable("v", np.dtype("f8"), (4,), ("x",))
@@ -100,3 +100,35 @@ def test_a_rank_that_has_ended_is_not_waited_for() -> None:
     later = publish(assembler, 0, 3)
     assert later is not None
     assert assembler.feed(()) == []
+
+
+def test_the_only_node_commits_by_itself_what_the_controller_has_judged_alike() -> None:
+    assembler = Assembler((0, 1))
+    for rank in (0, 1):
+        publish(assembler, rank, 0)
+    assert assembler.take_approved() == []
+    assembler.approve(Approve(0, ((0, 3), (1, 3)), ("v",)))
+    publish(assembler, 0, 1)
+    [first] = assembler.take_approved()
+    assert (first.step.sequence, list(first.blocks[0])) == (0, ["u"])
+    publish(assembler, 1, 1)
+    [second] = assembler.take_approved()
+    assert second.step.sequence == 1
+    assert assembler.commit(Commit(0, 1, (), ())) == []
+
+
+def test_what_is_not_approved_holds_up_what_comes_behind_it() -> None:
+    assembler = Assembler((0,))
+    assembler.approve(Approve(0, ((0, 3),), ()))
+    publish(assembler, 0, 1)
+    assert assembler.take_approved() == []
+    dropped, whole = assembler.commit(Commit(0, 1, (), (0,)))
+    assert (dropped.blocks, whole.step.sequence) == ({}, 1)
+
+
+def test_ranks_that_disagree_wait_for_the_controller() -> None:
+    assembler = Assembler((0, 1))
+    assembler.approve(Approve(0, ((0, 3), (1, 3)), ()))
+    publish(assembler, 0, 0, index=10)
+    publish(assembler, 1, 0, index=11)
+    assert assembler.take_approved() == []

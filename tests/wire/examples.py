@@ -60,6 +60,7 @@ MESSAGES: list[m.Message] = [
     m.Lend("insitu-4711-0f", "c0ffee", 1 << 28),
     m.Borrow(True),
     m.PublishLent(7, -70, 0.7, 0, ((0, 96), (128, 24), (192, 8))),
+    m.Approve(0, ((0, 0), (3, 1)), ("T",)),
 ]
 
 #: The headers of `MESSAGES`, in their order.
@@ -98,4 +99,5 @@ HEADERS = [
     "95011bae696e736974752d343731312d3066a6633066666565ce10000000",
     "93011cc3",
     "97011d07d0bacb3fe6666666666666009392006092cc801892ccc008",
+    "95011e009292000092030191a154",
 ]
