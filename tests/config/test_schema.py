@@ -28,6 +28,7 @@ class Nested(Count):
 
 
 REFERENCE = Path(__file__).parents[2] / "configs" / "reference.yaml"
+PARTICLES = REFERENCE.with_name("lammps_liquid.yaml")
 
 
 def references(part: Any) -> Iterator[str]:
@@ -112,6 +113,8 @@ def test_the_reference_names_every_key_and_its_default() -> None:
             assert holds == key["default"], f"{path} shows another value than its default"
 
 
-def test_the_reference_uses_every_operator() -> None:
-    used = {entry["use"] for entry in config.load(REFERENCE).resolved()["operators"].values()}
+def test_every_operator_is_used_in_a_configuration() -> None:
+    used = {
+        entry["use"] for path in (REFERENCE, PARTICLES) for entry in config.load(path).resolved()["operators"].values()
+    }
     assert used == set(registry.OPERATORS)

