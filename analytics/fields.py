@@ -43,6 +43,19 @@ def require_real(variable: Variable) -> None:
         )
 
 
+def require_dimension(variable: Variable, name: str) -> int:
+    """Return which dimension of a variable has this name, or raise `OperatorError` if none of its cells' has."""
+    if variable.joined:
+        raise OperatorError(
+            f"'{variable.name}' is joined over the ranks and has no cells along '{name}'; publish it as an array"
+        )
+    if name not in variable.dims:
+        raise OperatorError(
+            f"'{variable.name}' has no dimension '{name}', only {', '.join(variable.dims) or 'none'}; name one of these"
+        )
+    return variable.dims.index(name)
+
+
 def label(variable: Variable) -> str:
     return variable.long_name or variable.name
 

@@ -24,6 +24,7 @@ OPERATORS: dict[str, str] = {
     "profile": "analytics.profile:Profile",
     "quantiles": "analytics.quantiles:Quantiles",
     "rdf": "analytics.rdf:Rdf",
+    "spectrum": "analytics.spectrum:Spectrum",
 }
 
 

@@ -17,6 +17,7 @@ from analytics.moments import Moments
 from analytics.profile import Profile
 from analytics.quantiles import Quantiles
 from analytics.rdf import Rdf
+from analytics.spectrum import Spectrum
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.registry import OPERATORS, load
@@ -59,6 +60,9 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Quantiles(of="u", over=over, method="kll", k=2000), WITH_SPACE, ALL),  # exact up to 2,000 values
     (lambda over: Rdf(of="u", over=over, box=(3, 4, 5), cutoff=1.5, bins=7), ("space",), {"atoms": [ATOMS]}),
     (lambda over: Rdf(of="u", over=over, box=(3, 4, 5), cutoff=1.5, bins=7, window=20), OVER[2:], {"atoms": [ATOMS]}),
+    (lambda over: Spectrum(of="u", over=over, segment=6), OVER[:1], {**FIELDS, "scalar": [SCALAR]}),
+    (lambda over: Spectrum(of="u", over=over, along="x"), WITH_SPACE, TYPES),
+    (lambda over: Spectrum(of="u", over=over, along="x", periodic=True, nan="skip"), WITH_SPACE, FIELDS),
 ]
 
 #: Operators of particles, which refuse one that is nowhere.
