@@ -32,14 +32,15 @@ def _moments(order: int, skip: bool, rows: tuple[Array, ...], steps: int, size: 
     fill = lanes.weights(steps)
     for i in range(rows[0].size):
         v, w = lanes.load(rows, i), fill
-        n = float(steps)
+        n, near = float(steps), v[0]
         if skip:
-            w = lanes.times(fill, lanes.known(v))
-            v = lanes.filled(v, 0.0)
+            w, near = lanes.times(fill, lanes.known(v)), lanes.first(v)
+            v = lanes.filled(v, near)
             n = lanes.total(w)
             size[i] = n
             n = max(n, 1.0)
-        m = lanes.total(lanes.times(v, w)) / n
+        # Off one of them, so that the mean of equal values is that value, and what does not vary has no variance.
+        m = near + lanes.total(lanes.times(lanes.minus(v, near), w)) / n
         d = lanes.times(lanes.minus(v, m), w)
         q = lanes.times(d, d)
         pebay.store(order, own, i, (m, lanes.total(q), lanes.total(lanes.times(q, d)), lanes.total(lanes.times(q, q))))

@@ -16,6 +16,9 @@ from insitu.model import Array
 #: Values taken at a time: 16 KiB of float64, half of the nearest cache.
 TILE = 2048
 
+#: Values whose mean is so near to the first of them, relatively, may all be equal to it, and the mean rounded.
+EQUAL = 1e-12
+
 #: A search for one smallest number does not vectorise; one in each of these columns side by side does.
 COLUMNS = 256
 
@@ -28,6 +31,19 @@ def _mean(v: Array) -> tuple[int, float]:
         known += v[i] == v[i]
         total += np.float64(v[i]) if v[i] == v[i] else 0.0
     return known, total / max(known, 1)
+
+
+@inlined
+def _mean_of_equal(v: Array, known: int) -> float:
+    """Return the mean again, but of equal values that value, to the last bit."""
+    near, total = 0.0, 0.0
+    for i in range(v.size):
+        if v[i] == v[i]:
+            near = np.float64(v[i])
+            break
+    for i in range(v.size):
+        total += np.float64(v[i]) - near if v[i] == v[i] else 0.0
+    return near + total / max(known, 1)
 
 
 @inlined
@@ -70,6 +86,9 @@ def fold_flat(dtype: str, order: int, extremes: bool, skip: bool) -> Kernel:
         for c in range(0, x.size, TILE):
             v = x[c : c + TILE]
             known, mean = _mean(v)
+            near = np.float64(v[0])
+            if not EQUAL * abs(near) < abs(mean - near) < np.inf:
+                mean = _mean_of_equal(v, known)
             if known < v.size and not skip:
                 known, mean = v.size, np.nan
                 low[:], high[:] = np.nan, np.nan

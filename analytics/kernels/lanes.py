@@ -68,6 +68,14 @@ def either(v: float, z: float) -> float:
 
 
 @inlined
+def first(a: Eight) -> float:
+    """Return the first number, 0 where all are NaN."""
+    late = either(a[4], either(a[5], either(a[6], either(a[7], 0.0))))
+    number: float = either(a[0], either(a[1], either(a[2], either(a[3], late))))
+    return number
+
+
+@inlined
 def known(a: Eight) -> Eight:
     """Return 1 where there is a number, 0 for NaN."""
     f = np.float64

@@ -25,8 +25,9 @@ def merged(order: int, na: float, a: Four, nb: float, b: Four) -> Four:
     p, q = na / n, nb / n
     c = na * q
     d = b[0] - a[0]
-    dd = d * d
     mean, m2, m3, m4 = a[0] + d * q, 0.0, 0.0, 0.0
+    d = d if (c > 0) | (d != d) else 0.0  # nothing times the square of 1e154, which is infinite, is nothing
+    dd = d * d
     if order >= 2:
         m2 = a[1] + b[1] + dd * c
     if order >= 3:

@@ -138,6 +138,66 @@ def test_undefined_results_are_nan_without_a_warning():
     assert np.isnan(found["kurtosis"])
 
 
+#: Numbers of any size, most of which have no finite binary fraction.
+CONSTANTS = np.concatenate([
+    [0.0, 0.1, 1 / 3, 1e8 / 3, -0.7, 5e-324, 1e-300, 1e154, 1.7e308],
+    (lambda rng: rng.normal(size=200) * 10.0 ** rng.integers(-300, 300, 200))(np.random.default_rng(6)),
+])  # fmt: skip
+
+
+@pytest.mark.parametrize("nan", ["propagate", "skip"])
+@pytest.mark.parametrize(
+    "steps", [2, 3, 4, 5, 7, 8, 9, 16, 100]
+)  # one by one, and by eight lanes of which some are empty
+class TestWhatDoesNotVary:
+    def check(self, found, wanted):
+        np.testing.assert_array_equal(found["mean"], wanted)
+        np.testing.assert_array_equal(found["variance"], 0.0)
+        assert np.all(np.isnan(found["skewness"]))
+        assert np.all(np.isnan(found["kurtosis"]))
+
+    def test_by_cell(self, steps, nan):
+        field = replace(FIELD, shape=CONSTANTS.shape, dims=("x",))
+        data = np.tile(CONSTANTS, (steps, 1))
+        if nan == "skip":
+            data[1::3, ::2] = np.nan
+            data[0, 1::2] = np.nan
+            data = np.vstack([data, data])
+        operator = Moments(of="u", over="step", orders=4, nan=nan)
+        self.check(fold(operator, field, data, (len(data),)), CONSTANTS)
+        self.check(fold(operator, field, data, (1,) * len(data)), CONSTANTS)
+
+    def test_over_space(self, steps, nan):
+        field = replace(FIELD, shape=(37 * steps,), dims=("x",))  # up to 3,700 values: two tiles
+        operator = Moments(of="u", over="space", orders=4, nan=nan)
+        for constant in CONSTANTS[:30]:
+            data = np.full((1, 37 * steps), constant)
+            if nan == "skip":
+                data[0, ::5] = np.nan
+            self.check(fold(operator, field, data, (1,)), constant)
+
+
+@pytest.mark.parametrize("over", ["step", "space"])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_nothing_but_nan_has_no_moments(over, steps):
+    data = np.full((steps, 5000), np.nan)
+    field = replace(FIELD, shape=(5000,), dims=("x",))
+    over = over if over == "step" else ["step", "space"]
+    found = fold(Moments(of="u", over=over, orders=4), field, data, (steps,))
+    assert all(np.all(np.isnan(found[name])) for name in REFERENCES)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i8", "u1", "u8", "f4"])
+@pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
+def test_the_ends_of_a_dtype_do_not_overflow(over, axis, dtype):
+    about = np.finfo(dtype) if dtype == "f4" else np.iinfo(dtype)
+    data = np.random.default_rng(7).choice(np.array([about.min, about.max], dtype), (20, 6, 11))
+    found = fold(Moments(of="u", over=over, orders=4), replace(FIELD, dtype=np.dtype(dtype)), data, (20,))
+    for name, reference in REFERENCES.items():
+        wanted, atol = reference(data.astype("f8"), axis=axis), 1e-12 * (float(about.max) if name == "mean" else 1)
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-12, atol=atol, err_msg=name)
+
+
 def test_describe_speaks_cf():
     described = Moments(of="u", over="step", orders=4).describe({"u": FIELD})
     assert [v.units for v in described.values()] == ["1", "mol/L", "(mol/L)2", "1", "1", "mol/L", "mol/L"]
