@@ -30,6 +30,9 @@ def _rising(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
+#: A length in the units of the positions.
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 #: The limits of what is put into bins.
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
@@ -54,6 +57,16 @@ def require_dimension(variable: Variable, name: str) -> int:
             f"'{variable.name}' has no dimension '{name}', only {', '.join(variable.dims) or 'none'}; name one of these"
         )
     return variable.dims.index(name)
+
+
+def require_finite(name: str, index: int, array: Array) -> None:
+    """Raise `OperatorError` for a particle that is nowhere."""
+    known = np.isfinite(array).all(axis=1)
+    if not known.all():
+        raise OperatorError(
+            f"'{name}' is not finite in step {index} at row {int(known.argmin())} of a rank, so that a particle has no "
+            "place; the simulation has lost it or become unstable"
+        )
 
 
 def label(variable: Variable) -> str:

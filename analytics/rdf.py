@@ -8,14 +8,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from analytics.fields import OneName, in_hand, label, require_real
+from analytics.fields import Length, OneName, in_hand, label, require_finite, require_real
 from analytics.kernels.neighbours import count_pairs
 from analytics.kernels.values import read_only, values
 from insitu.errors import OperatorError
 from insitu.model import Array, Variable
 from insitu.operator import Batch, Operator, State
-
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Rdf(Operator):
@@ -119,7 +117,7 @@ class Rdf(Operator):
         state = state or self._nothing()
         for step, array in zip(batch.steps, batch[self.of[0]], strict=True):
             if step.sequence % self.every == 0:
-                _require_finite(self.of[0], step.index, array)
+                require_finite(self.of[0], step.index, array)
                 positions = values(array).reshape(-1, 3)
                 self._count(state, positions, positions, same=True)
                 self._add(state, str(step.sequence), positions)
@@ -161,12 +159,3 @@ class Rdf(Operator):
         if len(x):
             count = count_pairs(x.dtype.name)
             count(read_only(x), read_only(y), same, np.array(self.box), self.cutoff, state["counts"])
-
-
-def _require_finite(name: str, index: int, array: Array) -> None:
-    known = np.isfinite(array).all(axis=1)
-    if not known.all():
-        raise OperatorError(
-            f"'{name}' is not finite in step {index} at row {int(known.argmin())} of a rank, so that a particle has no "
-            "place; the simulation has lost it or become unstable"
-        )

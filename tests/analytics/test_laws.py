@@ -14,6 +14,7 @@ from analytics.exceedance import Exceedance
 from analytics.extremes import Extremes
 from analytics.histogram import Histogram
 from analytics.moments import Moments
+from analytics.msd import Msd
 from analytics.profile import Profile
 from analytics.quantiles import Quantiles
 from analytics.rdf import Rdf
@@ -21,12 +22,13 @@ from analytics.spectrum import Spectrum
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.registry import OPERATORS, load
-from insitu.testing import check_operator
+from insitu.testing import check_operator, normal
 
 FIELD = Variable("u", np.dtype("f8"), (5, 7), ("y", "x"), units="m s-1")
 SCALAR = Variable("u", np.dtype("f8"), (), ())
 ATOMS = Variable("u", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
 PLACES = Variable("place", np.dtype("f8"), None, ("atom", "axis"), row=(3,), units="m")
+NUMBERS = Variable("id", np.dtype("i8"), None, ("atom",))
 TYPES = {"field": [FIELD]} | {t: [replace(FIELD, dtype=np.dtype(t))] for t in ("f4", "i4", "u1", "?")}
 ALL = {**TYPES, "scalar": [SCALAR], "atoms": [ATOMS]}
 FIELDS = {"field": [FIELD]}
@@ -40,6 +42,12 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Moments(of="u", over=over, nan="skip"), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=0), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
+    (lambda over: Msd(of="u", id="id", over=over, window=20), OVER[2:], {"numbered": [ATOMS, NUMBERS]}),
+    (
+        lambda over: Msd(of="u", id="id", over=over, window=20, box=(1, 2, 3), every=3),
+        OVER[2:],
+        {"boxed": [ATOMS, NUMBERS]},
+    ),
     (lambda over: Autocorrelation(of="u", over=over, lags=6), OVER[:1], FIELDS),
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
     (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
@@ -66,7 +74,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
 ]
 
 #: Operators of particles, which refuse one that is nowhere.
-PLACED_ONLY = {Rdf}
+PLACED_ONLY = {Msd, Rdf}
 
 TRIED = [
     pytest.param(make(over), inputs, id=f"{make(over)!r} with {name}")
@@ -77,9 +85,14 @@ TRIED = [
 ]
 
 
+def numbered(variable, shape, rng):
+    """Return normal values, and different numbers for the rows that a step has."""
+    return rng.permutation(shape[0]) if variable.name == "id" else normal(variable, shape, rng)
+
+
 @pytest.mark.parametrize(("operator", "inputs"), TRIED)
 def test_laws(operator, inputs):
-    check_operator(operator, inputs)
+    check_operator(operator, inputs, values=numbered)
 
 
 @pytest.mark.parametrize(

