@@ -17,6 +17,7 @@ from insitu.operator import Operator
 OPERATORS: dict[str, str] = {
     "autocorrelation": "analytics.autocorrelation:Autocorrelation",
     "covariance": "analytics.covariance:Covariance",
+    "events": "analytics.events:Events",
     "exceedance": "analytics.exceedance:Exceedance",
     "extremes": "analytics.extremes:Extremes",
     "histogram": "analytics.histogram:Histogram",

@@ -10,6 +10,7 @@ import pytest
 
 from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
+from analytics.events import Events
 from analytics.exceedance import Exceedance
 from analytics.extremes import Extremes
 from analytics.histogram import Histogram
@@ -50,6 +51,8 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     ),
     (lambda over: Autocorrelation(of="u", over=over, lags=6), OVER[:1], FIELDS),
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
+    (lambda over: Events(of="u", over=over, threshold=0.5), ("space",), TYPES),
+    (lambda over: Events(of="u", over=over, threshold=0, side="below", periodic=["y", "x"]), ("space",), FIELDS),
     (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
     (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
