@@ -38,7 +38,7 @@ class Quantiles(Operator):
     result        dtype    dims              value                                   units
     ============  =======  ================  ======================================  ==============
     ``quantile``  float64  level (, cells)   the quantiles, NaN where n is 0         the variable's
-    ``level``     float64  level             `levels`                                1
+    ``levels``    float64  level             `levels`                                1
     ``count``     int64    (cells)           n, the values folded                    1
     ============  =======  ================  ======================================  ==============
 
@@ -132,7 +132,7 @@ class Quantiles(Operator):
             "quantile": Variable(
                 "quantile", real, (number, *shape), ("level", *dims), of.units, f"quantiles of {name}"
             ),
-            "level": Variable("level", real, (number,), ("level",), "1", "levels of the quantiles"),
+            "levels": Variable("levels", real, (number,), ("level",), "1", "levels of the quantiles"),
             "count": Variable("count", whole, shape, dims, "1", f"number of values of {name}"),
         }
 
@@ -152,7 +152,7 @@ class Quantiles(Operator):
         quantile, count, unknown = self._method.read(state, levels)
         if self.nan == "propagate":
             quantile[:, unknown > 0] = np.nan
-        return {"quantile": quantile, "level": levels, "count": count}
+        return {"quantile": quantile, "levels": levels, "count": count}
 
     @property
     def _method(self) -> Method:

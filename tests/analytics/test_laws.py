@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
@@ -23,6 +24,7 @@ from analytics.spectrum import Spectrum
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.registry import OPERATORS, load
+from insitu.results.groups import create_group
 from insitu.testing import check_operator, normal
 
 FIELD = Variable("u", np.dtype("f8"), (5, 7), ("y", "x"), units="m s-1")
@@ -96,6 +98,11 @@ def numbered(variable, shape, rng):
 @pytest.mark.parametrize(("operator", "inputs"), TRIED)
 def test_laws(operator, inputs):
     check_operator(operator, inputs, values=numbered)
+
+
+@pytest.mark.parametrize(("operator", "inputs"), TRIED)
+def test_results_can_be_stored(operator, inputs):
+    create_group(zarr.create_group(store={}), "results", operator, {each.name: each for each in inputs}, {})
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class TestHistogram:
         found = fold(operator, replace(FIELD, dtype=np.dtype(dtype)), data[:9], data[9:])
         np.testing.assert_allclose(found["quantile"], exact(data, axis), rtol=0, atol=0.5)
         assert np.all(found["count"] == (data.size if axis is None else 20))
-        np.testing.assert_array_equal(found["level"], LEVELS)
+        np.testing.assert_array_equal(found["levels"], LEVELS)
 
     @pytest.mark.parametrize("offset", [0, 1e8])
     @pytest.mark.parametrize("scale", [1e-5, 1, 1e5])
@@ -173,7 +173,7 @@ def test_describe():
     described = Quantiles(of="u", over="step", **FOUND).describe({"u": FIELD})
     assert {name: (v.dims, v.shape, v.units) for name, v in described.items()} == {
         "quantile": (("level", "y", "x"), (3, 6, 11), "mol/L"),
-        "level": (("level",), (3,), "1"),
+        "levels": (("level",), (3,), "1"),
         "count": (("y", "x"), (6, 11), "1"),
     }
 
