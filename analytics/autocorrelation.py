@@ -100,7 +100,7 @@ class Autocorrelation(Operator):
 
     def finalize(self, state: State) -> dict[str, Array]:
         n, (earlier, later, products) = self._pairs.read(state)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             # The means of the pairs of a lag are not the mean of all steps, from which deviations are to be taken.
             covariance = products / n + (earlier - earlier[0]) * (later - earlier[0])
             correlation = covariance / covariance[0]

@@ -44,8 +44,9 @@ class SharedBins:
     def read(self, state: State, levels: Array) -> Found:
         table = state["counts"] if state else np.zeros(self.histogram.bins + EXTRA, np.int64)
         cells = table.reshape(len(table), math.prod(table.shape[1:]))
-        # Edges do not depend on counts; those of one cell instead of all save a copy of the table.
-        edges = self.histogram.finalize({**state, "counts": cells[:, 0]} if state else state)["edges"]
+        # Edges do not depend on counts; those of no cell instead of all save a copy of the table.
+        none = np.zeros(len(table), np.int64)
+        edges = self.histogram.finalize({**state, "counts": none} if state else state)["edges"]
         place, count = _located(cells, levels)
         found = np.interp(place, np.arange(len(edges)), np.clip(edges, -_LARGEST, _LARGEST), -np.inf, np.inf)
         return found.reshape(len(levels), *table.shape[1:]), count.reshape(table.shape[1:]), table[-1]

@@ -149,7 +149,7 @@ class Moments(Operator):
         shape = state["moments"].shape[1:]
         n = np.broadcast_to(np.asarray(state["count"], np.int64), shape).copy()
         results = {"count": n}
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for name in list(_FORMULAS)[: self.orders]:
                 results[name] = np.where(n > 0, _FORMULAS[name](n, state["moments"]), np.nan)
         if self.extremes:
