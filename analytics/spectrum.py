@@ -58,7 +58,7 @@ class Spectrum(Operator):
 
     **Cost.** Over steps, state: segment / 2 + 1 float64 per cell, and the fields of at most the last `segment` steps
     (in a state that begins in mid-window, of the first ones, too); two transforms per segment's length. Else, state:
-    n / 2 + 1 float64; one transform per line.
+    n / 2 + 1 float64; one transform per line, at 0.4 GB/s of one core.
 
     >>> import numpy as np
     >>> from insitu.model import Variable

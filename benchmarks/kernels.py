@@ -20,6 +20,7 @@ import numpy as np
 from analytics.histogram import Histogram
 from analytics.moments import Moments
 from analytics.profile import Profile
+from analytics.spectrum import Spectrum
 from benchmarks.common import report, rounds
 from insitu.model import Variable
 from insitu.operator import Batch, Operator, state_nbytes
@@ -45,6 +46,8 @@ OPERATORS: dict[str, Operator] = {
     "histogram by cell": Histogram(of="u", over="step", bins=10, range=(-4, 4)),
     "profile along y": Profile(of="u", over=BOTH, along="y"),
     "profile along x": Profile(of="u", over=BOTH, along="x"),
+    "spectrum along y": Spectrum(of="u", over=BOTH, along="y"),
+    "spectrum along x": Spectrum(of="u", over=BOTH, along="x"),
 }
 
 
