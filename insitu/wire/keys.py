@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 class CurveKeys:
     """CurveZMQ keys of one run, each as 40 characters of Z85.
 
-    All who listen share one pair, all who connect another. The server's public key is never sent in the clear and
-    admits whoever knows it (there is no list of clients), so it too is a secret of the run. `server_secret` is empty
-    for those who only connect.
+    All who listen share one pair, all who connect another, and the client's public key is the only one that a listener
+    lets in (see `insitu.wire.guard`). `server_secret` is empty for those who only connect.
 
     Source: CurveZMQ, https://rfc.zeromq.org/spec/26/
     """

@@ -1,32 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one door to ZeroMQ: frames in, frames out.
 
-Rule 1: nothing here waits but `poll`, which has a bound, and the `close` of a process's last socket, which waits at
-most `LINGER_S` for what was sent to leave.
+Rule 1: nothing here waits but `poll`, which has a bound, and the `close` of a listener or of a process's last
+connection, which waits at most `LINGER_S` for what was sent to leave.
 
 Rule 2: a socket belongs to one thread. Another thread wakes it up by a `Waker`.
 
-Rule 3: what crosses loopback's border is encrypted, or refused.
+Rule 3: what crosses loopback's border is encrypted, or refused. Where there are keys, only who has them gets in; the
+others are counted.
 
 Rule 4: a frame is never interpreted here, only counted and measured.
 """
 
 import ctypes
 import errno
-import ipaddress
 import math
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import zmq
+from zmq.utils import z85
 
 from insitu.errors import LocalProtocolError, RunError
 from insitu.model import Array
+from insitu.wire import guard
+from insitu.wire.addresses import stays_here
 from insitu.wire.keys import CurveKeys
 from insitu.wire.limits import BLOCKS, BUFFER_BYTES
 from insitu.wire.messages import Buffer
@@ -69,49 +73,59 @@ _DESCRIPTIONS = {
 
 
 class _Process:
-    """This process's ZeroMQ context. It comes with the first socket and goes with the last, its threads with it."""
+    """This process's ZeroMQ contexts. All connections share one, which comes with the first and goes with the last.
+
+    Each listener has its own, which goes with it: ZeroMQ has one place in a context where it asks who may connect, and
+    the answer is the listener's to give, by its keys and in its thread.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._open: weakref.WeakSet[_Socket] = weakref.WeakSet()
+        self._shared: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._open: weakref.WeakKeyDictionary[_Socket, zmq.Context[zmq.Socket[bytes]]] = weakref.WeakKeyDictionary()
 
     def open(self, owner: "_Socket", kind: int) -> "zmq.Socket[bytes]":
         with self._lock:
-            if self._context is None:
-                self._context = zmq.Context()
-            socket = self._context.socket(kind)
-            self._open.add(owner)
-            return socket
+            if kind == zmq.ROUTER:
+                context = zmq.Context()
+            else:
+                context = self._shared = self._shared or zmq.Context()
+            self._open[owner] = context
+            return context.socket(kind)
 
-    def close(self, owner: "_Socket", socket: "zmq.Socket[bytes]", linger_s: float) -> None:
+    def close(self, owner: "_Socket", sockets: "Sequence[zmq.Socket[bytes]]", linger_s: float) -> None:
         with self._lock:
-            socket.close(linger=round(linger_s * 1000))
-            self._open.discard(owner)
-            if not self._open and self._context is not None:
-                self._context.term()
-                self._context = None
+            for socket in sockets:
+                socket.close(linger=round(linger_s * 1000))
+            context = self._open.pop(owner)
+            if any(each is context for each in self._open.values()):
+                return
+            if context is self._shared:
+                self._shared = None
+            context.term()
 
     def forget(self) -> None:
         """After a fork, in the child: the sockets are the parent's, and ZeroMQ's threads stayed there."""
-        for owner in self._open:
+        for owner in list(self._open):
             owner.forget("belongs to the parent of this process, which was forked; connect anew")
         self._lock = threading.Lock()
-        self._context = None
-        self._open = weakref.WeakSet()
+        self._shared = None
+        self._open = weakref.WeakKeyDictionary()
 
 
 class _Socket:
     """What `Socket` and `Listener` have in common."""
 
     def __init__(self, kind: int, address: str, keys: CurveKeys | None, frame_bytes: int) -> None:
-        if keys is None and not _stays_here(address):
+        if keys is None and not stays_here(address):
             raise RunError(
                 f"{address} leaves this machine, and the link would be open to all who reach it; give CurveZMQ keys, "
                 "or take tcp://127.0.0.1:*."
             )
         self.address = address
         self._closed = ""
+        #: What ZeroMQ itself has to say comes here; `poll` sees to it.
+        self.hears: list[zmq.Socket[bytes]] = []
         self._socket: zmq.Socket[bytes] | None = _process.open(self, kind)
         self._socket.copy_threshold = ZERO_COPY_BYTES
         for option, value in _OPTIONS.items():
@@ -128,12 +142,13 @@ class _Socket:
     def close(self, linger_s: float = LINGER_S) -> None:
         """Close; what was sent has `linger_s` to leave. May be called twice."""
         if self._socket is not None:
-            socket, self._socket, self._closed = self._socket, None, "was closed"
-            _process.close(self, socket, linger_s)
+            sockets, self._socket, self._closed = [self._socket, *self.hears], None, "was closed"
+            self.hears = []
+            _process.close(self, sockets, linger_s)
 
     def forget(self, why: str) -> None:
         """Drop the socket without touching it."""
-        self._socket, self._closed = None, why
+        self._socket, self.hears, self._closed = None, [], why
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +179,38 @@ class Socket(_Socket):
 
 
 class Listener(_Socket):
-    """The listening end of many links. Peers have an identity that they keep when they connect again."""
+    """The listening end of many links. Peers have an identity that they keep when they connect again.
+
+    With keys it lets in who has them, while its thread calls `poll`; `refused` counts the attempts of others, by
+    reason. Such a client tries again every few seconds for as long as it lives.
+    """
+
+    def __init__(self, address: str, keys: CurveKeys | None, frame_bytes: int) -> None:
+        super().__init__(zmq.ROUTER, address, keys, frame_bytes)
+        self.refused: Counter[str] = Counter()
+        self._client_key = b"" if keys is None else z85.decode(keys.client_public)
+
+    def watch(self) -> None:
+        """Hear who wants to connect; to be called before anybody can."""
+        socket = self.pollable
+        context = socket.context
+        socket.setsockopt_string(zmq.ZAP_DOMAIN, guard.DOMAIN)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        asked, told = context.socket(zmq.REP), context.socket(zmq.PAIR)
+        self.hears = [asked, told]
+        asked.bind(guard.ENDPOINT)
+        socket.monitor("inproc://told", guard.EVENTS)
+        told.connect("inproc://told")
+
+    def hear(self) -> None:
+        """Answer all questions, count all refusals."""
+        asked, told = self.hears
+        with suppress(zmq.Again):
+            while True:
+                asked.send_multipart(guard.answer(asked.recv_multipart(zmq.NOBLOCK), self._client_key))
+        with suppress(zmq.Again):
+            while True:
+                self.refused[guard.reason(told.recv_multipart(zmq.NOBLOCK)[0])] += 1
 
     def send(self, identity: bytes, frames: Sequence[Buffer], copy: bool = False) -> bool:
         """Like `Socket.send`, to one peer. Not taken either when that peer is not connected."""
@@ -215,7 +261,7 @@ def listen(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFFE
         raise RunError(f"{address} means every interface, and no peer can connect to that; name one of them.")
     if keys is not None and not keys.server_secret:
         raise RunError(f"Cannot listen at {address}: the keys are those of a client; take the run's own.")
-    listener = Listener(zmq.ROUTER, address, keys, frame_bytes)
+    listener = Listener(address, keys, frame_bytes)
     socket = listener.pollable
     # Say so when a peer is not there, instead of dropping what is sent; and let a peer that connects again before the
     # loss of its old link was seen go on.
@@ -225,6 +271,7 @@ def listen(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFFE
         if keys is not None:
             socket.curve_server = True
             socket.curve_secretkey = keys.server_secret.encode()
+            listener.watch()
         socket.bind(address)
     except zmq.ZMQError as error:
         listener.close(linger_s=0)
@@ -260,14 +307,19 @@ class Pollable(Protocol):
 def poll(sockets: Sequence[Pollable], timeout_s: float, writable: Sequence[Socket] = ()) -> list[Pollable]:
     """Wait until one of `sockets` has something to receive or one of `writable` takes something to send.
 
-    Waits at most `timeout_s`, rounded up to milliseconds. Returns those that are ready.
+    Waits at most `timeout_s`, rounded up to milliseconds. Returns those that are ready; none, too, after somebody
+    asked to be let in.
     """
     asked: dict[Any, tuple[Pollable, int]] = {socket.pollable: (socket, zmq.POLLIN) for socket in sockets}
+    doors = {door: socket for socket in sockets if isinstance(socket, Listener) for door in socket.hears}
     for socket in writable:
         _, events = asked.get(socket.pollable, (socket, 0))
         asked[socket.pollable] = (socket, events | zmq.POLLOUT)
-    ready = zmq.zmq_poll([(key, events) for key, (_, events) in asked.items()], math.ceil(max(timeout_s, 0.0) * 1000))
-    return [asked[key][0] for key, _ in ready]
+    waits_for = [(key, events) for key, (_, events) in asked.items()] + [(door, int(zmq.POLLIN)) for door in doors]
+    ready = zmq.zmq_poll(waits_for, math.ceil(max(timeout_s, 0.0) * 1000))
+    for listener in {doors[key] for key, _ in ready if key in doors}:
+        listener.hear()
+    return [asked[key][0] for key, _ in ready if key in asked]
 
 
 class Waker:
@@ -336,18 +388,6 @@ def _receive(socket: "zmq.Socket[bytes]") -> list[memoryview] | None:
         if len(frames) < BLOCKS + 3:
             frames.append(memoryview(frame).toreadonly())
     return frames
-
-
-def _stays_here(address: str) -> bool:
-    """Whether only processes of this machine can reach an address."""
-    transport, _, place = address.partition("://")
-    if transport in ("ipc", "inproc"):
-        return True
-    host = place.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _error(what: str, address: str, error: zmq.ZMQError) -> RunError:
