@@ -28,7 +28,18 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from insitu import registry
 from insitu.config.places import Path, Places
-from insitu.config.values import Bytes, ClusterName, Command, Count, Everything, Identifier, RunName, Seconds, expected
+from insitu.config.values import (
+    Bytes,
+    ClusterName,
+    Command,
+    Count,
+    Everything,
+    Identifier,
+    Interface,
+    RunName,
+    Seconds,
+    expected,
+)
 from insitu.errors import ConfigError, Problem
 from insitu.operator import Operator
 
@@ -86,6 +97,21 @@ class Buffering(Section):
     max_wait: Seconds = Field(default=60.0, description="longest wait for room, in seconds or as 500 ms or 2 min")
     then: Literal["drop", "abort"] = Field(
         default="drop", description="after that wait, drop: the step is lost and counted; abort: the simulation ends"
+    )
+
+
+class Network(Section):
+    """Where the controller and the staging nodes listen, and whether what passes between them is encrypted."""
+
+    interface: Interface = Field(
+        default="auto",
+        description="the controller's: the name or the IPv4 address of one; auto: loopback, which only this machine "
+        "reaches, and with a Dask cluster that is there already the one by which its scheduler is reached",
+    )
+    security: Literal["auto", "curve"] = Field(
+        default="auto",
+        description="auto: CurveZMQ, which encrypts and admits only those with the run's keys, on all but loopback; "
+        "curve: there too",
     )
 
 
@@ -161,6 +187,7 @@ class Config(Section):
     directory: str = Field(default="runs", description="folder in which each run gets a directory of its own")
     simulation: Simulation = Field(description="the program that publishes")
     staging: Staging = Field(default=Staging(), description="the Dask workers that fold")
+    network: Network = Field(default=Network(), description="where the run listens, and who may connect")
     variables: dict[Everything, Buffering] = Field(
         default={"*": Buffering()}, description='what a full buffer does; "*" stands for all variables of a rank'
     )

@@ -98,6 +98,13 @@ def _cluster(value: str) -> str:
     return value
 
 
+def _interface(value: str) -> str:
+    """Tell a name or an address of one interface from what is none, or stands for all."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", value) or value == "0.0.0.0":
+        raise expected('auto, the name of an interface such as "eth0", or its IPv4 address (one, and without a port)')
+    return value
+
+
 _NUMBER_OR_TEXT = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 Bytes = Annotated[int, BeforeValidator(read_bytes), WithJsonSchema(_NUMBER_OR_TEXT)]
@@ -108,4 +115,5 @@ Command = Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_t
 Everything = Annotated[str, AfterValidator(_everything)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 RunName = Annotated[str, AfterValidator(_run_name)]
+Interface = Annotated[str, AfterValidator(_interface)]
 ClusterName = Annotated[str, AfterValidator(_cluster)]

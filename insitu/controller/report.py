@@ -50,6 +50,7 @@ def build_report(
         "steps": _steps(service.tracker),
         "variables": _variables(service.tracker),
         "operators": _operators(config, service, sink),
+        "network": {"encrypted": service.encrypted, "refused_clients": service.refused_clients},
         "ranks": _ranks(service.ranks.values()),
         "staging": [{"node": node.number, "host": node.host, **node.counters} for node in service.nodes.values()],
         "parameters": {

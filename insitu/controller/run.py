@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from insitu.config import Config, config_hash
+from insitu.controller import network
 from insitu.controller.directory import Directory, Journal
 from insitu.controller.progress import Progress, Snapshot
 from insitu.controller.report import Outcome, build_report
@@ -26,10 +27,11 @@ from insitu.controller.sink import Sink
 from insitu.errors import RunError
 from insitu.pipeline import Pipeline
 from insitu.staging.executors import Cluster, start_cluster
+from insitu.wire.addresses import toward
 from insitu.wire.contact import Contact
 from insitu.wire.limits import STATES_BYTES
 from insitu.wire.segment import sweep
-from insitu.wire.sockets import listen
+from insitu.wire.sockets import Listener, listen
 
 #: The controller gets headers and small states; blocks never come here.
 FRAME_BYTES = STATES_BYTES
@@ -63,6 +65,7 @@ class Run:
         self._interrupts = 0
         self._stop_by: float | None = None
         Simulation.require(config.simulation)
+        self._host = network.own_address(config)
         self.directory = Directory.create(Path(config.directory) / config.run, force=force)
         self.directory.config.write_text(config.resolved_yaml())
 
@@ -84,10 +87,8 @@ class Run:
     def _start(self, stack: ExitStack) -> None:
         """Bring up the controller, the staging nodes and the simulation, in this order."""
         config = self._config
-        listener = stack.enter_context(listen("tcp://127.0.0.1:*", frame_bytes=FRAME_BYTES))
-        place = str(self.directory.path.resolve())
-        contact = Contact(config.run, listener.address, os.getpid(), socket.gethostname(), place)
         self._cluster: Cluster = stack.enter_context(start_cluster(config.staging.cluster, config.staging.nodes))
+        listener, contact = self._listen(stack)
         self._sink = Sink(self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal)
         stack.callback(self._sink.close)
         self._service = Service(
@@ -106,6 +107,19 @@ class Run:
         if config.simulation.launcher == "external":
             where = self.directory.contact.resolve()
             self._progress.say(f"Waiting for the simulation. Start its ranks with INSITU_CONTACT={where}")
+
+    def _listen(self, stack: ExitStack) -> tuple[Listener, Contact]:
+        """Open the door, and say where it is and what opens it."""
+        scheduler = self._cluster.scheduler
+        host = self._host or toward(scheduler)
+        keys = network.keys_for(self._config, host)
+        listener = stack.enter_context(listen(f"tcp://{host}:*", keys, FRAME_BYTES))
+        warning = network.dask_in_the_clear(scheduler) if keys else None
+        if warning is not None:
+            self._journal.write("controller", warning)
+            self._progress.say(warning.text)
+        place = str(self.directory.path.resolve())
+        return listener, Contact(self._config.run, listener.address, os.getpid(), socket.gethostname(), place, keys)
 
     def _terms(self) -> Terms:
         settings, buffering = self._config.simulation, self._config.buffering

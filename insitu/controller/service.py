@@ -14,6 +14,7 @@ from insitu.controller.tracker import Tracker
 from insitu.errors import RemoteProtocolError
 from insitu.operator import Operator
 from insitu.plan import Part, parts_by_rank
+from insitu.wire import guard
 from insitu.wire.messages import (
     Bye,
     Closed,
@@ -144,6 +145,17 @@ class Service:
         """Whether every staging node that is left has handed over all it has."""
         return all(node in self._finished or self.nodes[node].ended for node in self.fed)
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether only those with the run's keys get in."""
+        return self._listener.encrypted
+
+    @property
+    def refused_clients(self) -> int:
+        """How often somebody without them was refused, here or by a staging node."""
+        by_nodes = sum(int(node.counters.get("refused_clients", 0)) for node in self.nodes.values())
+        return self._listener.refused.total() + by_nodes
+
     def turn(self, timeout_s: float) -> None:
         """Wait for messages, at most `timeout_s`, and answer all that are there."""
         poll([self._listener], timeout_s)
@@ -155,6 +167,8 @@ class Service:
                 self._receive(identity, frames)
             except RemoteProtocolError as error:
                 self._drop_peer(identity, str(error))
+        for reason in self._listener.new_refusals():
+            self._journal("controller", guard.event(reason))
         self._decide()
         if time.monotonic() - self._pinged_at > PING_S:
             self._ping()
@@ -238,10 +252,18 @@ class Service:
                 self._journal(f"rank {message.rank}", Event("error", "rank-refused", reason))
                 self._listener.send(identity, session.send(Refuse(reason)))
             case NodeHello():
+                self._require_expected(message)
                 name = f"staging node {message.node}"
                 peer = Peer(identity, session, name, message.node, message.host, message.pid, message.address)
                 self._peers[identity] = self.nodes[message.node] = peer
                 self._send(peer, NodeWelcome(self._terms.run))
+
+    def _require_expected(self, hello: NodeHello) -> None:
+        """Staging nodes are started by the run itself: one that is not expected was started by somebody else."""
+        if hello.run != self._terms.run or hello.node in self.nodes or not 0 <= hello.node < self._expected_nodes:
+            raise RemoteProtocolError(
+                f"Staging node {hello.node} of run '{hello.run}' on {hello.host} is not expected."
+            )
 
     def _why_not(self, hello: Hello) -> str | None:
         """Say why a rank cannot take part."""

@@ -160,6 +160,11 @@ class Cluster:
         workers = client.scheduler_info()["workers"]
         self.addresses = sorted(workers, key=lambda address: str(workers[address]["name"]))[:nodes]
 
+    @property
+    def scheduler(self) -> str:
+        """The scheduler's own address, such as ``tcp://10.0.0.7:8786``."""
+        return str(self._client.scheduler_info()["address"])
+
     def __enter__(self) -> "Cluster":
         return self
 

@@ -17,6 +17,8 @@ from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
 from insitu.staging.assembler import Assembler, ClosedHere, ReadyStep, closed_message
 from insitu.staging.folder import Folded, Folder, operator_stopped
 from insitu.staging.ranks import RankLink
+from insitu.wire import guard
+from insitu.wire.addresses import toward
 from insitu.wire.contact import Contact
 from insitu.wire.messages import (
     VERSION,
@@ -100,10 +102,11 @@ class Receiver:
 
     def _run(self) -> None:
         keep_pages_mapped()
-        host = self._contact.address.rpartition(":")[0]
         try:
             with (
-                listen(f"{host}:*", self._contact.keys, self._memory_bytes) as self._listener,
+                listen(
+                    f"tcp://{toward(self._contact.address)}:*", self._contact.keys, self._memory_bytes
+                ) as self._listener,
                 connect(self._contact.address, self._contact.keys) as self._controller,
             ):
                 self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)
@@ -131,6 +134,8 @@ class Receiver:
             self._receive_from_ranks()
         if self._controller in ready:
             self._receive_from_controller()
+        for reason in self._listener.new_refusals():
+            self._say(guard.event(reason))
         if self._waker in ready:
             self._waker.clear()
             self._take_folded()
@@ -288,6 +293,7 @@ class Receiver:
             "waiting_bytes": self._waiting_bytes,
             "peak_bytes": self._peak_bytes,
             "received_bytes": sum(link.received_bytes for link in self._links.values()),
+            "refused_clients": self._listener.refused.total(),
         }
         if self._folder is not None:
             folding = self._folder.counters

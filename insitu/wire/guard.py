@@ -13,6 +13,8 @@ import secrets
 import struct
 from collections.abc import Sequence
 
+from insitu.wire.messages import Event
+
 #: Where ZeroMQ asks, by the specification.
 ENDPOINT = "inproc://zeromq.zap.01"
 #: Any name will do, but there has to be one: with it ZeroMQ refuses all when nobody answers, instead of none.
@@ -63,3 +65,9 @@ def reason(event: bytes) -> str:
     if number == _BROKEN:
         return _REASONS.get(value, _OTHERWISE)
     return _FOREIGN_KEY if number == _REFUSED else _NO_KEY
+
+
+def event(reason: str) -> Event:
+    """Return what is to be logged when clients are refused for a reason for the first time."""
+    text = f"A client is refused: {reason}. More of them are only counted."
+    return Event("warning", "client-refused", text, {"reason": reason})

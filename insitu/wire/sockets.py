@@ -187,7 +187,9 @@ class Listener(_Socket):
 
     def __init__(self, address: str, keys: CurveKeys | None, frame_bytes: int) -> None:
         super().__init__(zmq.ROUTER, address, keys, frame_bytes)
+        self.encrypted = keys is not None
         self.refused: Counter[str] = Counter()
+        self._told: set[str] = set()
         self._client_key = b"" if keys is None else z85.decode(keys.client_public)
 
     def watch(self) -> None:
@@ -225,6 +227,12 @@ class Listener(_Socket):
         """Return who sent the next message, and its frames as `Socket.receive` does."""
         frames = _receive(self.pollable)
         return None if frames is None else (bytes(frames[0]), frames[1:])
+
+    def new_refusals(self) -> list[str]:
+        """Return the reasons that were not there at the last call, so that nobody can flood a log."""
+        new = [reason for reason in self.refused if reason not in self._told]
+        self._told.update(new)
+        return new
 
 
 def connect(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFFER_BYTES) -> Socket:

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run among others who would take part, listen in, or break it: they are refused, and results stay right."""
+
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, product
+
+import numpy as np
+import psutil
+import pytest
+
+from insitu.controller.network import interfaces
+from insitu.wire.contact import Contact
+from insitu.wire.keys import CurveKeys
+from insitu.wire.sockets import Socket, connect, new_keys
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.runs import Left, Running, program, told, total
+from tests.waiting import wait_until
+from tests.wire.hostile import INSANE, MALFORMED, frames_of
+
+CURVE = {"security": "curve"}
+#: So long a run that it has to be interrupted.
+ENDLESS = program("steady", "--steps", 1_000_000, "--pause", 0.002)
+
+
+def expected(steps: int, cells: int = 16) -> np.ndarray:
+    """The sum over all steps of what ``programs/steady.py`` publishes."""
+    return steps * np.arange(cells) + sum(range(steps))
+
+
+def outside() -> dict[str, str]:
+    """The interfaces of this machine that others can reach."""
+    return {name: address for name, address in interfaces().items() if not address.startswith("127.")}
+
+
+def contact_of(running: Running) -> Contact:
+    running.until("begun-0")
+    running.until("begun-1")
+    return Contact.read(running.directory / "contact.json")
+
+
+def listening(running: Running) -> list[str]:
+    """Where the controller and the staging nodes of a run listen: ZeroMQ greets first, with a byte of its own."""
+    processes = [psutil.Process(running.process.pid), *running.descendants()]
+    found = chain.from_iterable(process.net_connections("tcp") for process in processes)
+    return [
+        f"tcp://{each.laddr.ip}:{each.laddr.port}"
+        for each in found
+        if each.status == psutil.CONN_LISTEN and greets(each.laddr) == b"\xff"
+    ]
+
+
+def greets(place: tuple[str, int]) -> bytes:
+    """Return the first byte that somebody says unasked; nothing from who waits to be spoken to, as Dask does."""
+    with suppress(OSError), socket.create_connection(place, timeout=0.5) as raw:
+        return raw.recv(1)
+    return b""
+
+
+@contextmanager
+def foreign(addresses: list[str], keys: CurveKeys | None) -> Iterator[list[Socket]]:
+    sockets = [connect(address, keys) for address in addresses]
+    try:
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close(linger_s=0)
+
+
+def end(running: Running) -> Left:
+    """Stop a run whose ranks are all well, and see that nothing is missing in its results."""
+    running.interrupt()
+    left = running.wait()
+    assert left.report["reasons"] == []
+    assert left.report["status"] == "interrupted"
+    assert left.report["ranks"]["number"] == 2
+    steps = [each["steps"] for each in told(running.folder, 2)]
+    assert steps[0] == steps[1] > 0
+    np.testing.assert_array_equal(left.results("sum")["total"][0], expected(steps[0]))
+    return left
+
+
+@pytest.mark.parametrize("interface", ["auto", "lo", *list(outside())[:1]])
+def test_over_curve_a_run_has_the_same_results(start: Start, interface: str) -> None:
+    running = start(
+        *program("steady", "--steps", 40),
+        ranks=2,
+        nodes=2,
+        staging={"transport": "tcp"},
+        network=CURVE | {"interface": interface},
+        operators={"sum": total(), "large": total(window=10)},
+    )
+    left = running.wait()
+    assert left.status == 0, left.stderr
+    np.testing.assert_array_equal(left.results("sum")["total"][0], expected(40))
+    assert left.report["network"] == {"encrypted": True, "refused_clients": 0}
+    assert left.events("client-refused") == []
+
+
+@pytest.mark.skipif(not outside(), reason="this machine has no interface but loopback")
+def test_beyond_loopback_it_is_encrypted_without_a_word(start: Start) -> None:
+    (name, address), *_ = outside().items()
+    running = start(*ENDLESS, ranks=2, network={"interface": name})
+    contact = contact_of(running)
+    assert contact.address.startswith(f"tcp://{address}:")
+    assert contact.keys is not None
+    assert end(running).report["network"]["encrypted"]
+
+
+def test_the_contact_file_is_for_its_owner_alone(start: Start) -> None:
+    running = start(*ENDLESS, ranks=2, network=CURVE)
+    contact_of(running)
+    path = running.directory / "contact.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    end(running)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [(new_keys(), "it has not this run's keys"), (None, "it showed no key")],
+    ids=["other keys", "no keys"],
+)
+def test_a_foreign_client_is_refused_and_counted(start: Start, keys: CurveKeys | None, reason: str) -> None:
+    running = start(*ENDLESS, ranks=2, network=CURVE)
+    contact_of(running)
+    with foreign(listening(running), keys) as sockets:
+        for each in sockets:
+            each.send([b"let me in"])
+        log = running.directory / "log.jsonl"
+        wait_until(lambda: log.read_text().count(reason) >= 4, 20.0, "both refusals")  # each line says it twice
+    left = end(running)
+    sources = {event["source"] for event in left.events("client-refused") if reason in event["text"]}
+    assert sources == {"controller", "staging node 0"}
+    assert left.report["network"]["refused_clients"] >= 2
+
+
+def test_an_interface_that_is_none_is_told_with_those_that_are(start: Start) -> None:
+    left = start("true", network={"interface": "eth77"}).wait()
+    assert left.status == 2
+    assert "network.interface: this machine has no interface and no IPv4 address eth77; it has lo (127.0" in left.stderr
+    assert "test0.yaml:" in left.stderr
+
+
+def nonsense() -> list[list[bytes]]:
+    """All that is hostile, and does not merely take a place that is free."""
+    insane = [frames_of(message) for messages in INSANE.values() for message in messages.values()]
+    return [*MALFORMED.values(), *insane]
+
+
+def test_nonsense_from_a_socket_harms_nobody(start: Start) -> None:
+    """Every piece over a connection of its own, while the ranks go on."""
+    running = start(*ENDLESS, ranks=2, nodes=2)
+    contact_of(running)
+    places = listening(running)
+    assert len(places) == 3
+    for frames, place in product(filter(None, nonsense()), places):
+        with connect(place) as bad:
+            assert bad.send(frames)
+    for place in places:  # and what is not even ZeroMQ
+        host, port = place.removeprefix("tcp://").split(":")
+        with suppress(ConnectionError), socket.create_connection((host, int(port))) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 64)
+    left = end(running)
+    assert {event["source"] for event in left.events("protocol")} == {"unknown", "staging node 0", "staging node 1"}
+
+
+FULL = ["sh", "-c", 'ulimit -f 2000; exec "$@"', "sh", sys.executable, *program("steady", "--steps", 20)[1:]]
+
+
+def test_without_room_for_shared_memory_it_goes_on_over_tcp_and_says_so(start: Start) -> None:
+    """No file, and so no segment, may have more than a megabyte: a full file system, as the ranks see it."""
+    left = start(*FULL, ranks=2).wait()
+    assert left.status == 0, left.stderr
+    np.testing.assert_array_equal(left.results("sum")["total"][0], expected(20))
+    lines = [line for line in (left.stdout + left.stderr).splitlines() if "shared memory" in line]
+    assert len(lines) == 2  # one of each rank
+    assert all("Going on over tcp" in line for line in lines)
+
+
+def test_where_shared_memory_is_required_and_there_is_none_it_fails_and_says_why(start: Start) -> None:
+    left = start(*FULL, ranks=2, staging={"transport": "shm"}).wait()
+    assert left.status == 1
+    assert "No shared memory of 268435456 bytes can be had" in left.stdout + left.stderr
+    assert "free some, lower variables.'*'.buffer, or take transport: tcp" in left.stdout + left.stderr
