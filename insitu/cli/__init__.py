@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "Check a configuration and say what it will do.",
     "operators": "List the operators, or describe one.",
     "report": "Show what a run did.",
+    "doctor": "Say what this machine offers to a run.",
     "schema": "Print the JSON Schema of the configuration.",
 }
 

@@ -12,6 +12,7 @@ are a secret that the rank also says; a node that finds another one there has fo
 
 import mmap
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,8 @@ FOLDER = Path("/dev/shm" if os.path.isdir("/dev/shm") else os.environ.get("TMPDI
 PREFIX = "insitu-"
 #: The secret at the beginning; a whole cache line, so that what follows is aligned for any dtype.
 HEAD_BYTES = 64
+#: A name lives while a rank joins, which has a limit of 30 s for each answer that it waits for.
+SETTLED_S = 120.0
 
 
 class Segment:
@@ -109,3 +112,29 @@ def sweep(pid: int) -> None:
     """Remove what a process of this machine that is gone left in the moment before it could take the name away."""
     for path in FOLDER.glob(f"{PREFIX}{pid}-*"):
         path.unlink(missing_ok=True)
+
+
+def left_behind() -> list[Path]:
+    """Return the segments of this user whose process is gone.
+
+    A process of another container looks as if it were gone, so what was made within the last `SETTLED_S` is left out;
+    a rank hardly takes that long to join. If it did, it would find no node that maps its memory, and go on over tcp.
+    """
+    return [path for path in FOLDER.glob(f"{PREFIX}*-*") if _is_left_behind(path)]
+
+
+def _is_left_behind(path: Path) -> bool:
+    number = path.name.removeprefix(PREFIX).partition("-")[0]
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False  # its owner has just taken the name away
+    if not number.isdecimal() or status.st_uid != os.getuid() or time.time() - status.st_mtime < SETTLED_S:
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False  # it is somebody else's, or no number of a process
+    return False

@@ -295,6 +295,11 @@ def new_keys() -> CurveKeys:
     return CurveKeys(server_public.decode(), client_public.decode(), client_secret.decode(), server_secret.decode())
 
 
+def library() -> tuple[str, bool]:
+    """Return the version of ZeroMQ's library, and whether it can encrypt."""
+    return zmq.zmq_version(), bool(zmq.has("curve"))
+
+
 def pinned(buffer: Array) -> memoryview:
     """Return a buffer in the form in which it is sent without a copy, whatever its size, as often as is wanted.
 
