@@ -36,6 +36,7 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
         ("simulation", shlex.join(simulation.command) if simulation.launcher != "external" else "started by hand"),
         ("", f"{count(simulation.ranks, 'rank')}, launcher {simulation.launcher}"),
         ("staging", f"{count(staging.nodes, 'node')} of {size(staging.memory)}, cluster {staging.cluster}"),
+        ("network", f"interface {checked.network.interface}, security {checked.network.security}"),
         ("buffer", f"{size(buffering.buffer)} per rank, {full}"),
     ]
     for name, operator in pipeline.operators.items():

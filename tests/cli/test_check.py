@@ -37,6 +37,7 @@ def test_a_good_configuration_says_what_it_will_do(path: Path) -> None:
           simulation python melt.py --title 'a b'
                      2 ranks, launcher mpiexec
           staging    2 nodes of 2 GiB, cluster local
+          network    interface auto, security auto
           buffer     256 MiB per rank, when full: wait 1 min at most, then drop
           operator   speed: tests.config.folds:Count of v over step and space, one result per 10 steps
           operator   mean: tests.config.folds:Count of u, v over step, one result per run

@@ -16,6 +16,7 @@ import psutil
 import xarray as xr
 import yaml
 
+from insitu.controller.network import interfaces
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,11 @@ class Running:
                 if process.pid not in trackers:
                     process.kill()
             self.process.wait()
+
+
+def outside() -> dict[str, str]:
+    """The interfaces of this machine that others can reach."""
+    return {name: address for name, address in interfaces().items() if not address.startswith("127.")}
 
 
 def environment() -> dict[str, str]:

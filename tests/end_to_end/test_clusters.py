@@ -13,7 +13,7 @@ import pytest
 from distributed import Client
 
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import environment, program, total
+from tests.end_to_end.runs import environment, outside, program, total
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.leaks_per_module
@@ -34,18 +34,23 @@ def dask(*arguments: str, cwd: Path) -> Iterator[None]:
         process.wait(30.0)
 
 
+@contextmanager
+def cluster(folder: Path, host: str, workers: int) -> Iterator[Path]:
+    """A scheduler with its workers at an address of this machine; yield its scheduler file."""
+    file = folder / "scheduler.json"
+    with ExitStack() as stack:
+        scheduler = ("scheduler", "--host", host, "--no-dashboard", "--port", "0", "--scheduler-file", str(file))
+        stack.enter_context(dask(*scheduler, cwd=folder))
+        wait_until(file.exists, 30.0, "the scheduler file")
+        worker = ("worker", "--host", host, "--no-dashboard", "--nworkers", str(workers), "--nthreads", "1")
+        stack.enter_context(dask(*worker, "--scheduler-file", str(file), cwd=folder))
+        yield file
+
+
 @pytest.fixture(scope="module")
 def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A scheduler with three workers."""
-    folder = tmp_path_factory.mktemp("dask")
-    file = folder / "scheduler.json"
-    local = ("--host", "127.0.0.1", "--no-dashboard")
-    with ExitStack() as stack:
-        scheduler = ("scheduler", *local, "--port", "0", "--scheduler-file", str(file))
-        stack.enter_context(dask(*scheduler, cwd=folder))
-        wait_until(file.exists, 30.0, "the scheduler file")
-        worker = ("worker", *local, "--nworkers", "3", "--nthreads", "1", "--scheduler-file", str(file))
-        stack.enter_context(dask(*worker, cwd=folder))
+    with cluster(tmp_path_factory.mktemp("dask"), "127.0.0.1", workers=3) as file:
         yield file
 
 
@@ -99,3 +104,17 @@ def test_nobody_at_the_address_is_said(start: Start) -> None:
     assert left.status == 1
     assert "No Dask scheduler answers at tcp://127.0.0.1:1" in left.stderr
     assert "Traceback" not in left.stderr
+
+
+@pytest.mark.skipif(not outside(), reason="this machine has no interface but loopback")
+def test_beyond_loopback_links_are_encrypted_and_what_dask_leaves_open_is_said(start: Start, tmp_path: Path) -> None:
+    (address, *_) = outside().values()
+    with cluster(tmp_path, address, workers=2) as file:
+        running = start(*program("steady", "--steps", 30), ranks=2, nodes=2, staging={"cluster": str(file)})
+        left = running.wait()
+    assert left.status == 0, left.stderr
+    np.testing.assert_array_equal(left.results("sum")["total"][0], 30 * np.arange(16) + sum(range(30)))
+    assert left.report["network"] == {"encrypted": True, "refused_clients": 0}
+    (event,) = left.events("dask-in-the-clear")
+    assert f"The Dask cluster at tcp://{address}:" in event["text"]
+    assert event["text"] in left.stderr.replace("\n", " ")

@@ -12,12 +12,11 @@ import numpy as np
 import psutil
 import pytest
 
-from insitu.controller.network import interfaces
 from insitu.wire.contact import Contact
 from insitu.wire.keys import CurveKeys
 from insitu.wire.sockets import Socket, connect, new_keys
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import Left, Running, program, told, total
+from tests.end_to_end.runs import Left, Running, outside, program, told, total
 from tests.waiting import wait_until
 from tests.wire.hostile import INSANE, MALFORMED, frames_of
 
@@ -29,11 +28,6 @@ ENDLESS = program("steady", "--steps", 1_000_000, "--pause", 0.002)
 def expected(steps: int, cells: int = 16) -> np.ndarray:
     """The sum over all steps of what ``programs/steady.py`` publishes."""
     return steps * np.arange(cells) + sum(range(steps))
-
-
-def outside() -> dict[str, str]:
-    """The interfaces of this machine that others can reach."""
-    return {name: address for name, address in interfaces().items() if not address.startswith("127.")}
 
 
 def contact_of(running: Running) -> Contact:
