@@ -21,7 +21,7 @@ BLOCKS = 4096
 #: Blocks in all the layouts that one session remembers (some 100 MiB). Layouts differ where ranks change their parts.
 SESSION_BLOCKS = 1 << 18
 
-#: Lists and dicts. The longest honest one names every rank of a run.
+#: Lists and dicts. The longest honest one names every rank of a run, so this is how many those may be.
 ITEMS = 1 << 16
 
 #: Dimensions. NumPy had 32 of them until version 2, which has 64.

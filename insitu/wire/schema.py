@@ -37,7 +37,7 @@ from insitu.wire.fields import (
     truth,
     whole,
 )
-from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, WHOLE
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, WHOLE
 
 #: The dtypes that travel, by what they are called in a header. Bytes are little-endian, and there is no number that
 #: two machines may disagree about (long double).
@@ -192,7 +192,16 @@ _entry = Record(
 
 #: Every message by its number.
 KINDS: dict[int, Record] = {
-    1: Record(m.Hello, version=_version, run=name, member=whole(), rank=whole(), size=whole(1), host=name, pid=whole()),
+    1: Record(
+        m.Hello,
+        version=_version,
+        run=name,
+        member=whole(),
+        rank=whole(),
+        size=whole(1, ITEMS),
+        host=name,
+        pid=whole(),
+    ),
     2: Record(m.Layout, _layout, id=whole(), blocks=many(_block_record.field, BLOCKS)),
     3: Record(
         m.Declare,

@@ -14,6 +14,7 @@ import pytest
 
 from insitu.wire.contact import Contact
 from insitu.wire.keys import CurveKeys
+from insitu.wire.messages import VERSION, Attach, Hello, NodeHello
 from insitu.wire.sockets import Socket, connect, new_keys
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import Left, Running, outside, program, told, total
@@ -139,19 +140,24 @@ def test_an_interface_that_is_none_is_told_with_those_that_are(start: Start) -> 
     assert "test0.yaml:" in left.stderr
 
 
-def nonsense() -> list[list[bytes]]:
-    """All that is hostile, and does not merely take a place that is free."""
+def nonsense(run: str) -> list[list[bytes]]:
+    """All that is hostile, who claims to be somebody else included."""
     insane = [frames_of(message) for messages in INSANE.values() for message in messages.values()]
-    return [*MALFORMED.values(), *insane]
+    claims = [
+        Hello(VERSION, run, 0, 1, 2, "n17", 4711),
+        NodeHello(VERSION, run, 0, "tcp://127.0.0.1:9", "n17", 4711),
+        Attach(VERSION, run, 0, 0, "n17", 4711),
+    ]
+    return [*MALFORMED.values(), *insane, *map(frames_of, claims)]
 
 
 def test_nonsense_from_a_socket_harms_nobody(start: Start) -> None:
     """Every piece over a connection of its own, while the ranks go on."""
     running = start(*ENDLESS, ranks=2, nodes=2)
-    contact_of(running)
+    contact = contact_of(running)
     places = listening(running)
     assert len(places) == 3
-    for frames, place in product(filter(None, nonsense()), places):
+    for frames, place in product(filter(None, nonsense(contact.run)), places):
         with connect(place) as bad:
             assert bad.send(frames)
     for place in places:  # and what is not even ZeroMQ
@@ -159,6 +165,8 @@ def test_nonsense_from_a_socket_harms_nobody(start: Start) -> None:
         with suppress(ConnectionError), socket.create_connection((host, int(port))) as raw:
             raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 64)
     left = end(running)
+    assert any("on n17 is not expected" in event["text"] for event in left.events("protocol"))
+    assert any("rank 1 is there already" in event["text"] for event in left.events("rank-refused"))
     assert {event["source"] for event in left.events("protocol")} == {"unknown", "staging node 0", "staging node 1"}
 
 

@@ -143,6 +143,7 @@ MALFORMED: dict[str, Frames] = {
     "blocks too many": [header(m.Layout, 0, [[["E", "<f8", [], [], "", "", []], [], []]] * (BLOCKS + 1))],
     "publish with a field too few": [header(m.Publish, 0, 0, 0.0)],
     "publish of sequence -1": [header(m.Publish, -1, 0, 0.0, 0)],
+    "a rank of so many that a list of them has no room": [header(m.Hello, m.VERSION, "melt", 0, 0, WHOLE, "n17", 4711)],
     "publish of sequence 2**63": [header(m.Publish, WHOLE + 1, 0, 0.0, 0)],
     "publish at time NaN": [header(m.Publish, 0, 0, float("nan"), 0)],
     "publish at a whole time": [header(m.Publish, 0, 0, 0, 0)],
