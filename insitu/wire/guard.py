@@ -9,7 +9,6 @@ repeats what it has overheard. CURVE makes new keys for each connection, so what
 Source: ZAP, https://rfc.zeromq.org/spec/27/; CurveZMQ, https://rfc.zeromq.org/spec/26/
 """
 
-import secrets
 import struct
 from collections.abc import Sequence
 
@@ -49,7 +48,7 @@ def answer(request: Sequence[bytes], client_key: bytes) -> list[bytes]:
         len(request) == 7
         and request[0] == b"1.0"
         and request[5] == b"CURVE"
-        and secrets.compare_digest(request[6], client_key)
+        and request[6] == client_key  # public, so how long it takes to compare tells nothing
     )
     status = (b"200", b"OK") if welcome else (b"400", _FOREIGN_KEY.encode())
     return [b"1.0", number, *status, b"", b""]
