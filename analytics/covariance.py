@@ -7,10 +7,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from analytics.fields import in_hand, label, power, require_real
+from analytics.fields import in_hand, label, power, refuse_other_blocks, require_real, require_same_grid
 from analytics.kernels.values import refuse_nan
 from analytics.lags import Lags
-from insitu.errors import OperatorError
 from insitu.model import Array, Variable
 from insitu.operator import Batch, Names, NanPolicy, Operator, State, require_array
 
@@ -92,11 +91,7 @@ class Covariance(Operator):
         x, y = inputs[self.of[0]], inputs[self.of[-1]]
         for variable in (x, y):
             require_real(variable)
-        if (x.shape, x.row) != (y.shape, y.row):
-            raise OperatorError(
-                f"'{x.name}' {_extent(x)} and '{y.name}' {_extent(y)} cannot be paired value by value; "
-                "publish both on the same grid"
-            )
+        require_same_grid(x, y)
         shape, dims = (x.shape or (), x.dims) if self.keeps_cells else ((), ())
         if self.lags:
             shape, dims = (self.lags + 1, *shape), ("lag", *dims)
@@ -116,7 +111,7 @@ class Covariance(Operator):
         if self.nan == "fail":
             for name in {x: 0, y: 0}:
                 refuse_nan(batch, name)
-        self._refuse_other_blocks(batch, x, y)
+        refuse_other_blocks(batch, x, y)
         if self.keeps_cells:
             return self._pairs.update(state, batch.steps, batch[x], batch[y])
         return self._pairs.update_flat(state, batch[x], batch[y])
@@ -135,17 +130,3 @@ class Covariance(Operator):
     @property
     def _pairs(self) -> Lags:
         return Lags(self.lags, squares=True, skip=self.nan == "skip")
-
-    def _refuse_other_blocks(self, batch: Batch, x: str, y: str) -> None:
-        """Raise `OperatorError` unless every value of one variable has its partner in the other."""
-        for step, a, b in zip(batch.steps, batch[x], batch[y], strict=True):
-            if (a.shape, batch.start[x]) != (b.shape, batch.start[y]):
-                raise OperatorError(
-                    f"'{x}' and '{y}' cannot be paired value by value in step {step.index}: a rank's block is at "
-                    f"{batch.start[x]} with count {a.shape} of one, at {batch.start[y]} with count {b.shape} of the "
-                    "other; publish both in the same blocks"
-                )
-
-
-def _extent(variable: Variable) -> str:
-    return f"(joined, with rows {variable.row})" if variable.joined else str(variable.shape)

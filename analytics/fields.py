@@ -69,6 +69,26 @@ def require_finite(name: str, index: int, array: Array) -> None:
         )
 
 
+def require_same_grid(x: Variable, y: Variable) -> None:
+    """Raise `OperatorError` unless each value of one variable has its partner in the other."""
+    if (x.shape, x.row) != (y.shape, y.row):
+        raise OperatorError(
+            f"'{x.name}' {_extent(x)} and '{y.name}' {_extent(y)} cannot be paired value by value; "
+            "publish both on the same grid"
+        )
+
+
+def refuse_other_blocks(batch: Batch, x: str, y: str) -> None:
+    """Raise `OperatorError` unless every value of one variable has its partner in the other."""
+    for step, a, b in zip(batch.steps, batch[x], batch[y], strict=True):
+        if (a.shape, batch.start[x]) != (b.shape, batch.start[y]):
+            raise OperatorError(
+                f"'{x}' and '{y}' cannot be paired value by value in step {step.index}: a rank's block is at "
+                f"{batch.start[x]} with count {a.shape} of one, at {batch.start[y]} with count {b.shape} of the "
+                "other; publish both in the same blocks"
+            )
+
+
 def label(variable: Variable) -> str:
     return variable.long_name or variable.name
 
@@ -91,6 +111,10 @@ def in_hand(variables: Sequence[Variable]) -> Batch:
         {name: _origin(array) for name, array in arrays.items()},
         {name: (array,) for name, array in arrays.items()},
     )
+
+
+def _extent(variable: Variable) -> str:
+    return f"(joined, with rows {variable.row})" if variable.joined else str(variable.shape)
 
 
 def _origin(array: Array) -> Extent:

@@ -19,6 +19,10 @@ framework keeps one state for each combination of what is left and puts the fina
 **Laws**, checked for every registered operator by `insitu.testing.check_operator`: `merge` is associative and
 commutative within the stated tolerance, ``merge(init(), s) == s``, `update` over split blocks equals `update` over
 the whole, no input array is kept or changed, a state survives serialisation.
+
+**Places that need each other.** With cells kept, the places of a window are finalised each for itself. Where a result
+is of the whole field, as a principal component is, an operator is a `JointOperator`: each place says a little about its
+state, that is combined over all places, and every place is finalised with it. No field is ever gathered.
 """
 
 from abc import ABC, abstractmethod
@@ -157,6 +161,35 @@ class Operator(BaseModel, ABC):
 
         With cells kept, each array that `describe` ends in the cells' dims ends in the place's own counts here.
         """
+
+
+class JointOperator(Operator):
+    """An operator whose places must know something of each other before any of them can be finalised.
+
+    At the end of a window the framework has each place's state summed up where it lies (`summarize`), joins these
+    summaries in any tree (`combine`), and finalises each place with the one that is left (`finalize_place`). A summary
+    is all that travels: its size must not depend on the number of cells. Summaries are a commutative monoid too, whose
+    neutral element is ``summarize(init())``. Their methods are called once for each place and window.
+    """
+
+    @abstractmethod
+    def summarize(self, state: State) -> State:
+        """Return what the other places need of this one's state, which stays as it is."""
+
+    @abstractmethod
+    def combine(self, a: State, b: State) -> State:
+        """Return the summary of the places of both, which stay as they are."""
+
+    @abstractmethod
+    def finalize_place(self, state: State, summary: State) -> dict[str, Array]:
+        """Read the state of one place with the `summary` of all, as `finalize` does; both stay as they are.
+
+        A result without cells is read off the summary alone, so that it is the same at every place.
+        """
+
+    def finalize(self, state: State) -> dict[str, Array]:
+        """Read a state that has all cells."""
+        return self.finalize_place(state, self.summarize(state))
 
 
 def require_array(operator: Operator, inputs: Mapping[str, Variable]) -> None:

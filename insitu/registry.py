@@ -23,6 +23,7 @@ OPERATORS: dict[str, str] = {
     "histogram": "analytics.histogram:Histogram",
     "moments": "analytics.moments:Moments",
     "msd": "analytics.msd:Msd",
+    "pca": "analytics.pca:PCA",
     "profile": "analytics.profile:Profile",
     "quantiles": "analytics.quantiles:Quantiles",
     "rdf": "analytics.rdf:Rdf",

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.model import Array, Extent, Step, Variable
-from insitu.operator import Batch, Operator, State, state_nbytes
+from insitu.operator import Batch, JointOperator, Operator, State, state_nbytes
 
 #: Makes the values of one step: of a variable, in this shape.
 Values = Callable[[Variable, Extent, np.random.Generator], Array]
@@ -145,7 +145,9 @@ def _check(operator: Operator, batches: Sequence[Batch], rtol: float, seed: int)
     laws.any_tree_gives_the_same()
     laws.nothing_is_kept_or_changed()
     laws.a_state_survives_sending()
-    if operator.keeps_cells:
+    if isinstance(operator, JointOperator):
+        laws.any_places_give_the_same(operator)
+    elif operator.keeps_cells:
         laws.cells_are_independent()
 
 
@@ -251,6 +253,28 @@ class _Laws:
                 together = np.concatenate([low[name], high[name]], axis=-len(cells))
                 law = f"{self.operator!r} breaks the law 'cells are folded each for itself'"
                 _same(law, {name: whole}, {name: together}, self.rtol)
+
+    def any_places_give_the_same(self, operator: JointOperator) -> None:
+        """Split the cells into places; combine their summaries in random trees, with those of no data among them."""
+        cells = self.batches[0].variables[operator.of[0]].dims
+        for parts in (1, 2, 3):
+            places = [self.fold(some) for some in zip(*(cut(piece, parts) for piece in self.pieces), strict=True)]
+            law = f"{operator!r} breaks the law 'any split into places gives the same', here {len(places)}"
+            before = _copied(places)
+            summaries = [_as_read(_copied(operator.summarize(state))) for state in (*places, operator.init())]
+            while len(summaries) > 1:
+                a, b = (summaries.pop(int(self.rng.integers(len(summaries)))) for _ in range(2))
+                summaries.append(_as_read(_copied(operator.combine(a, b))))
+            read = [operator.finalize_place(_as_read(state), summaries[0]) for state in places]
+            assert _equal(_copied(places), before), f"{law}: a state was changed"
+            described = operator.describe(self.batches[0].variables)
+            for name, whole in self.expected.items():
+                if cells and described[name].dims[-len(cells) :] == cells:
+                    together = np.concatenate([each[name] for each in read], axis=-len(cells))
+                    _same(law, {name: whole}, {name: together}, self.rtol)
+                else:
+                    assert all(_equal(each[name], read[0][name]) for each in read), f"{law}: '{name}' differs by place"
+                    _same(law, {name: whole}, {name: read[0][name]}, self.rtol)
 
 
 def _sizes(operator: Operator) -> Sequence[int]:

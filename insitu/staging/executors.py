@@ -254,8 +254,11 @@ class Cluster:
             states = [*states, list(parts)]
             boxes.append(bounding_box([(start, count) for start, count, _ in parts]))
         if not recipe.cells:
-            states, boxes = [self._merged(recipe, states)], boxes[:1]
-        done = [self._task(recipe.finalize, state) for state in states]
+            states, boxes = [self._in_pairs(recipe.merge, states)], boxes[:1]
+        summary = []
+        if recipe.joint:
+            summary = [self._in_pairs(recipe.combine, [self._task(recipe.summarize, state) for state in states])]
+        done = [self._task(recipe.finalize, state, *summary) for state in states]
         writes = []
         for bundle in recipe.bundles():
             at_hand = zip(boxes, done, strict=True)
@@ -263,12 +266,12 @@ class Cluster:
             writes.append(self._task(target.write, bundle, cuts))
         return self._task(_all, writes)
 
-    def _merged(self, recipe: Recipe, states: list[Any]) -> Any:
-        """Merge states of the same place in pairs, and the pairs in pairs."""
-        while len(states) > 1:
-            pairs = [states[k : k + 2] for k in range(0, len(states), 2)]
-            states = [self._task(recipe.merge, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
-        return states[0]
+    def _in_pairs(self, join: Callable[..., Any], several: list[Any]) -> Any:
+        """Join states, or summaries, in pairs, and the pairs in pairs."""
+        while len(several) > 1:
+            pairs = [several[k : k + 2] for k in range(0, len(several), 2)]
+            several = [self._task(join, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
+        return several[0]
 
     def _task(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._client.submit(function, *arguments, pure=False)

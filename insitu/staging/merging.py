@@ -2,15 +2,16 @@
 """From the states of a window to a row of results. Pure functions over plain data: who runs them where is not known.
 
 A *part* is a state and the place of its cells: ``(start, count, state)``, with empty extents for a state without cells.
-The parts of a window are merged where they have the same place, finalised, and their arrays are laid side by side. A
-large row is not put together in one piece: each finalised part is cut along the slabs of the row, and whoever writes a
-slab needs the cuts of that slab only.
+The parts of a window are merged where they have the same place, finalised, and their arrays are laid side by side; the
+places of a `JointOperator` are summed up before, and finalised with what all of them say. A large row is not put
+together in one piece: each finalised part is cut along the slabs of the row, and whoever writes a slab needs the cuts
+of that slab only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from insitu.errors import OperatorError
 from insitu.model import Array, Extent, Variable
-from insitu.operator import Operator, State
+from insitu.operator import JointOperator, Operator, State
 from insitu.results.chunks import SLAB_BYTES, Slab, slabs
 from insitu.results.store import write_slab
 
@@ -65,10 +66,28 @@ class Recipe:
             states[place] = self.operator.merge(states[place], deepcopy(state))
         return [(*place, state) for place, state in states.items()]
 
-    def finalize(self, parts: Iterable[Part]) -> list[Finalized]:
-        """Merge and finalise; raise `OperatorError` where an array is not what the operator's describe() promises."""
+    @property
+    def joint(self) -> bool:
+        """Whether places are finalised with a summary of all of them."""
+        return isinstance(self.operator, JointOperator) and bool(self.cells)
+
+    def summarize(self, parts: Iterable[Part]) -> State:
+        """Return what the places of `parts` say together; only for a `joint` one."""
+        assert isinstance(self.operator, JointOperator)
+        return self.combine(*(self.operator.summarize(state) for *_, state in self.merge(parts)))
+
+    def combine(self, *summaries: State) -> State:
+        """Join the summaries of different places; of none it is the neutral one."""
+        assert isinstance(self.operator, JointOperator)
+        return reduce(self.operator.combine, summaries or (self.operator.summarize(self.operator.init()),))
+
+    def finalize(self, parts: Iterable[Part], summary: State | None = None) -> list[Finalized]:
+        """Merge and finalise; raise `OperatorError` where an array is not what the operator's describe() promises.
+
+        A joint one takes the `summary` of all places of the row, those of other nodes among them.
+        """
         done: list[Finalized] = [
-            (start, count, self.operator.finalize(state)) for start, count, state in self.merge(parts)
+            (start, count, self._read(state, summary)) for start, count, state in self.merge(parts)
         ]
         for _, count, arrays in done:
             for result, variable in self.described.items():
@@ -78,7 +97,8 @@ class Recipe:
     def assemble(self, parts: Iterable[Part]) -> dict[str, Array]:
         """Return the whole row. Cells of no part are NaN, or zero in an array of integers."""
         whole = [(result, _everything(variable)) for result, variable in self.described.items()]
-        cuts = self.cut(self.finalize(parts), whole)
+        merged = self.merge(parts)
+        cuts = self.cut(self.finalize(merged, self.summarize(merged) if self.joint else None), whole)
         return {result: values for result, _, values in self.fill(whole, [cuts])}
 
     def bundles(self, limit_bytes: int = SLAB_BYTES) -> list[list[NamedSlab]]:
@@ -100,10 +120,15 @@ class Recipe:
         return any(_common(self._region(self.described[result], *box), slab) is not None for result, slab in bundle)
 
     def cut(self, done: Iterable[Finalized], bundle: Sequence[NamedSlab]) -> list[Cut]:
-        """Return what finalised parts have of the slabs of `bundle`: views, not copies."""
+        """Return what finalised parts have of the slabs of `bundle`: views, not copies.
+
+        A result without cells is the same in all of them, and taken from the first.
+        """
         cuts: list[Cut] = []
-        for start, count, arrays in done:
+        for number, (start, count, arrays) in enumerate(done):
             for k, (result, slab) in enumerate(bundle):
+                if number and not self._has_cells(self.described[result]):
+                    continue
                 region = self._region(self.described[result], start, count)
                 common = _common(region, slab)
                 if common is not None:
@@ -119,6 +144,11 @@ class Recipe:
                 if number == k:
                     values[where] = piece
             yield result, slab, values
+
+    def _read(self, state: State, summary: State | None) -> dict[str, Array]:
+        if isinstance(self.operator, JointOperator) and summary is not None:
+            return self.operator.finalize_place(state, summary)
+        return self.operator.finalize(state)
 
     def _has_cells(self, variable: Variable) -> bool:
         return variable.dims[variable.ndim - len(self.cells) :] == self.cells

@@ -17,6 +17,7 @@ from analytics.extremes import Extremes
 from analytics.histogram import Histogram
 from analytics.moments import Moments
 from analytics.msd import Msd
+from analytics.pca import PCA
 from analytics.profile import Profile
 from analytics.quantiles import Quantiles
 from analytics.rdf import Rdf
@@ -59,6 +60,8 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
     (lambda over: Histogram(of="u", over=over, bins=16, range="auto"), WITH_SPACE, ALL),
+    (lambda over: PCA(of="u", over=over, components=16, window=32), OVER[:1], ALL),
+    (lambda over: PCA(of="u", over=over, components=9, method="qr", energy=0.9, forgetting=0.8), OVER[:1], FIELDS),
     (lambda over: Profile(of="u", over=over, along="y"), WITH_SPACE, TYPES),
     (lambda over: Profile(of="u", over=over, along="x", nan="skip"), WITH_SPACE, FIELDS),
     (lambda over: Profile(of="u", over=over, along="place", axis=1, range=(-1, 2), bins=4), WITH_SPACE, PLACED),

@@ -65,7 +65,8 @@ def test_use_decides_which_keys_an_operator_has() -> None:
     assert [entry["properties"]["use"]["const"] for entry in known] == sorted(registry.OPERATORS)
     for entry in known:
         assert entry["additionalProperties"] is False
-        assert {"use", "of", "over"} <= set(entry["required"])
+        assert {"use", "of"} <= set(entry["required"])
+        assert "over" in entry["required"] or "default" in entry["properties"]["over"]
         assert "window" in entry["properties"]
     assert foreign["required"] == ["use"]
 

@@ -20,7 +20,7 @@ from insitu.staging import executors
 from insitu.staging.executors import Cluster, start_cluster
 from insitu.staging.merging import Recipe
 from insitu.wire.contact import Contact
-from tests.results.means import Means, field
+from tests.results.means import Anomalies, Means, field
 from tests.staging.holding import (
     SHAPE,
     WINDOWS,
@@ -42,6 +42,7 @@ pytestmark = pytest.mark.leaks_per_module
 OPERATORS: dict[str, Operator] = {
     "cells": Means(of="u", over="step", window=4),
     "both": Means(of="u", over=("step", "space"), window=4),
+    "joint": Anomalies(of="u", over="step", window=4),
     "raising": Raising(of="u", over="step", window=4),
 }
 RECIPES = {name: Recipe.of(name, operator, field(SHAPE)) for name, operator in OPERATORS.items()}
@@ -95,6 +96,17 @@ class TestWindows:
             np.testing.assert_allclose(cells["twice"][window, 1], 2 * steps.mean(axis=0), rtol=1e-6)
             np.testing.assert_array_equal(cells["kinds"][window], [0, 1, 2])
             np.testing.assert_allclose(both["mean"][window], steps.mean(), rtol=1e-12)
+
+    @pytest.mark.parametrize("here", [0, 1])
+    def test_of_places_that_need_each_other(
+        self, staged: Cluster, store: ResultStore, tmp_path: Path, here: int
+    ) -> None:
+        """The middle rank's cells lie on both nodes; with `here`, the second node's states came to the controller."""
+        small = parts_of(OPERATORS["joint"], 0, 1) if here else ()
+        staged.write(RECIPES["joint"], tmp_path / "results.zarr", 0, 0, held("joint", 0)[: 2 - here], small)
+        row, steps = shown(store, tmp_path, "joint", 1), steps_of(0)
+        np.testing.assert_allclose(row["anomaly"][0], steps.mean(axis=0) - steps.mean(), rtol=1e-11, atol=1e-14)
+        np.testing.assert_allclose(row["level"][0], steps.mean(), rtol=1e-12)
 
     def test_above_the_size_of_a_slab_are_written_in_many(
         self, staged: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,10 +14,12 @@ from insitu.operator import Batch
 from insitu.results import Provenance
 from insitu.results.store import ResultStore
 from insitu.staging.merging import Part, Place, Recipe, Target, bounding_box, fault_of_places
-from tests.results.means import Means, field
+from insitu.testing import check_operator
+from tests.results.means import Anomalies, Means, field
 
 SHAPE = (13, 10)
 CELLS = Recipe.of("cells", Means(of="u", over="step"), field(SHAPE))
+JOINT = Recipe.of("joint", Anomalies(of="u", over="step"), field(SHAPE))
 BOTH = Recipe.of("both", Means(of="u", over=("step", "space")), field(SHAPE))
 
 
@@ -54,6 +56,33 @@ def test_tiles_make_the_whole_field(cuts: tuple[tuple[int, ...], ...]) -> None:
     np.testing.assert_allclose(row["mean"], steps.mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(row["twice"][1], 2 * steps.mean(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(row["kinds"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("cuts", TILINGS)
+def test_places_that_need_each_other_are_finalised_with_what_all_of_them_say(cuts: tuple[tuple[int, ...], ...]) -> None:
+    steps = fields()
+    places = tiles(SHAPE, cuts)
+    parts = states(JOINT, steps[:2], places) + states(JOINT, steps[2:], places[::-1])
+    row = JOINT.assemble(parts)
+    np.testing.assert_allclose(row["anomaly"], steps.mean(axis=0) - steps.mean(), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(row["level"], steps.mean(), rtol=1e-12)
+    nodes = [JOINT.merge(parts)[k::2] for k in range(2)]
+    summary = JOINT.combine(*(JOINT.summarize(node) for node in nodes))
+    done = [finalized for node in nodes for finalized in JOINT.finalize(node, summary)]
+    for start, count, arrays in done:
+        cells = tuple(slice(low, low + n) for low, n in zip(start, count, strict=True))
+        np.testing.assert_array_equal(arrays["anomaly"], row["anomaly"][cells])
+
+
+def test_the_laws_of_places_that_need_each_other_can_be_broken() -> None:
+    class Forgetful(Anomalies):
+        def combine(self, a: dict, b: dict) -> dict:
+            return a
+
+    u = field((6, 4))["u"]
+    check_operator(Anomalies(of="u", over="step"), [u])
+    with pytest.raises(AssertionError, match="any split into places gives the same"):
+        check_operator(Forgetful(of="u", over="step"), [u])
 
 
 def test_states_of_one_place_are_merged_first() -> None:

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What operators that find a few patterns in the steps of a whole field have in common.
+
+Each place factors its own steps (`analytics.factors`). At the end of a window it says how its steps look in its own few
+directions: `coordinates`, (steps, directions), that have the distances and angles of its steps. Those of several places
+side by side have the distances and angles of all their cells together, and are turned to the leading directions again
+when they are more than `carry`. So whatever is to be found is found in one small matrix, and each place's patterns are
+its steps times a table that the summary gives.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from analytics.factors import Factors, Method, Reals, coefficients
+from analytics.fields import refuse_other_blocks, require_real, require_same_grid
+from analytics.kernels.values import refuse_nan
+from insitu.errors import OperatorError
+from insitu.model import Array, Extent, Variable
+from insitu.operator import Batch, JointOperator, Names, Over, State, require_array
+
+
+class Decomposition(JointOperator):
+    """Keys and folding of `pca` and `dmd`."""
+
+    reductions = frozenset({frozenset({"step"})})
+    #: Whether coordinates are of deviations from the mean.
+    centred: ClassVar[bool] = True
+
+    of: Names = Field(
+        description="the variable, or several of one grid and one unit (or with a scale) that are stacked"
+    )
+    over: Over = Field(default=("step",), description="what is reduced: step")
+    components: Annotated[int, Field(ge=1)] = Field(default=8, description="how many patterns are looked for at most")
+    scale: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = Field(
+        default=None, description="what each variable of `of` is divided by, in its units, before they are stacked"
+    )
+    method: Method = Field(
+        default="gram", description="gram: fast, sees what is above 1e-7 of the largest; qr: slower, 1e-14"
+    )
+    nan: Literal["propagate", "fail"] = Field(
+        default="propagate", description="what a NaN does: its cell takes no part and is NaN, or the fold fails"
+    )
+
+    @model_validator(mode="after")
+    def _a_scale_for_each(self) -> "Decomposition":
+        if self.scale is not None and len(self.scale) != len(self.of):
+            raise ValueError(f"scale: expected one number for each of {list(self.of)}, got {list(self.scale)}")
+        return self
+
+    def init(self) -> State:
+        return {}
+
+    def update(self, state: State, batch: Batch) -> State:
+        first = self.of[0]
+        for name in self.of:
+            refuse_other_blocks(batch, first, name)
+            if self.nan == "fail":
+                refuse_nan(batch, name)
+        steps = [step.sequence for step in batch.steps]
+        samples = [self._flat([batch[name][k] for name in self.of]) for k in range(len(batch))]
+        return {
+            "start": list(batch.start[first]),
+            "count": list(batch[first][0].shape),
+            "shape": list(batch.variables[first].shape or ()),
+            "known": self._factors.update(state.get("known", {}), steps, samples),
+        }
+
+    def merge(self, a: State, b: State) -> State:
+        if not a or not b:
+            return a or b
+        return a | {"known": self._factors.merge(a["known"], b["known"])}
+
+    def summarize(self, state: State) -> State:
+        if not state:
+            return {}
+        factor = self._factors.settled(state["known"])
+        order = np.argsort(factor["steps"])
+        rows, mean, lead = factor["rows"][:-1], np.nan_to_num(factor["rows"][-1]), coefficients(factor)[order, :-1]
+        lengths = np.sqrt(np.einsum("rc,rc->r", rows, rows))
+        marks = np.concatenate([_marks(k, state) for k in range(len(self.of))])
+        coordinates, seen = lead * lengths, lead @ (rows @ marks)
+        if not self.centred:
+            along = rows @ mean / lengths
+            beside = np.linalg.norm(mean - along / lengths @ rows)
+            coordinates = np.column_stack([coordinates + along, np.full(len(order), beside)])
+            seen += mean @ marks
+        error = float(np.sqrt(factor["cut_off"]))
+        return {"steps": factor["steps"][order], "coordinates": coordinates, "seen": seen, "error": error}
+
+    def combine(self, a: State, b: State) -> State:
+        if not a or not b:
+            return a or b
+        steps, here, there = np.intersect1d(a["steps"], b["steps"], assume_unique=True, return_indices=True)
+        coordinates = np.hstack([a["coordinates"][here], b["coordinates"][there]])
+        error = float(np.hypot(a["error"], b["error"]))
+        most = self._factors.carry + (not self.centred)
+        if coordinates.shape[1] > most and len(steps):
+            weighed = self._weighed(steps, coordinates)[0]
+            _, singular, turns = np.linalg.svd(weighed, full_matrices=False)
+            coordinates = coordinates @ turns[:most].T
+            rounding = singular <= singular[0] * self._factors.floor(most)
+            error += float(np.linalg.norm(np.where(rounding, 0.0, singular)[most:]))
+        seen = a["seen"][here] + b["seen"][there]
+        return {"steps": steps, "coordinates": coordinates, "seen": seen, "error": error}
+
+    @property
+    def _factors(self) -> Factors:
+        return Factors(2 * self.components, method=self.method)
+
+    def _weighed(self, steps: Array, coordinates: Reals) -> tuple[Reals, Reals, Reals]:
+        """Return coordinates as they count: weighted, and without their mean if so; the mean; and the weights."""
+        weights = self._factors.weights(steps, int(steps.max()))
+        mean = weights @ coordinates / weights.sum() if self.centred else np.zeros(coordinates.shape[1])
+        return np.sqrt(weights)[:, np.newaxis] * (coordinates - mean), mean, weights
+
+    def _flat(self, arrays: Sequence[Array]) -> Array:
+        """Return the cells of all variables in a step as one row."""
+        if self.scale is not None:
+            arrays = [array / scale for array, scale in zip(arrays, self.scale, strict=True)]
+        flat = [array.reshape(-1) for array in arrays]
+        return flat[0] if len(flat) == 1 else np.concatenate(flat)
+
+    def _stacked(self, inputs: Mapping[str, Variable]) -> tuple[list[Variable], str]:
+        """Return the variables, and the units of what they become; raise `OperatorError` where they do not fit."""
+        require_array(self, inputs)
+        variables = [inputs[name] for name in self.of]
+        for variable in variables:
+            require_real(variable)
+            require_same_grid(variables[0], variable)
+        if self.scale is not None:
+            return variables, "1"
+        if len({variable.units for variable in variables}) > 1:
+            units = ", ".join(f"'{variable.name}' in {variable.units or 'no unit'}" for variable in variables)
+            raise OperatorError(f"{units}: what has different units cannot be added up; give a scale for each")
+        return variables, variables[0].units
+
+    def _by_variable(self, word: str, flat: Array, count: Extent) -> dict[str, Array]:
+        """Cut patterns of all variables, (..., cells of all), into results for each."""
+        parts = np.split(flat, len(self.of), axis=-1)
+        scales = self.scale or (1.0,) * len(self.of)
+        names = [self._named(name, word) for name in self.of]
+        return {
+            name: (part * scale).reshape((*part.shape[:-1], *count))
+            for name, part, scale in zip(names, parts, scales, strict=True)
+        }
+
+    def _named(self, variable: str, word: str) -> str:
+        return word if len(self.of) == 1 else f"{variable}_{word}"
+
+    @abstractmethod
+    def finalize_place(self, state: State, summary: State) -> dict[str, Array]: ...
+
+
+def _marks(variable: int, state: State) -> Reals:
+    """Return a number between -1 and 1 for each cell of a place, drawn by lot once and for all.
+
+    What a pattern is worth in these decides about its sign: the same in all windows and for all places. A largest cell
+    would not do: a wave has many of about one size, and one place does not know the others'.
+    """
+    index = np.full((), variable, np.uint64)
+    for start, count, length in zip(state["start"], state["count"], state["shape"], strict=True):
+        index = index[..., np.newaxis] * np.uint64(length) + np.arange(start, start + count, dtype=np.uint64)
+    mixed = index.reshape(-1) * np.uint64(0x9E3779B97F4A7C15)  # the finisher of splitmix64
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (mixed ^ (mixed >> np.uint64(31))).astype(float) * 2.0**-63 - 1.0

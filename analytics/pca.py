@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Principal components of a field that no single place ever holds."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from analytics.decomposition import Decomposition
+from analytics.factors import Factors, Reals
+from analytics.fields import label, power
+from insitu.model import Array, Variable
+from insitu.operator import State
+
+
+class PCA(Decomposition):
+    """Principal components of a field: its patterns, their variance, and the projection of every step on them.
+
+    A step x of the whole field, all variables of `of` stacked, becomes x ≈ mean + p₁ φ₁ + ... + p_k φ_k, with φ the
+    ``modes``, orthonormal over all cells (as far as nothing was cut off, see below) and in the order of their variance,
+    and p the ``projection`` of the step.
+
+    ================  =======  ================  ====================================================================
+    result            dtype    dims              value
+    ================  =======  ================  ====================================================================
+    ``rank``          int64                      r, how many components are given
+    ``variance``      float64  component         of the projections, with n - 1; the squared units
+    ``energy``        float64  component         the variance as a share of that of all cells together
+    ``truncation``    float64                    bound on what carrying few rows has changed, as a share; see below
+    ``projection``    float64  step, component   p; a row for each step of the window, NaN where one is missing
+    ``modes``         float64  component, cells  φ
+    ``mean``          float64  cells             mean of the steps
+    ================  =======  ================  ====================================================================
+
+    With several variables the last two are there for each, as ``u_modes`` and ``u_mean``. With ``window: run`` there is
+    no ``projection``, as the number of steps is not known beforehand.
+
+    **How many.** `components` at most; with ``energy: 0.99`` as few as hold that share. What is beyond, or beyond the
+    rank of the data (a field that does not vary, fewer steps or cells than components), is zero: it adds nothing. A
+    single step has a mean, rank 0 and no variance (NaN); where nothing varies, energy and truncation are NaN.
+
+    **Sign and order** are the same for any ranks, nodes and windows: by variance, and so that a mode's sum with weights
+    that are drawn for each cell by its place, once and for all, is positive. A mode turned by a small angle since the
+    last window so keeps its sign; modes of nearly equal variance may change places, or turn into each other, as the
+    two of a wave do.
+
+    **Several variables** must lie on one grid, in the same blocks and the same units; or ``scale: [2.0, 0.1]`` divides
+    each by what it usually varies by, and `modes` are multiplied by it again, so that the sum above always holds.
+
+    **Forgetting.** ``forgetting: 0.99``: a step counts that much of the one after it, in mean, modes and variance.
+
+    **NaN.** ``nan: propagate``: a cell that is not finite in one step has NaN in modes and mean, and takes no part in
+    anything else. ``fail``: `OperatorError` names variable, step and place. Steps that some place lacks are left out.
+
+    **Accuracy.** Each place carries 2 `components` rows and joins new steps to them. Any order, tree and split into
+    places is exact but for rounding as long as the steps' rank, less the mean, is no more than that: in windows of up
+    to 2 `components` + 1 steps always. Else what was cut off changes a singular value (√((n - 1) variance)) by no more
+    than `truncation` times the root of the sum of all their squares, which also bounds what it adds to the error of
+    the sum above. ``method: gram`` loses half of the digits to squaring: components whose variance is below some
+    1e-13 of the largest are noise, and not given; ``qr`` keeps what is above 1e-26, and takes four times as long. Both
+    are right where the mean is 1e8 times the standard deviation.
+
+    **Cost.** State of a place: (2 `components` + 1) float64 for each cell and variable, up to 4 `components` steps that
+    wait, as they came, and 8 (2 `components` + 1) bytes for each step of the window. At its end, places exchange 16
+    `components` bytes for each step, however many cells they have.
+
+    D. Ross, J. Lim, R.-S. Lin, M.-H. Yang, Int. J. Computer Vision 77, 2008; M. Iwen, B. Ong, SIAM J. Matrix Anal.
+    Appl. 37, 2016.
+
+    >>> import numpy as np
+    >>> from insitu.model import Variable
+    >>> from insitu.testing import batch
+    >>> u = Variable("u", np.dtype("f8"), (4,), ("x",), units="m")
+    >>> steps = [[1.0, 2.0, 3.0, 5.0], [1.0, 2.0, 4.0, 6.0], [1.0, 2.0, 5.0, 7.0]]
+    >>> pca = PCA(of="u", components=2, window=3)
+    >>> found = pca.finalize(pca.update(pca.init(), batch([u], {"u": steps})))
+    >>> int(found["rank"]), found["variance"], abs(found["modes"][0])
+    (1, array([2., 0.]), array([0.    , 0.    , 0.7071, 0.7071]))
+    """
+
+    energy: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="the share of the variance that is enough; none: all components are given"
+    )
+    forgetting: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="how much a step counts of the one after it"
+    )
+
+    def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        variables, units = self._stacked(inputs)
+        real, shape, dims = np.dtype(np.float64), variables[0].shape or (), variables[0].dims
+        k = self.components
+        results = [
+            Variable("rank", np.dtype(np.int64), (), (), "1", "number of components given"),
+            Variable("variance", real, (k,), ("component",), power(units, 2), "variance of the projections"),
+            Variable("energy", real, (k,), ("component",), "1", "share of the variance"),
+            Variable("truncation", real, (), (), "1", "bound on the error of what was cut off on the way"),
+        ]
+        if self.window != "run":
+            results.append(
+                Variable("projection", real, (self.window, k), ("step", "component"), units, "projection of each step")
+            )
+        for word, extent, names in (("modes", (k, *shape), ("component", *dims)), ("mean", shape, dims)):
+            for each in variables:
+                kept = each.units if word == "mean" or self.scale else "1"
+                about = f"{'principal components' if word == 'modes' else 'mean'} of {label(each)}"
+                results.append(Variable(self._named(each.name, word), real, extent, names, kept, about))
+        return {result.name: result for result in results}
+
+    def finalize_place(self, state: State, summary: State) -> dict[str, Array]:
+        steps, n, k = summary["steps"], len(summary["steps"]), self.components
+        weighed, mean, weights = self._weighed(steps, summary["coordinates"])
+        left, singular, turns = np.linalg.svd(weighed, full_matrices=False)
+        squares = singular**2
+        whole = squares.sum() + summary["error"] ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            energy = squares / whole
+            freedom = weights.sum() - (weights @ weights) / weights.sum()
+            r = self._rank(singular, energy)
+            table = np.sqrt(weights)[:, np.newaxis] * left[:, :r] / singular[:r]
+            variance = squares[:r] / freedom if n > 1 else np.full(k, np.nan)
+            truncation = summary["error"] / np.sqrt(whole)
+        signs = np.where(summary["seen"] @ table < 0, -1.0, 1.0)
+        modes, average = self._factors.products(state["known"], steps, table * signs, weights / weights.sum())
+        projected = (summary["coordinates"] - mean) @ turns[:r].T * signs
+        series = {} if self.window == "run" else {"projection": self._placed(steps, _padded(projected, k))}
+        return {
+            "rank": np.array(r),
+            "variance": _padded(variance, k),
+            "energy": _padded(energy[:r], k) if whole > 0 else np.full(k, np.nan),
+            "truncation": np.array(truncation),
+            **series,
+            **self._by_variable("modes", _padded(modes.T, k).T, state["count"]),
+            **self._by_variable("mean", average, state["count"]),
+        }
+
+    @property
+    def _factors(self) -> Factors:
+        return Factors(2 * self.components, self.forgetting, self.method)
+
+    def _rank(self, singular: Reals, energy: Reals) -> int:
+        """Return how many components are given."""
+        rank = int((singular > singular[0] * self._factors.floor(len(singular))).sum()) if len(singular) else 0
+        enough = rank if self.energy is None else int(np.searchsorted(np.cumsum(energy), self.energy)) + 1
+        return min(rank, enough, self.components)
+
+    def _placed(self, steps: Array, rows: Reals) -> Reals:
+        """Return rows where their steps are in the window."""
+        assert self.window != "run"
+        placed = np.full((self.window, rows.shape[1]), np.nan)
+        placed[steps % self.window] = rows
+        return placed
+
+
+def _padded(values: Reals, length: int) -> Reals:
+    """Return the last dimension with zeros up to `length`."""
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, length - values.shape[-1])])
