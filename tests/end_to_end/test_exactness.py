@@ -27,6 +27,9 @@ OPERATORS: dict[str, Any] = {
         "range": [0, 0.3],
     },
     "cells": {"use": "histogram", "of": "v", "over": "step", "bins": 12, "range": [0, 0.3]},
+    # States that stay at the nodes and are put together by Dask, and some that the controller puts together.
+    "modes": {"use": "pca", "of": ["u", "v"], "components": 20, "window": WINDOW},
+    "few": {"use": "pca", "of": "v", "components": 1, "window": 3},
 }
 
 
@@ -40,7 +43,9 @@ class Solved:
 
 
 @pytest.fixture(
-    scope="module", params=product((1, 2, 3, 4), (1, 2)), ids=lambda ways: "{} ranks {} nodes".format(*ways)
+    scope="module",
+    params=[*product((1, 2, 3, 4), (1, 2)), (2, 4), (3, 3)],
+    ids=lambda ways: "{} ranks {} nodes".format(*ways),
 )
 def solved(request: pytest.FixtureRequest, start_shared: Start) -> Solved:
     ranks, nodes = request.param
@@ -119,6 +124,30 @@ def test_histograms_of_windows_and_cells(solved: Solved) -> None:
         assert spread["overflow"][window] == (part > EDGES[-1]).sum()
     expected = [np.histogram(cell, EDGES)[0] for cell in solved.v.reshape(PUBLISHED, -1).T]
     np.testing.assert_array_equal(cells["count"][0], np.transpose(expected).reshape(12, SIZE, SIZE))
+
+
+def test_components_of_fields_that_no_place_has_whole(solved: Solved) -> None:
+    modes, few = solved.left.results("modes"), solved.left.results("few")
+    assert modes["projection"].dims == ("window", "step", "component")
+    for window, steps in enumerate(zip(windows(solved.u), windows(solved.v), strict=True)):
+        flat = np.concatenate([part.reshape(len(part), -1) for part in steps], axis=1)
+        singular = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False)
+        variance = singular[: modes.sizes["component"]] ** 2 / (len(flat) - 1)
+        # What is below 1e-13 of the largest is lost in squaring, and not given.
+        np.testing.assert_allclose(modes["variance"][window], variance, rtol=1e-8, atol=1e-12 * variance[0])
+        assert modes["truncation"][window] == 0
+        projection = modes["projection"][window, : len(flat)].values
+        assert np.isnan(modes["projection"][window, len(flat) :]).all()
+        rest = 0.0
+        for name, part in zip("uv", steps, strict=True):
+            sums = modes[f"{name}_mean"].values[window] + np.tensordot(projection, modes[f"{name}_modes"][window], 1)
+            rest += ((sums - part) ** 2).sum()
+        np.testing.assert_allclose(rest, (singular[modes.sizes["component"] :] ** 2).sum(), rtol=1e-6, atol=1e-10)
+    for window in (0, 7):
+        flat = solved.v[3 * window : 3 * window + 3].reshape(3, -1)
+        _, singular, right = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
+        np.testing.assert_allclose(few["variance"][window, 0], singular[0] ** 2 / 2, rtol=1e-9)
+        assert abs((few["modes"][window, 0].values.ravel() * right[0]).sum()) > 1 - 1e-9
 
 
 def test_the_report_counts_every_step(solved: Solved) -> None:
