@@ -8,7 +8,6 @@ when they are more than `carry`. So whatever is to be found is found in one smal
 its steps times a table that the summary gives.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -102,8 +101,8 @@ class Decomposition(JointOperator):
             weighed = self._weighed(steps, coordinates)[0]
             _, singular, turns = np.linalg.svd(weighed, full_matrices=False)
             coordinates = coordinates @ turns[:most].T
-            rounding = singular <= singular[0] * self._factors.floor(most)
-            error += float(np.linalg.norm(np.where(rounding, 0.0, singular)[most:]))
+            lost = singular[most:]
+            error += float(np.linalg.norm(lost[lost > self._rounding(weighed)]))
         seen = a["seen"][here] + b["seen"][there]
         return {"steps": steps, "coordinates": coordinates, "seen": seen, "error": error}
 
@@ -116,6 +115,17 @@ class Decomposition(JointOperator):
         weights = self._factors.weights(steps, int(steps.max()))
         mean = weights @ coordinates / weights.sum() if self.centred else np.zeros(coordinates.shape[1])
         return np.sqrt(weights)[:, np.newaxis] * (coordinates - mean), mean, weights
+
+    def _rounding(self, coordinates: Reals) -> float:
+        """Return the singular value of coordinates below which there is nothing but rounding.
+
+        Only deviations from the mean may have gone through squares.
+        """
+        if not coordinates.size:
+            return 0.0
+        own = Factors(1, method="qr").floor(len(coordinates)) * np.linalg.norm(coordinates, 2)
+        deviations = np.linalg.norm(coordinates - coordinates.mean(axis=0), 2)
+        return float(max(own, self._factors.floor(self._factors.carry) * deviations))
 
     def _flat(self, arrays: Sequence[Array]) -> Array:
         """Return the cells of all variables in a step as one row."""
@@ -151,8 +161,18 @@ class Decomposition(JointOperator):
     def _named(self, variable: str, word: str) -> str:
         return word if len(self.of) == 1 else f"{variable}_{word}"
 
-    @abstractmethod
-    def finalize_place(self, state: State, summary: State) -> dict[str, Array]: ...
+    def _placed(self, steps: Array, values: Array) -> Array:
+        """Return what belongs to single steps where they are in the window, NaN elsewhere."""
+        assert self.window != "run"
+        placed = np.full((self.window, *values.shape[1:]), np.nan)
+        placed[steps % self.window] = values
+        return placed
+
+
+def padded(values: Array, length: int, fill: float = 0.0) -> Array:
+    """Return `values` with their last dimension filled up to `length`."""
+    widths = [(0, 0)] * (values.ndim - 1) + [(0, length - values.shape[-1])]
+    return np.pad(values, widths, constant_values=fill)
 
 
 def _marks(variable: int, state: State) -> Reals:

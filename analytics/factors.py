@@ -17,8 +17,8 @@ each with the map from the piece before it; pieces of about one length become on
 newest step they know of.
 
 **Which method.** ``gram`` finds directions by the products of rows: fast, but squares the ratio of singular values, so
-those below 1e-7 of the largest are lost in rounding and are cut off. ``qr`` does not square: 1e-14, at some four times
-the cost.
+those below 1e-7 of the largest are lost in rounding and are cut off. ``qr`` does not square: 1e-14, at three times the
+cost.
 
 Everything here is a pure function of its arguments: states go in and new ones come out, which may share arrays.
 """

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from analytics.decomposition import Decomposition
+from analytics.decomposition import Decomposition, padded
 from analytics.factors import Factors, Reals
 from analytics.fields import label, power
 from insitu.model import Array, Variable
@@ -58,7 +58,7 @@ class PCA(Decomposition):
     to 2 `components` + 1 steps always. Else what was cut off changes a singular value (√((n - 1) variance)) by no more
     than `truncation` times the root of the sum of all their squares, which also bounds what it adds to the error of
     the sum above. ``method: gram`` loses half of the digits to squaring: components whose variance is below some
-    1e-13 of the largest are noise, and not given; ``qr`` keeps what is above 1e-26, and takes four times as long. Both
+    1e-13 of the largest are noise, and not given; ``qr`` keeps what is above 1e-26, and takes three times as long. Both
     are right where the mean is 1e8 times the standard deviation.
 
     **Cost.** State of a place: (2 `components` + 1) float64 for each cell and variable, up to 4 `components` steps that
@@ -116,21 +116,21 @@ class PCA(Decomposition):
         with np.errstate(divide="ignore", invalid="ignore"):
             energy = squares / whole
             freedom = weights.sum() - (weights @ weights) / weights.sum()
-            r = self._rank(singular, energy)
+            r = self._rank(singular, energy, self._rounding(weighed))
             table = np.sqrt(weights)[:, np.newaxis] * left[:, :r] / singular[:r]
             variance = squares[:r] / freedom if n > 1 else np.full(k, np.nan)
             truncation = summary["error"] / np.sqrt(whole)
         signs = np.where(summary["seen"] @ table < 0, -1.0, 1.0)
         modes, average = self._factors.products(state["known"], steps, table * signs, weights / weights.sum())
         projected = (summary["coordinates"] - mean) @ turns[:r].T * signs
-        series = {} if self.window == "run" else {"projection": self._placed(steps, _padded(projected, k))}
+        series = {} if self.window == "run" else {"projection": self._placed(steps, padded(projected, k))}
         return {
             "rank": np.array(r),
-            "variance": _padded(variance, k),
-            "energy": _padded(energy[:r], k) if whole > 0 else np.full(k, np.nan),
+            "variance": padded(variance, k),
+            "energy": padded(energy[:r], k) if whole > 0 else np.full(k, np.nan),
             "truncation": np.array(truncation),
             **series,
-            **self._by_variable("modes", _padded(modes.T, k).T, state["count"]),
+            **self._by_variable("modes", padded(modes.T, k).T, state["count"]),
             **self._by_variable("mean", average, state["count"]),
         }
 
@@ -138,20 +138,8 @@ class PCA(Decomposition):
     def _factors(self) -> Factors:
         return Factors(2 * self.components, self.forgetting, self.method)
 
-    def _rank(self, singular: Reals, energy: Reals) -> int:
+    def _rank(self, singular: Reals, energy: Reals, rounding: float) -> int:
         """Return how many components are given."""
-        rank = int((singular > singular[0] * self._factors.floor(len(singular))).sum()) if len(singular) else 0
+        rank = int((singular > rounding).sum())
         enough = rank if self.energy is None else int(np.searchsorted(np.cumsum(energy), self.energy)) + 1
         return min(rank, enough, self.components)
-
-    def _placed(self, steps: Array, rows: Reals) -> Reals:
-        """Return rows where their steps are in the window."""
-        assert self.window != "run"
-        placed = np.full((self.window, rows.shape[1]), np.nan)
-        placed[steps % self.window] = rows
-        return placed
-
-
-def _padded(values: Reals, length: int) -> Reals:
-    """Return the last dimension with zeros up to `length`."""
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, length - values.shape[-1])])

@@ -18,6 +18,7 @@ OPERATORS: dict[str, str] = {
     "autocorrelation": "analytics.autocorrelation:Autocorrelation",
     "covariance": "analytics.covariance:Covariance",
     "events": "analytics.events:Events",
+    "dmd": "analytics.dmd:DMD",
     "exceedance": "analytics.exceedance:Exceedance",
     "extremes": "analytics.extremes:Extremes",
     "histogram": "analytics.histogram:Histogram",

@@ -12,6 +12,7 @@ import zarr
 from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
 from analytics.events import Events
+from analytics.dmd import DMD
 from analytics.exceedance import Exceedance
 from analytics.extremes import Extremes
 from analytics.histogram import Histogram
@@ -36,6 +37,7 @@ NUMBERS = Variable("id", np.dtype("i8"), None, ("atom",))
 TYPES = {"field": [FIELD]} | {t: [replace(FIELD, dtype=np.dtype(t))] for t in ("f4", "i4", "u1", "?")}
 ALL = {**TYPES, "scalar": [SCALAR], "atoms": [ATOMS]}
 FIELDS = {"field": [FIELD]}
+SINGLE = {t: TYPES[t] for t in ("f4", "i4")}  # a map from noise to noise is too sensitive for means of 1e8
 PLACED = {"placed": [ATOMS, PLACES]}
 
 OVER: tuple[Any, ...] = ("step", "space", ["step", "space"])
@@ -56,6 +58,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
     (lambda over: Events(of="u", over=over, threshold=0.5), ("space",), TYPES),
     (lambda over: Events(of="u", over=over, threshold=0, side="below", periodic=["y", "x"]), ("space",), FIELDS),
+    (lambda over: DMD(of="u", over=over, components=9, window=32), OVER[:1], SINGLE),
     (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
     (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
