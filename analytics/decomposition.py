@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from analytics.factors import Factors, Method, Reals, coefficients
+from analytics.factors import Factors, Method, Reals, coefficients, steps_of
 from analytics.fields import refuse_other_blocks, require_real, require_same_grid
 from analytics.kernels.values import refuse_nan
 from insitu.errors import OperatorError
@@ -77,7 +77,8 @@ class Decomposition(JointOperator):
         if not state:
             return {}
         factor = self._factors.settled(state["known"])
-        order = np.argsort(factor["steps"])
+        steps = steps_of(factor)
+        order = np.argsort(steps)
         rows, mean, lead = factor["rows"][:-1], np.nan_to_num(factor["rows"][-1]), coefficients(factor)[order, :-1]
         lengths = np.sqrt(np.einsum("rc,rc->r", rows, rows))
         marks = np.concatenate([_marks(k, state) for k in range(len(self.of))])
@@ -88,7 +89,7 @@ class Decomposition(JointOperator):
             coordinates = np.column_stack([coordinates + along, np.full(len(order), beside)])
             seen += mean @ marks
         error = float(np.sqrt(factor["cut_off"]))
-        return {"steps": factor["steps"][order], "coordinates": coordinates, "seen": seen, "error": error}
+        return {"steps": steps[order], "coordinates": coordinates, "seen": seen, "error": error}
 
     def combine(self, a: State, b: State) -> State:
         if not a or not b:

@@ -163,8 +163,9 @@ def _by_size(values: Complex, amplitude: Complex, steps: int) -> Array:
 
 
 def _phase(seen: Complex) -> Complex:
+    phase = np.ones_like(seen)
     lengths = np.abs(seen)
-    return np.where(lengths > 0, seen, 1.0) / np.where(lengths > 0, lengths, 1.0)
+    return np.divide(seen, lengths, out=phase, where=lengths > 0)
 
 
 def _spacing(steps: Array, times: Reals) -> float:

@@ -81,7 +81,11 @@ class Factors:
         return {"factor": factor, "pending": pending, "waiting": waiting}
 
     def settled(self, state: State) -> State:
-        """Return all steps of a state as one factor: ``steps``, ``rows`` (mean last), ``history``, ``cut_off``."""
+        """Return all steps of a state as one factor.
+
+        Its ``rows``, the mean last, are orthogonal; its ``history`` are the pieces that `coefficients` reads; its
+        ``weight`` is that of all steps at the ``newest``; ``cut_off`` is the sum of the squares that are lost.
+        """
         if not state["waiting"]:
             return dict(state["factor"])
         return self._with_samples(state["factor"], state["pending"], state["waiting"])
@@ -92,8 +96,8 @@ class Factors:
         `table` and `shares` have a row for each of `steps`, all of which the state has.
         """
         none = np.zeros((0, 1))
-        factor = state["factor"] or {"steps": np.zeros(0, np.int64), "rows": np.zeros((1, state["pending"][0].size))}
-        its, own = _common(factor["steps"], steps)
+        factor = state["factor"] or {"rows": np.zeros((1, state["pending"][0].size)), "history": []}
+        its, own = _common(steps_of(factor), steps)
         lead = coefficients(factor)[its] if len(its) else none
         these, others = _common(np.array(state["waiting"], np.int64), steps)
         samples = np.stack([state["pending"][k] for k in these]).astype(float) if len(these) else none
@@ -139,20 +143,22 @@ class Factors:
         if self.forgetting < 1:
             rows *= np.sqrt(weights)[:, np.newaxis]
         new = np.column_stack([np.diag(1 / np.sqrt(weights)), np.ones(len(steps))])
-        return self._joined(factor, _Other(steps, new, mean, 0.0), stacked)
+        other = _Other(steps, int(steps.max()), float(weights.sum()), new, mean, 0.0)
+        return self._joined(factor, other, stacked)
 
     def _with_factor(self, a: State, b: State) -> State:
         """Return the factor of the steps of both."""
         between = np.empty((1, a["rows"].shape[1]))
         stacked = np.concatenate([a["rows"][:-1], b["rows"][:-1], between])
-        return self._joined(a, _Other(b["steps"], coefficients(b), b["rows"][-1], b["cut_off"]), stacked)
+        other = _Other(steps_of(b), b["newest"], b["weight"], coefficients(b), b["rows"][-1], b["cut_off"])
+        return self._joined(a, other, stacked)
 
     def _joined(self, a: State | None, b: "_Other", stacked: Reals) -> State:
         """Return the factor of the steps of both; `stacked` has the rows of both, and one more to be filled in here."""
-        first = a or {"steps": b.steps[:0], "rows": b.mean[np.newaxis], "history": [], "cut_off": 0.0}
-        n, latest = len(first["rows"]) - 1, int(max(first["steps"].max(initial=b.steps[0]), b.steps.max()))
-        weight_a, fade_a = self._standing(first["steps"], latest)
-        weight_b, fade_b = self._standing(b.steps, latest)
+        first = a or {"newest": b.newest, "weight": 0.0, "rows": b.mean[np.newaxis], "history": [], "cut_off": 0.0}
+        n, newest = len(first["rows"]) - 1, max(first["newest"], b.newest)
+        fade_a, fade_b = np.sqrt(self.weights(np.array([first["newest"], b.newest]), newest)).tolist()
+        weight_a, weight_b = first["weight"] * fade_a**2, b.weight * fade_b**2
         if self.forgetting < 1:
             stacked[:n] *= fade_a
             stacked[n:-1] *= fade_b
@@ -168,22 +174,16 @@ class Factors:
         rows = np.empty((turns.shape[1] + 1, stacked.shape[1]))
         np.matmul(turns.T, stacked, out=rows[:-1])
         rows[-1] = mean
-        shift_a, shift_b = (
-            (-np.sqrt(weight_b / weight_a / weight), np.sqrt(weight_a / weight_b / weight)) if a else (0, 0)
-        )
-        onward = _with_constant(turns[:n] / fade_a, shift_a * turns[-1])
-        new = b.coefficients @ _with_constant(turns[n:-1] / fade_b, shift_b * turns[-1])
+        parted = (weight_b / weight_a / weight, weight_a / weight_b / weight) if a else (0.0, 0.0)
+        onward = _with_constant(turns[:n] / fade_a, -np.sqrt(parted[0]) * turns[-1])[: n + 1 if a else 0]
+        new = b.coefficients @ _with_constant(turns[n:-1] / fade_b, np.sqrt(parted[1]) * turns[-1])
         return {
-            "steps": np.concatenate([first["steps"], b.steps]),
+            "newest": newest,
+            "weight": weight,
             "rows": rows,
-            "history": _evened([*first["history"], {"map": onward if a else onward[:0], "new": new}]),
+            "history": _evened([*first["history"], {"map": onward, "new": new, "steps": b.steps}]),
             "cut_off": first["cut_off"] * fade_a**2 + b.cut_off * fade_b**2 + cut_off,
         }
-
-    def _standing(self, steps: npt.NDArray[np.int64], latest: int) -> tuple[float, float]:
-        """Return what steps weigh at step `latest`, and by how much their rows have faded till then."""
-        weights = self.weights(steps, latest)
-        return float(weights.sum()), float(np.sqrt(weights.max(initial=_TINY)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +191,16 @@ class _Other:
     """What is joined to a factor, but for its rows."""
 
     steps: npt.NDArray[np.int64]
+    newest: int
+    weight: float
     coefficients: Reals
     mean: Reals
     cut_off: float
+
+
+def steps_of(factor: State) -> npt.NDArray[np.int64]:
+    """Return the steps of a factor, in the order of its coefficients."""
+    return np.concatenate([np.zeros(0, np.int64), *(piece["steps"] for piece in factor["history"])])
 
 
 def coefficients(factor: State) -> Reals:
@@ -224,5 +231,6 @@ def _evened(history: list[State]) -> list[State]:
     while len(history) > 1 and len(history[-2]["new"]) <= len(history[-1]["new"]):
         before, last = history[-2:]
         new = np.concatenate([before["new"] @ last["map"], last["new"]])
-        history = [*history[:-2], {"map": before["map"] @ last["map"], "new": new}]
+        steps = np.concatenate([before["steps"], last["steps"]])
+        history = [*history[:-2], {"map": before["map"] @ last["map"], "new": new, "steps": steps}]
     return history
