@@ -11,7 +11,7 @@ from insitu.errors import OperatorError
 from insitu.model import Step, Variable
 from insitu.operator import Batch
 from insitu.testing import batch
-from tests.analytics.test_pca import fold, read, variable
+from tests.analytics.places import fold, read, variable
 
 DT = 4 * np.pi / 128
 

@@ -12,41 +12,11 @@ from sklearn.decomposition import IncrementalPCA
 from analytics.pca import PCA
 from insitu.errors import OperatorError
 from insitu.model import Variable
-from insitu.operator import JointOperator, State, state_nbytes
+from insitu.operator import state_nbytes
 from insitu.testing import batch, check_operator, cut
+from tests.analytics.places import fold, read, variable
 
 METHODS = ("gram", "qr")
-
-
-def variable(*shape: int, name: str = "u", dtype: str = "f8", units: str = "m") -> Variable:
-    return Variable(name, np.dtype(dtype), shape, ("y", "x")[: len(shape)], units=units)
-
-
-def fold(operator: JointOperator, inputs: list[Variable], fields: dict, sizes: int = 7, parts: int = 1) -> list[State]:
-    """The states of `parts` places, given `sizes` steps at a time."""
-    states = [operator.init() for _ in range(parts)]
-    for first in range(0, len(fields[inputs[0].name]), sizes):
-        some = batch(inputs, {name: steps[first : first + sizes] for name, steps in fields.items()}, first=first)
-        for k, piece in enumerate(cut(some, parts)):
-            states[k] = operator.update(states[k], piece)
-    return states
-
-
-def read(operator: JointOperator, inputs: list[Variable], fields: dict, **how: int) -> dict[str, np.ndarray]:
-    """The results, those of several places put together."""
-    states = fold(operator, inputs, fields, **how)
-    summary = operator.init()
-    for state in states:
-        summary = operator.combine(summary, operator.summarize(state))
-    found = [operator.finalize_place(state, summary) for state in states]
-    dims = {name: result.dims for name, result in operator.describe({v.name: v for v in inputs}).items()}
-    cells = inputs[0].dims
-    return {
-        name: np.concatenate([each[name] for each in found], axis=-len(cells))
-        if dims[name][-len(cells) :] == cells
-        else found[0][name]
-        for name in dims
-    }
 
 
 def falling(steps: int, shape: tuple[int, ...], rank: int = 40, ratio: float = 0.8, seed: int = 0) -> np.ndarray:

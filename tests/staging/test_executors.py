@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,23 @@ class TestWindows:
         row, steps = shown(store, tmp_path, "joint", 1), steps_of(0)
         np.testing.assert_allclose(row["anomaly"][0], steps.mean(axis=0) - steps.mean(), rtol=1e-11, atol=1e-14)
         np.testing.assert_allclose(row["level"][0], steps.mean(), rtol=1e-12)
+
+    def test_take_as_many_tasks_as_nodes_and_summaries_ask_for(
+        self, staged: Cluster, store: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: dict[str, list[str]] = {"cells": [], "joint": []}
+        submit = Cluster._task
+        for name, functions in made.items():
+
+            def counted(self: Cluster, function: Any, *arguments: Any, to: list[str] = functions) -> Any:
+                to.append(function.__name__)
+                return submit(self, function, *arguments)
+
+            monkeypatch.setattr(Cluster, "_task", counted)
+            staged.write(RECIPES[name], tmp_path / "results.zarr", 1, 0, held(name, 1))
+        assert made["cells"].count("finalize") == made["joint"].count("finalize") == 2
+        assert sorted(set(made["joint"]) - set(made["cells"])) == ["combine", "summarize"]
+        assert len(made["joint"]) == len(made["cells"]) + 3
 
     def test_above_the_size_of_a_slab_are_written_in_many(
         self, staged: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
