@@ -95,10 +95,15 @@ class Decomposition(JointOperator):
         if not a or not b:
             return a or b
         steps, here, there = np.intersect1d(a["steps"], b["steps"], assume_unique=True, return_indices=True)
+        if not len(steps):
+            raise OperatorError(
+                f"no step of this window has {' and '.join(self.of)} at every place; publish them on all ranks at the "
+                "same steps, or take longer windows"
+            )
         coordinates = np.hstack([a["coordinates"][here], b["coordinates"][there]])
         error = float(np.hypot(a["error"], b["error"]))
         most = self._factors.carry + (not self.centred)
-        if coordinates.shape[1] > most and len(steps):
+        if coordinates.shape[1] > most:
             weighed = self._weighed(steps, coordinates)[0]
             _, singular, turns = np.linalg.svd(weighed, full_matrices=False)
             coordinates = coordinates @ turns[:most].T

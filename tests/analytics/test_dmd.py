@@ -149,6 +149,13 @@ class TestBadInput:
         assert np.isfinite(np.delete(found["modes"], 3, axis=1)).all()
         np.testing.assert_allclose(2 * np.pi * found["frequency"][::2] / DT, [2.8, 2.3], rtol=1e-8)
 
+    def test_places_that_have_no_finite_cells_take_no_part(self) -> None:
+        steps = np.hstack([waves(40), np.full((40, 130), np.nan)])
+        found = read(DMD(of="u", components=4, window=40), [variable(260)], {"u": steps}, parts=2)
+        np.testing.assert_allclose(2 * np.pi * found["frequency"][::2] / DT, [2.8, 2.3], rtol=1e-8)
+        nothing = read(DMD(of="u", components=4, window=40), [variable(130)], {"u": steps[:, 130:]}, parts=2)
+        assert nothing["rank"] == 0
+
     def test_uneven_times_give_no_rates(self) -> None:
         operator, u = DMD(of="u", components=2), variable(3)
         (state,) = fold(operator, [u], {"u": np.ones((3, 3))})

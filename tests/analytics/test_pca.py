@@ -189,6 +189,27 @@ class TestBadInput:
         np.testing.assert_allclose(found["variance"], expected[1][:4] ** 2 / 59, rtol=1e-9)
         assert angle(found["modes"][:, others], expected[2][:4]) < 1e-6
 
+    def test_places_that_have_no_finite_cells_take_no_part(self) -> None:
+        steps = falling(30, (12,), rank=3)
+        spoilt = np.where(np.arange(12) < 6, steps, np.nan)
+        operator = PCA(of="u", components=3, window=30)
+        found = read(operator, [variable(12)], {"u": spoilt}, parts=2)
+        alone = read(operator, [variable(6)], {"u": steps[:, :6]})
+        np.testing.assert_allclose(found["variance"], alone["variance"], rtol=1e-9)
+        assert np.isnan(found["modes"][:, 6:]).all()
+        nothing = read(operator, [variable(12)], {"u": np.full((30, 12), np.nan)}, parts=2)
+        assert nothing["rank"] == 0
+        assert np.isnan(nothing["mean"]).all()
+
+    def test_places_without_a_common_step_are_an_error(self) -> None:
+        operator, inputs = PCA(of="u", components=1), [variable(4)]
+        low, high = (
+            operator.update(operator.init(), cut(batch(inputs, {"u": np.ones((2, 4))}, first=first), 2)[place])
+            for first, place in ((0, 0), (2, 1))
+        )
+        with pytest.raises(OperatorError, match="no step of this window has u at every place"):
+            operator.combine(operator.summarize(low), operator.summarize(high))
+
     def test_nan_may_be_refused(self) -> None:
         with pytest.raises(OperatorError, match=r"'u'.*NaN"):
             read(PCA(of="u", nan="fail"), [variable(2)], {"u": [[1.0, np.nan]]})
