@@ -11,8 +11,8 @@ import zarr
 
 from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
-from analytics.events import Events
 from analytics.dmd import DMD
+from analytics.events import Events
 from analytics.exceedance import Exceedance
 from analytics.extremes import Extremes
 from analytics.histogram import Histogram
