@@ -13,6 +13,7 @@ from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
 from insitu.model import Variable
 from insitu.operator import Operator
+from insitu.wire.messages import Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,12 @@ class Pipeline:
         """The operators whose results go to ``results.zarr``, each once, in the order of the file."""
         wanted = {name for output in self.config.outputs for name in output.of}
         return tuple(name for name in self.operators if name in wanted or "*" in wanted)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the operators need of the ranks: each variable that any of them folds, once. Nothing else is sent."""
+        names = dict.fromkeys(name for operator in self.operators.values() for name in operator.inputs)
+        return tuple(Need(name) for name in names)
 
     def describe(self, variables: Mapping[str, Variable]) -> dict[str, dict[str, Variable]]:
         """Return the results of every operator for these published variables, by operator and name.

@@ -20,7 +20,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from insitu.client.catalogue import Catalogue, Halo, Put
+from insitu.client.catalogue import Catalogue, Halo, Known, Put
+from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
@@ -29,7 +30,7 @@ from insitu.errors import LocalProtocolError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.plan import Part
 from insitu.wire.contact import Contact
-from insitu.wire.messages import VERSION, Attach, BlockSpec, Bye, Declare, Hello, Lend, Scalar, Welcome
+from insitu.wire.messages import VERSION, Attach, Bye, Declare, Hello, Lend, Scalar, Welcome
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import connect
 
@@ -63,9 +64,12 @@ class StepWriter:
         self._catalogue = catalogue
         self._publisher = publisher
         self._step: Step | None = None
+        self._names: set[str] = set()
+        self._scratch: dict[str, Array] = {}
 
     def open(self, step: Step) -> Self:
         self._step = step
+        self._names.clear()
         self._publisher.open(step)
         return self
 
@@ -92,14 +96,16 @@ class StepWriter:
         their number may differ between ranks and steps). A number or 0-d array is one value for the whole
         simulation: rank 0's, whether the other ranks put it too or not.
 
-        An empty block is legal. Costs one copy; waits only where the buffer is full, at most `max_wait`.
+        An empty block is legal. Costs one copy; waits only where the buffer is full, at most `max_wait`. Of a variable
+        that no operator folds nothing is sent: then it is checked, and costs neither.
 
         Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in
         this step, a dtype, shape, dims or units unlike the first put's, a block that reaches beyond the shape.
         """
         asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
-        spec, spec_id, interior = self._admit(name, asked)
-        self._publisher.put(spec, spec_id, interior)
+        known, interior = self._admit(name, asked)
+        if known.sent is not None:
+            self._publisher.put(*known.sent, interior)
 
     def empty(
         self,
@@ -119,22 +125,29 @@ class StepWriter:
         it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined.
         """
         block = np.broadcast_to(np.empty((), dtype), tuple(count))
-        spec, spec_id, _ = self._admit(
-            name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0)
-        )
-        room = self._publisher.empty(spec, spec_id, tuple(count))
-        return np.empty(tuple(count), dtype) if room is None else room
+        known, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
+        room = None if known.sent is None else self._publisher.empty(*known.sent, tuple(count))
+        return self._spare(name, block) if room is None else room
 
-    def _admit(self, name: str, asked: Put) -> tuple[BlockSpec, int, Array]:
+    def _spare(self, name: str, like: Array) -> Array:
+        """Return memory that is not sent: the same for each step, so that its pages are there."""
+        spare = self._scratch.get(name)
+        if spare is None or spare.shape != like.shape or spare.dtype != like.dtype:
+            spare = self._scratch[name] = np.empty(like.shape, like.dtype)
+        return spare
+
+    def _admit(self, name: str, asked: Put) -> tuple[Known, Array]:
         if self._step is None:
             raise LocalProtocolError(
                 f"put of '{name}' outside a step; write: with sim.step(n, time=t) as step: step.put(...)."
             )
-        if self._publisher.has(name):
+        if name in self._names:
             raise LocalProtocolError(
                 f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them."
             )
-        return self._catalogue.admit(name, asked, self._step.index)
+        known, interior = self._catalogue.admit(name, asked, self._step.index)
+        self._names.add(name)
+        return known, interior
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +219,8 @@ class Client:
             self._controller.give_up()
             return
         self._publisher = self._attach(contact, welcome)
-        self._writer = StepWriter(Catalogue(self.rank), self._publisher)
+        contract = Contract(welcome.needs, self._controller.say)
+        self._writer = StepWriter(Catalogue(self.rank, contract), self._publisher)
 
     def _attach(self, contact: Contact, welcome: Welcome) -> Publisher:
         segment = _segment(welcome)

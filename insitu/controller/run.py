@@ -117,6 +117,7 @@ class Run:
             buffering.max_wait,
             buffering.then,
             self._config.staging.transport,
+            self._pipeline.needs,
         )
 
     def _attrs(self) -> dict[str, Any]:
@@ -139,9 +140,11 @@ class Run:
             return
         if self._first_step_s is None and tracker.counts.whole:
             self._first_step_s = time.monotonic() - self._begin
-        if len(tracker.variables) > self._published:
-            self._published = len(tracker.variables)
-            self._sink.published(tracker.variables)
+        known = len(tracker.offered) + len(tracker.variables)
+        # A whole step is what every rank has declared the variables of.
+        if tracker.counts.whole and known > self._published:
+            self._published = known
+            self._sink.published(tracker.offered, tracker.variables)
         for problem in self._sink.unfit:
             if str(problem) not in self._said:
                 self._said.add(str(problem))

@@ -29,8 +29,10 @@ from insitu.wire.messages import (
     Hello,
     Layout,
     Message,
+    Need,
     NodeHello,
     NodeWelcome,
+    Offer,
     Partial,
     Ping,
     Refuse,
@@ -64,6 +66,7 @@ class Terms:
     max_wait_s: float
     then: str
     transport: str
+    needs: tuple[Need, ...]
 
 
 @dataclass(slots=True)
@@ -268,7 +271,12 @@ class Service:
             for part in self._parts[peer.number]
         )
         terms = self._terms
-        self._send(peer, Welcome(terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then, terms.transport))
+        self._send(
+            peer,
+            Welcome(
+                terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then, terms.transport, terms.needs
+            ),
+        )  # fmt: skip
         if self._stop is not None:
             self._send(peer, self._stop)
 
@@ -308,6 +316,8 @@ class Service:
     def _handle_rank(self, peer: Peer, message: Message) -> None:
         assert self.tracker is not None
         match message:
+            case Offer(variable):
+                self.tracker.offer(variable)
             case Layout():
                 self.tracker.layout(peer.number, message)
             case Dropped():

@@ -6,8 +6,8 @@ Three links exist. On each, the side that connects speaks first and the other ad
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
-rank to controller        Hello, Layout, Declare, Dropped,       Welcome, Refuse, Ping, Stop
-                          Status, Bye
+rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Stop
+                          Dropped, Status, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
@@ -67,6 +67,13 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What the analysis needs of one variable. Of a variable without a need, nothing leaves its rank."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedStep:
     """A step that every rank which feeds a node has published there: `layouts` holds ``(rank, layout id)`` pairs.
 
@@ -113,6 +120,13 @@ class Hello:
     size: int
     host: str
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A variable that this rank puts, as its author declared it and whatever is needed of it; said at its first put."""
+
+    variable: Variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +177,8 @@ class Bye:
 class Welcome:
     """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
 
-    `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``.
+    `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``. `needs` is the contract: what is
+    to be sent at all.
     """
 
     run: str
@@ -172,6 +187,7 @@ class Welcome:
     max_wait_s: float
     then: str
     transport: str
+    needs: tuple[Need, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +426,7 @@ class Shutdown:
 
 
 Message = (
-    Hello | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
+    Hello | Offer | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
     | Attach | Lend | Publish | PublishLent | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Partial | Held | Event | Status | Finished | NodeWelcome | Feed | Commit | Finish | Shutdown
 )  # fmt: skip

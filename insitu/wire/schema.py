@@ -162,6 +162,7 @@ _variable_record = Record(
 )
 _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
+_need_record = Record(m.Need, name=name)
 _closed_step = Record(
     m.ClosedStep,
     sequence=whole(),
@@ -206,6 +207,7 @@ KINDS: dict[int, Record] = {
         max_wait_s=time,
         then=name,
         transport=choice("auto", "shm", "tcp"),
+        needs=many(_need_record.field, BLOCKS),
     ),
     7: Record(m.Refuse, reason=text),
     8: Record(m.Stop, at=_newest, reason=text),
@@ -262,6 +264,7 @@ KINDS: dict[int, Record] = {
         layout=whole(),
         places=many(row(whole(), whole())),
     ),
+    30: Record(m.Offer, variable=_variable_record.field),
 }
 
 #: Every message's number.

@@ -19,6 +19,7 @@ LAYOUT = m.Layout(
     ),
 )
 BUFFERS = (np.arange(12.0).reshape(2, 6), np.ones((5, 3), np.float32), np.array(2.5))
+NEEDS = (m.Need("T"),)
 STATE = {
     "n": 3,
     "mean": np.arange(6.0).reshape(2, 3),
@@ -36,7 +37,7 @@ MESSAGES: list[m.Message] = [
     m.Declare("feed", 0.035, 0.0, None, "s-1", "feed rate"),
     m.Dropped(7, 70, 0.7, "no room"),
     m.Bye(100, {"steps": 100, "wait_s": 0.25}),
-    m.Welcome("melt", (m.Share(0, "tcp://127.0.0.1:5555", 0, 1, 2),), 1 << 28, 60.0, "drop", "auto"),
+    m.Welcome("melt", (m.Share(0, "tcp://127.0.0.1:5555", 0, 1, 2),), 1 << 28, 60.0, "drop", "auto", NEEDS),
     m.Refuse("this is another run"),
     m.Stop(-1, "enough"),
     m.Ping(),
@@ -60,6 +61,7 @@ MESSAGES: list[m.Message] = [
     m.Lend("insitu-4711-0f", "c0ffee", 1 << 28),
     m.Borrow(True),
     m.PublishLent(7, -70, 0.7, 0, ((0, 96), (128, 24), (192, 8))),
+    m.Offer(TEMPERATURE),
 ]
 
 #: The headers of `MESSAGES`, in their order.
@@ -70,8 +72,8 @@ HEADERS = [
     "980103a466656564cb3fa1eb851eb851eccb0000000000000000c0a3732d31a9666565642072617465",
     "9601040746cb3fe6666666666666a76e6f20726f6f6d",
     "9401056482a5737465707364a6776169745f73cb3fd0000000000000",
-    "980106a46d656c74919500b47463703a2f2f3132372e302e302e313a35353535000102ce10000000cb404e000000000000a464726f70"
-    "a46175746f",
+    "990106a46d656c74919500b47463703a2f2f3132372e302e302e313a35353535000102ce10000000cb404e000000000000a464726f70a4"
+    "6175746f9191a154",
     "930107b37468697320697320616e6f746865722072756e",
     "940108ffa6656e6f756768",
     "920109",
@@ -98,4 +100,5 @@ HEADERS = [
     "95011bae696e736974752d343731312d3066a6633066666565ce10000000",
     "93011cc3",
     "97011d07d0bacb3fe6666666666666009392006092cc801892ccc008",
+    "93011e97a154a33c663892040692a179a178a14bab74656d706572617475726590",
 ]
