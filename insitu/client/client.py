@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.client.catalogue import Catalogue, Halo, Known, Put
-from insitu.client.contract import Contract
+from insitu.client.contract import Contract, Sent
 from insitu.client.controller import ControllerLink
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
 from insitu.client.publisher import Publisher
-from insitu.errors import LocalProtocolError, RunError
+from insitu.errors import InsituError, LocalProtocolError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.plan import Part
 from insitu.wire.contact import Contact
@@ -66,10 +66,12 @@ class StepWriter:
         self._step: Step | None = None
         self._names: set[str] = set()
         self._scratch: dict[str, Array] = {}
+        self._late: list[tuple[Sent, Array]] = []
 
     def open(self, step: Step) -> Self:
         self._step = step
         self._names.clear()
+        self._late.clear()
         self._publisher.open(step)
         return self
 
@@ -105,7 +107,7 @@ class StepWriter:
         asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
         known, interior = self._admit(name, asked)
         if known.sent is not None:
-            self._publisher.put(*known.sent, interior)
+            self._publisher.put(known.sent.spec, known.sent.spec_id, known.sent.of(interior))
 
     def empty(
         self,
@@ -122,12 +124,20 @@ class StepWriter:
         """Return an array of shape `count` to write this rank's block into: a put without a copy.
 
         Fill all of it before the step is closed, and do not touch it afterwards: it lies where the staging node reads
-        it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined.
+        it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined. Where only a
+        part of the block is sent, that part is copied when the step is closed.
         """
         block = np.broadcast_to(np.empty((), dtype), tuple(count))
         known, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
-        room = None if known.sent is None else self._publisher.empty(*known.sent, tuple(count))
-        return self._spare(name, block) if room is None else room
+        sent = known.sent
+        if sent is not None and sent.whole:
+            room = self._publisher.empty(sent.spec, sent.spec_id, tuple(count))
+            if room is not None:
+                return room
+        spare = self._spare(name, block)
+        if sent is not None and not sent.whole:
+            self._late.append((sent, spare))
+        return spare
 
     def _spare(self, name: str, like: Array) -> Array:
         """Return memory that is not sent: the same for each step, so that its pages are there."""
@@ -157,9 +167,19 @@ class StepWriter:
     ) -> None:
         self._step = None
         if kind is None:
+            self._put_late()
             self._publisher.close()
         else:
             self._publisher.abandon(f"the simulation raised {kind.__name__} inside the step")
+
+    def _put_late(self) -> None:
+        """Publish the parts of what the author has written into spare memory."""
+        try:
+            for sent, spare in self._late:
+                self._publisher.put(sent.spec, sent.spec_id, sent.of(spare))
+        except InsituError as error:
+            self._publisher.abandon(str(error))
+            raise
 
 
 class _NoStep:

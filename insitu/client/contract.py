@@ -8,15 +8,26 @@ nobody needs is declared, so that a misspelt name can be told from one that nobo
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from insitu.model import Extent, Variable
+from insitu.model import Array, Extent, Variable
+from insitu.selection import cut, faults_of_selection, selected
 from insitu.wire.messages import BlockSpec, Message, Need, Offer
 
 
 class Sent(NamedTuple):
-    """What is sent of a block: where it lies, and a number that is the same for equal places."""
+    """What is sent of a block: where it lies, a number that is the same for equal places, and its cells (or all)."""
 
     spec: BlockSpec
     spec_id: int
+    cells: tuple[slice, ...] | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the block is sent as it is put."""
+        return self.cells is None
+
+    def of(self, data: Array) -> Array:
+        """Return a view of what is sent."""
+        return data if self.cells is None else data[self.cells]
 
 
 class Contract:
@@ -32,8 +43,14 @@ class Contract:
         self._say(Offer(variable))
 
     def sent(self, variable: Variable, start: Extent, count: Extent) -> Sent | None:
-        """Return what is sent of a block; ``None`` where nobody needs any of its variable."""
-        if variable.name not in self._needs:
+        """Return what is sent of a block; ``None`` where nobody needs any of its variable, or the need does not fit.
+
+        The controller finds what does not fit by the variable's offer, and says so with the line of the configuration.
+        """
+        need = self._needs.get(variable.name)
+        if need is None or faults_of_selection(variable, need.select):
             return None
-        spec = BlockSpec(variable, start, count)
-        return Sent(spec, self._spec_ids.setdefault(spec, len(self._spec_ids)))
+        part = cut(variable, need.select, start, count)
+        spec = BlockSpec(selected(variable, need.select), part.start, part.count)
+        spec_id = self._spec_ids.setdefault(spec, len(self._spec_ids))
+        return Sent(spec, spec_id, part.cells if need.select else None)

@@ -22,13 +22,14 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     WithJsonSchema,
+    field_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from insitu import registry
 from insitu.config.places import Path, Places
-from insitu.config.values import Bytes, ClusterName, Command, Count, Everything, Identifier, RunName, Seconds, expected
+from insitu.config.values import Bytes, ClusterName, Command, Count, Identifier, Indices, RunName, Seconds, expected
 from insitu.errors import ConfigError, Problem
 from insitu.operator import Operator
 
@@ -86,6 +87,14 @@ class Buffering(Section):
     max_wait: Seconds = Field(default=60.0, description="longest wait for room, in seconds or as 500 ms or 2 min")
     then: Literal["drop", "abort"] = Field(
         default="drop", description="after that wait, drop: the step is lost and counted; abort: the simulation ends"
+    )
+
+
+class Rules(Buffering):
+    """What of a variable leaves its rank; under ``"*"`` of every variable, and there also what a full buffer does."""
+
+    select: dict[str, Indices] = Field(
+        default={}, description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"'
     )
 
 
@@ -161,8 +170,10 @@ class Config(Section):
     directory: str = Field(default="runs", description="folder in which each run gets a directory of its own")
     simulation: Simulation = Field(description="the program that publishes")
     staging: Staging = Field(default=Staging(), description="the Dask workers that fold")
-    variables: dict[Everything, Buffering] = Field(
-        default={"*": Buffering()}, description='what a full buffer does; "*" stands for all variables of a rank'
+    variables: dict[str, Rules] = Field(
+        default={"*": Rules()},
+        description='by its name, what of a variable is sent; "*" stands for all that do not say otherwise, and for '
+        "what a full buffer does",
     )
     operators: dict[Identifier, Entry] = Field(min_length=1, description="what is folded, by a name of your choice")
     outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
@@ -172,7 +183,17 @@ class Config(Section):
     @property
     def buffering(self) -> Buffering:
         """What a full buffer does; one rule for all variables of a rank."""
-        return self.variables.get("*", Buffering())
+        return self.variables.get("*", Rules())
+
+    def rules(self, name: str) -> Rules:
+        """What of a variable is sent: the keys of its own entry, and those of ``"*"`` where it says nothing."""
+        own, rest = self.variables.get(name, Rules()), self.variables.get("*", Rules())
+        return rest.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+
+    @field_serializer("variables")
+    def _only_what_was_said(self, variables: dict[str, Rules]) -> dict[str, Any]:
+        """Defaults are written out for all variables; for one they would hide what is said for all."""
+        return {name: rules.model_dump(mode="json", exclude_unset=name != "*") for name, rules in variables.items()}
 
     def remember(self, places: Places) -> None:
         """Keep where each key stands, for `problem`."""

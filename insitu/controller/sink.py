@@ -124,7 +124,9 @@ class Sink:
         self.rows_of[operator] += len(results)
 
     def _write_window(self, window: Window, steps: int) -> None:
-        recipe = self._recipes[window.operator]
+        recipe = self._recipes.get(window.operator)
+        if recipe is None:
+            return  # no variable of it ever came whole, which `unfit` or the steps' own account explains
         provenance = self._provenance(recipe.operator, window, steps)
         small: list[Part] = [(*(entry.place or ((), ())), entry.state) for entry in window.entries]
         if window.held:

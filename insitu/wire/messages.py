@@ -67,10 +67,25 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """Some indices of a dim, as Python's slices say it; `step` is at least 1."""
+
+    dim: str
+    start: int | None
+    stop: int | None
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
-    """What the analysis needs of one variable. Of a variable without a need, nothing leaves its rank."""
+    """What the analysis needs of one variable. Of a variable without a need, nothing leaves its rank.
+
+    `select` holds at most one range for each dim; of the others all is needed. A need that does not fit the variable is
+    not met: nothing is sent, and the controller, which sees it too, says why.
+    """
 
     name: str
+    select: tuple[Range, ...]
 
 
 @dataclass(frozen=True, slots=True)

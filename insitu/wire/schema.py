@@ -145,6 +145,13 @@ def _share(share: m.Share) -> None:
         raise Wrong(f"a part of {share.of}, with low < high", (share.low, share.high), "high")
 
 
+def _need(need: m.Need) -> None:
+    dims = sorted(one.dim for one in need.select)
+    for one, other in pairwise(dims):
+        if one == other:
+            raise Wrong("each dim once", one, "select")
+
+
 _newest = whole(-1)  # a sequence, or none yet
 _any = whole(-(1 << 63))  # the author's own step number
 _version = whole(m.VERSION, m.VERSION)
@@ -162,7 +169,8 @@ _variable_record = Record(
 )
 _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
-_need_record = Record(m.Need, name=name)
+_range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
+_need_record = Record(m.Need, _need, name=name, select=many(_range_record.field, DIMENSIONS))
 _closed_step = Record(
     m.ClosedStep,
     sequence=whole(),

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Only what the analysis needs leaves a rank, and results of it are NumPy's on the same part of the whole field."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.programs.shapes import RANKS, STEPS, field, particles
+from tests.end_to_end.runs import Left, program, total
+
+WINDOW = 4
+SELECT: dict[str, Any] = {
+    "uneven": {"y": "1:6:2", "x": "::3"},
+    "columns": {"x": "1:-1"},
+    "halo": {"y": "-1:"},
+    "in_place": {"x": "2:"},
+    "swapped": {"y": "0:4"},
+}
+
+
+@pytest.mark.parametrize(("ranks", "nodes"), [(1, 2), (2, 1), (3, 2), (4, 1)])
+def test_a_selection_is_numpys_whatever_the_ranks_and_nodes(start: Start, ranks: int, nodes: int) -> None:
+    command = program("steady", "--cells", 5, "--steps", 8)
+    variables = {"u": {"select": {"x": "2:-1:3"}}}
+    operators = {"cells": total(window=WINDOW), "each": total(over="space")}
+    left = start(*command, ranks=ranks, nodes=nodes, operators=operators, variables=variables).wait()
+    assert left.status == 0, left.stderr
+    whole = np.arange(5 * ranks) + np.arange(8.0)[:, np.newaxis]
+    chosen = whole[:, 2:-1:3]
+    np.testing.assert_array_equal(left.results("cells")["total"], chosen.reshape(2, WINDOW, -1).sum(axis=1))
+    np.testing.assert_array_equal(left.results("each")["total"], chosen.sum(axis=1))
+    assert left.report["steps"]["delivered_bytes"] == chosen.nbytes
+
+
+@pytest.fixture(scope="module")
+def left(start_shared: Start) -> Left:
+    operators = {f"{name}_each": total(name, over="space") for name in (*SELECT, "particles")}
+    operators |= {f"{name}_cells": total(name, window=STEPS) for name in SELECT}
+    variables = {name: {"select": select} for name, select in SELECT.items()}
+    variables["particles"] = {"select": {"axis": "1:"}}
+    left = start_shared(*program("shapes"), ranks=RANKS, nodes=2, operators=operators, variables=variables).wait()
+    assert left.status == 0, left.stderr
+    return left
+
+
+@pytest.mark.parametrize("name", SELECT)
+def test_a_selection_of_parts_of_every_kind(left: Left, name: str) -> None:
+    dims = ("y", "x")
+    cells = tuple(slice(*[int(n) if n else None for n in SELECT[name].get(dim, ":").split(":")]) for dim in dims)
+    expected = np.stack([field(name, n)[cells] for n in range(STEPS)]).astype(float)
+    np.testing.assert_array_equal(left.results(f"{name}_cells")["total"], expected.sum(axis=0)[np.newaxis])
+    np.testing.assert_array_equal(left.results(f"{name}_each")["total"], expected.sum(axis=(1, 2)))
+
+
+def test_a_selection_of_particles_keeps_all_rows(left: Left) -> None:
+    steps = [np.concatenate([particles(rank, n) for rank in range(RANKS)])[:, 1:] for n in range(STEPS)]
+    np.testing.assert_array_equal(left.results("particles_each")["total"], [step.sum() for step in steps])
+
+
+def test_a_dim_that_is_not_there_is_a_mistake_of_the_configuration(start: Start) -> None:
+    running = start(*program("steady"), variables={"u": {"select": {"y": "1:"}}})
+    left = running.wait()
+    assert left.status == 2, left.stderr
+    says = 'test0.yaml:17: variables.u.select.y: the dims of "u" are x'
+    assert says in left.stderr
+    assert any(says in reason for reason in left.report["reasons"])
+    assert left.report["steps"]["delivered_bytes"] == 0
