@@ -14,7 +14,7 @@ from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
 from insitu.model import Variable
 from insitu.operator import Operator
-from insitu.selection import faults_of_selection, selected
+from insitu.selection import faults_of_selection, sent
 from insitu.wire.messages import Need, Range
 
 
@@ -39,10 +39,12 @@ class Pipeline:
     def needs(self) -> tuple[Need, ...]:
         """What the operators need of the ranks: each variable that any of them folds, once. Nothing else is sent."""
         names = dict.fromkeys(name for operator in self.operators.values() for name in operator.inputs)
-        return tuple(Need(name, self._ranges(name)) for name in names)
+        return tuple(self._need(name) for name in names)
 
-    def _ranges(self, name: str) -> tuple[Range, ...]:
-        return tuple(Range(dim, *indices(text)) for dim, text in self.config.rules(name).select.items())
+    def _need(self, name: str) -> Need:
+        rules = self.config.rules(name)
+        ranges = tuple(Range(dim, *indices(text)) for dim, text in rules.select.items())
+        return Need(name, ranges, rules.dtype or "")
 
     def describe(self, variables: Mapping[str, Variable]) -> dict[str, dict[str, Variable]]:
         """Return the results of every operator for these variables as the ranks put them, by operator and name.
@@ -51,15 +53,15 @@ class Pipeline:
         mistakes: variables that nobody publishes, selections that they do not have, and operators that can never fold
         what is sent.
         """
-        sent, problems = self._sent(variables)
+        inputs, problems = self._inputs(variables)
         described: dict[str, dict[str, Variable]] = {}
         for name, operator in self.operators.items():
             missing = [wanted for wanted in operator.inputs if wanted not in variables]
             problems += [self._unknown(name, wanted, variables) for wanted in missing]
-            if not all(wanted in sent for wanted in operator.inputs):
+            if not all(wanted in inputs for wanted in operator.inputs):
                 continue
             try:
-                described[name] = operator.describe({wanted: sent[wanted] for wanted in operator.inputs})
+                described[name] = operator.describe({wanted: inputs[wanted] for wanted in operator.inputs})
             except OperatorError as error:
                 problems.append(self.config.problem(("operators", name), str(error)))
             except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on
@@ -68,9 +70,9 @@ class Pipeline:
             raise ConfigError(problems)
         return described
 
-    def _sent(self, variables: Mapping[str, Variable]) -> tuple[dict[str, Variable], list[Problem]]:
+    def _inputs(self, variables: Mapping[str, Variable]) -> tuple[dict[str, Variable], list[Problem]]:
         """Return the needed variables as they are sent, and what is wrong with the selection of the others."""
-        sent: dict[str, Variable] = {}
+        inputs: dict[str, Variable] = {}
         problems: list[Problem] = []
         for need in self.needs:
             if (variable := variables.get(need.name)) is None:
@@ -78,8 +80,8 @@ class Pipeline:
             faults = faults_of_selection(variable, need.select)
             problems += [self._unfit(need.name, dim, fault) for dim, fault in faults.items()]
             if not faults:
-                sent[need.name] = selected(variable, need.select)
-        return sent, problems
+                inputs[need.name] = sent(variable, need)
+        return inputs, problems
 
     def _unfit(self, name: str, dim: str, fault: str) -> Problem:
         own = name in self.config.variables and "select" in self.config.variables[name].model_fields_set

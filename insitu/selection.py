@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which cells of a variable are wanted, and where they are found in a rank's block. Pure functions over integers.
+"""What of a variable is wanted, and where it is found in a rank's block. Pure functions.
 
 A `Range` names a dim and means what Python's slice of the whole array means there: ``"0:256"``, ``"::4"``, ``"-8:"``.
 What it selects is an array of its own, whose cells are numbered anew from 0. So staging nodes and operators know of no
@@ -9,8 +9,10 @@ selection: they see a smaller variable, and blocks that make it up exactly if th
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from insitu.model import Extent, Variable
-from insitu.wire.messages import Range
+from insitu.wire.messages import Need, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,21 @@ def faults_of_selection(variable: Variable, select: Sequence[Range]) -> dict[str
         elif (length := _lengths(variable)[variable.dims.index(one.dim)]) and not _chosen(one, length):
             faults[one.dim] = f'it selects none of the {length} cells that "{variable.name}" has along {one.dim}'
     return faults
+
+
+def sent(variable: Variable, need: Need) -> Variable:
+    """Return a variable as it is sent where a need fits it: what is selected, in the dtype that is asked for.
+
+    Only floats are narrowed, and only from more bits to fewer.
+
+    >>> import numpy as np
+    >>> u = Variable("u", np.dtype("f8"), (6, 8), ("y", "x"))
+    >>> sent(u, Need("u", (), "float32")).dtype, sent(u.renamed("v"), Need("v", (), "")).dtype
+    (dtype('float32'), dtype('float64'))
+    """
+    dtype = np.dtype(need.dtype) if need.dtype else variable.dtype
+    narrows = variable.dtype.kind == "f" and dtype.itemsize < variable.dtype.itemsize
+    return replace(selected(variable, need.select), dtype=dtype if narrows else variable.dtype)
 
 
 def selected(variable: Variable, select: Sequence[Range]) -> Variable:

@@ -60,8 +60,9 @@ class Parameter:
 class StepWriter:
     """An open step. Leaving the ``with`` block closes it; leaving it by an exception abandons it on all ranks."""
 
-    def __init__(self, catalogue: Catalogue, publisher: Publisher) -> None:
+    def __init__(self, catalogue: Catalogue, contract: Contract, publisher: Publisher) -> None:
         self._catalogue = catalogue
+        self._contract = contract
         self._publisher = publisher
         self._step: Step | None = None
         self._names: set[str] = set()
@@ -107,7 +108,7 @@ class StepWriter:
         asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
         known, interior = self._admit(name, asked)
         if known.sent is not None:
-            self._publisher.put(known.sent.spec, known.sent.spec_id, known.sent.of(interior))
+            self._publish(known.sent, interior)
 
     def empty(
         self,
@@ -125,19 +126,28 @@ class StepWriter:
 
         Fill all of it before the step is closed, and do not touch it afterwards: it lies where the staging node reads
         it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined. Where only a
-        part of the block is sent, that part is copied when the step is closed.
+        part of the block is sent, or in another dtype, that is copied when the step is closed.
         """
         block = np.broadcast_to(np.empty((), dtype), tuple(count))
         known, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
         sent = known.sent
-        if sent is not None and sent.whole:
+        if sent is not None and sent.as_put:
             room = self._publisher.empty(sent.spec, sent.spec_id, tuple(count))
             if room is not None:
                 return room
         spare = self._spare(name, block)
-        if sent is not None and not sent.whole:
+        if sent is not None and not sent.as_put:
             self._late.append((sent, spare))
         return spare
+
+    def _publish(self, sent: Sent, block: Array) -> None:
+        """Copy what is sent of a block."""
+        if not sent.narrows:
+            self._publisher.put(sent.spec, sent.spec_id, sent.of(block))
+            return
+        assert self._step is not None
+        with self._contract.watched(sent.spec.variable, self._step.index):
+            self._publisher.put(sent.spec, sent.spec_id, sent.of(block))
 
     def _spare(self, name: str, like: Array) -> Array:
         """Return memory that is not sent: the same for each step, so that its pages are there."""
@@ -165,18 +175,20 @@ class StepWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._step = None
-        if kind is None:
-            self._put_late()
-            self._publisher.close()
-        else:
-            self._publisher.abandon(f"the simulation raised {kind.__name__} inside the step")
+        try:
+            if kind is None:
+                self._put_late()
+                self._publisher.close()
+            else:
+                self._publisher.abandon(f"the simulation raised {kind.__name__} inside the step")
+        finally:
+            self._step = None
 
     def _put_late(self) -> None:
         """Publish the parts of what the author has written into spare memory."""
         try:
             for sent, spare in self._late:
-                self._publisher.put(sent.spec, sent.spec_id, sent.of(spare))
+                self._publish(sent, spare)
         except InsituError as error:
             self._publisher.abandon(str(error))
             raise
@@ -239,8 +251,8 @@ class Client:
             self._controller.give_up()
             return
         self._publisher = self._attach(contact, welcome)
-        contract = Contract(welcome.needs, self._controller.say)
-        self._writer = StepWriter(Catalogue(self.rank, contract), self._publisher)
+        contract = Contract(self.rank, welcome.needs, self._controller.say)
+        self._writer = StepWriter(Catalogue(self.rank, contract), contract, self._publisher)
 
     def _attach(self, contact: Contact, welcome: Welcome) -> Publisher:
         segment = _segment(welcome)

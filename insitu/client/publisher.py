@@ -149,10 +149,10 @@ class Publisher:
             self._lose(self._no_room())
 
     def put(self, spec: BlockSpec, spec_id: int, data: Array) -> None:
-        """Copy one block. Once the step is lost this does nothing."""
+        """Copy one block, into the dtype of its variable. Once the step is lost this does nothing."""
         copy = self.empty(spec, spec_id, data.shape)
         if copy is not None:
-            np.copyto(copy, data, casting="equiv")
+            np.copyto(copy, data, casting="same_kind")
 
     def empty(self, spec: BlockSpec, spec_id: int, count: Extent) -> Array | None:
         """Return the memory of one block, to be filled before the step is closed; ``None`` once the step is lost."""

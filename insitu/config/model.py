@@ -96,6 +96,9 @@ class Rules(Buffering):
     select: dict[str, Indices] = Field(
         default={}, description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"'
     )
+    dtype: Literal["float32", "float16"] | None = Field(
+        default=None, description="floats of more bits are sent as this; null: as they are put"
+    )
 
 
 def _as_tuple(value: object) -> object:

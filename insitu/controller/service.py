@@ -324,6 +324,8 @@ class Service:
                 self.tracker.drop(message.sequence, message.reason)
             case Declare():
                 self._declare(peer, message)
+            case Event():
+                self._journal(peer.name, message)
             case Status(counters):
                 peer.counters = counters
             case Bye(steps, counters):

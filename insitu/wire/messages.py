@@ -7,7 +7,7 @@ Three links exist. On each, the side that connects speaks first and the other ad
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
 rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Stop
-                          Dropped, Status, Bye
+                          Dropped, Event, Status, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
@@ -81,11 +81,13 @@ class Need:
     """What the analysis needs of one variable. Of a variable without a need, nothing leaves its rank.
 
     `select` holds at most one range for each dim; of the others all is needed. A need that does not fit the variable is
-    not met: nothing is sent, and the controller, which sees it too, says why.
+    not met: nothing is sent, and the controller, which sees it too, says why. `dtype` is ``float32``, ``float16`` or
+    empty: floats of more bits are sent as such.
     """
 
     name: str
     select: tuple[Range, ...]
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     np.dtype(code).str: np.dtype(code)
     for code in ("?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
 }
+#: What floats may be sent as, and empty for what they are.
+NARROW = ("", "float32", "float16")
 
 
 class Record:
@@ -170,7 +172,7 @@ _variable_record = Record(
 _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
 _range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
-_need_record = Record(m.Need, _need, name=name, select=many(_range_record.field, DIMENSIONS))
+_need_record = Record(m.Need, _need, name=name, select=many(_range_record.field, DIMENSIONS), dtype=choice(*NARROW))
 _closed_step = Record(
     m.ClosedStep,
     sequence=whole(),

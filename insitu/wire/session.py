@@ -65,7 +65,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.RANK_CONTROLLER: {
         State.NEW: {m.Hello: State.ASKED} | _REFUSED,
         State.ASKED: {m.Welcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Status, m.Ping, m.Stop)
+        State.OPEN: _stays(State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Event, m.Status, m.Ping, m.Stop)
         | {m.Bye: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, m.Ping, m.Stop) | _REFUSED,

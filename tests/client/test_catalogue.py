@@ -18,8 +18,8 @@ def a_put(data: Any, **given: Any) -> Put:
 
 
 def a_catalogue(rank: int = 0, said: list[Message] | None = None) -> Catalogue:
-    needs = [Need("u", ()), Need("energy", ())]
-    return Catalogue(rank, Contract(needs, ([] if said is None else said).append))
+    needs = [Need("u", (), ""), Need("energy", (), "")]
+    return Catalogue(rank, Contract(rank, needs, ([] if said is None else said).append))
 
 
 def admit(catalogue: Catalogue, put: Put, name: str = "u", step: int = 7) -> Any:

@@ -18,6 +18,7 @@ SELECT: dict[str, Any] = {
     "in_place": {"x": "2:"},
     "swapped": {"y": "0:4"},
 }
+DTYPE = {"uneven": "float32", "in_place": "float16", "short": "float16"}
 
 
 @pytest.mark.parametrize(("ranks", "nodes"), [(1, 2), (2, 1), (3, 2), (4, 1)])
@@ -36,9 +37,11 @@ def test_a_selection_is_numpys_whatever_the_ranks_and_nodes(start: Start, ranks:
 
 @pytest.fixture(scope="module")
 def left(start_shared: Start) -> Left:
-    operators = {f"{name}_each": total(name, over="space") for name in (*SELECT, "particles")}
+    operators = {f"{name}_each": total(name, over="space") for name in (*SELECT, "particles", "short")}
     operators |= {f"{name}_cells": total(name, window=STEPS) for name in SELECT}
-    variables = {name: {"select": select} for name, select in SELECT.items()}
+    variables: dict[str, Any] = {name: {"select": select} for name, select in SELECT.items()}
+    for name, dtype in DTYPE.items():
+        variables.setdefault(name, {})["dtype"] = dtype
     variables["particles"] = {"select": {"axis": "1:"}}
     left = start_shared(*program("shapes"), ranks=RANKS, nodes=2, operators=operators, variables=variables).wait()
     assert left.status == 0, left.stderr

@@ -19,7 +19,7 @@ LAYOUT = m.Layout(
     ),
 )
 BUFFERS = (np.arange(12.0).reshape(2, 6), np.ones((5, 3), np.float32), np.array(2.5))
-NEEDS = (m.Need("T", (m.Range("y", None, -1, 1), m.Range("x", 0, None, 2))), m.Need("E", ()))
+NEEDS = (m.Need("T", (m.Range("y", None, -1, 1), m.Range("x", 0, None, 2)), "float32"), m.Need("E", (), ""))
 STATE = {
     "n": 3,
     "mean": np.arange(6.0).reshape(2, 3),
@@ -73,7 +73,7 @@ HEADERS = [
     "9601040746cb3fe6666666666666a76e6f20726f6f6d",
     "9401056482a5737465707364a6776169745f73cb3fd0000000000000",
     "990106a46d656c74919500b47463703a2f2f3132372e302e302e313a35353535000102ce10000000cb404e000000000000a464726f70a4"
-    "6175746f9292a1549294a179c0ff0194a17800c00292a14590",
+    "6175746f9293a1549294a179c0ff0194a17800c002a7666c6f6174333293a14590a0",
     "930107b37468697320697320616e6f746865722072756e",
     "940108ffa6656e6f756768",
     "920109",
