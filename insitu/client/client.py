@@ -167,6 +167,7 @@ class StepWriter:
             )
         known, interior = self._catalogue.admit(name, asked, self._step.index)
         self._names.add(name)
+        self._contract.count(name, interior, known.sent)
         return known, interior
 
     def __enter__(self) -> Self:
@@ -250,11 +251,11 @@ class Client:
             )  # fmt: skip
             self._controller.give_up()
             return
-        self._publisher = self._attach(contact, welcome)
         contract = Contract(self.rank, welcome.needs, self._controller.say)
+        self._publisher = self._attach(contact, welcome, contract)
         self._writer = StepWriter(Catalogue(self.rank, contract), contract, self._publisher)
 
-    def _attach(self, contact: Contact, welcome: Welcome) -> Publisher:
+    def _attach(self, contact: Contact, welcome: Welcome, contract: Contract) -> Publisher:
         segment = _segment(welcome)
         publisher = Publisher(
             self.rank,
@@ -263,6 +264,7 @@ class Client:
             max_wait_s=welcome.max_wait_s,
             then=welcome.then,
             controller=self._controller,
+            contract=contract,
         )
         attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
         lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
@@ -330,6 +332,7 @@ class Client:
             return
         begin = time.monotonic()
         publisher.finish(self._steps)
+        publisher.report()
         self._controller.say(Bye(self._steps, {**publisher.counters, "close_s": time.monotonic() - begin}))
         for link in publisher.links:
             link.socket.close()

@@ -6,6 +6,7 @@ nobody needs is declared, so that a misspelt name can be told from one that nobo
 rest, the cells that are needed are copied in the dtype that is needed: in one pass, straight to where they wait.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from insitu.model import Array, Extent, Variable
 from insitu.selection import cut, faults_of_selection, sent
-from insitu.wire.messages import BlockSpec, Event, Message, Need, Offer
+from insitu.wire.messages import BlockSpec, Event, Message, Need, Offer, Tally, Traffic
 
 
 class Sent(NamedTuple):
@@ -46,6 +47,8 @@ class Contract:
         self._say = say
         self._spec_ids: dict[BlockSpec, int] = {}
         self._overflowed: set[str] = set()
+        self._produced: Counter[str] = Counter()
+        self._selected: Counter[str] = Counter()
 
     def offer(self, variable: Variable) -> None:
         """Declare a variable at its first put."""
@@ -63,6 +66,21 @@ class Contract:
         spec = BlockSpec(leaves, part.start, part.count)
         spec_id = self._spec_ids.setdefault(spec, len(self._spec_ids))
         return Sent(spec, spec_id, part.cells if need.select else None, leaves.dtype != variable.dtype)
+
+    def count(self, name: str, block: Array, sent: Sent | None) -> None:
+        """Count a put. A single number is rank 0's, whoever else puts it."""
+        if block.ndim or self._rank == 0:
+            self._produced[name] += block.nbytes
+            if sent is not None:
+                self._selected[name] += sent.of(block).size * sent.spec.variable.dtype.itemsize
+
+    def tally(self, sent: Counter[str]) -> Tally:
+        """Say what was done with each variable so far; `sent` tells the bytes that have left."""
+        return Tally(
+            tuple(
+                Traffic(name, produced, self._selected[name], sent[name]) for name, produced in self._produced.items()
+            )
+        )
 
     def watched(self, variable: Variable, step_index: int) -> np.errstate:
         """Return a context for a narrowing copy, in which a number that becomes infinite is told of, once a variable.

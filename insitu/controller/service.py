@@ -40,6 +40,8 @@ from insitu.wire.messages import (
     Shutdown,
     Status,
     Stop,
+    Tally,
+    Traffic,
     Welcome,
 )
 from insitu.wire.session import Link, Session, Side, link_of
@@ -81,6 +83,7 @@ class Peer:
     pid: int
     address: str = ""
     counters: Mapping[str, int | float | str] = field(default_factory=dict)
+    traffic: tuple[Traffic, ...] = ()
     ended: bool = False
 
 
@@ -225,7 +228,7 @@ class Service:
         else:
             message = peer.session.receive(frames)
             self._handle(peer, message)
-            if isinstance(message, Status):
+            if isinstance(message, Status | Tally):
                 return  # a node says how it does for as long as it lives, though nothing moves any more
         self.moved_at = time.monotonic()
 
@@ -328,6 +331,8 @@ class Service:
                 self._journal(peer.name, message)
             case Status(counters):
                 peer.counters = counters
+            case Tally(variables):
+                peer.traffic = variables
             case Bye(steps, counters):
                 self._bye(peer, steps, counters)
 

@@ -7,7 +7,7 @@ Three links exist. On each, the side that connects speaks first and the other ad
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
 rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Stop
-                          Dropped, Event, Status, Bye
+                          Dropped, Event, Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
@@ -88,6 +88,20 @@ class Need:
     name: str
     select: tuple[Range, ...]
     dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a rank has done with one variable so far.
+
+    Of the bytes that its author put, so many were selected by the need, in the dtype that is sent, and so many left for
+    staging nodes, or were lent to them.
+    """
+
+    name: str
+    produced_bytes: int
+    selected_bytes: int
+    sent_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +191,13 @@ class Dropped:
     index: int
     time: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What this rank has done with its variables so far."""
+
+    variables: tuple[Traffic, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +464,7 @@ class Shutdown:
 
 
 Message = (
-    Hello | Offer | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
+    Hello | Offer | Layout | Tally | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
     | Attach | Lend | Publish | PublishLent | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Partial | Held | Event | Status | Finished | NodeWelcome | Feed | Commit | Finish | Shutdown
 )  # fmt: skip

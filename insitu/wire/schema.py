@@ -173,6 +173,7 @@ _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, sta
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
 _range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
 _need_record = Record(m.Need, _need, name=name, select=many(_range_record.field, DIMENSIONS), dtype=choice(*NARROW))
+_traffic_record = Record(m.Traffic, name=name, produced_bytes=whole(), selected_bytes=whole(), sent_bytes=whole())
 _closed_step = Record(
     m.ClosedStep,
     sequence=whole(),
@@ -275,6 +276,7 @@ KINDS: dict[int, Record] = {
         places=many(row(whole(), whole())),
     ),
     30: Record(m.Offer, variable=_variable_record.field),
+    31: Record(m.Tally, variables=many(_traffic_record.field, BLOCKS)),
 }
 
 #: Every message's number.

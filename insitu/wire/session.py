@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from insitu.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
-from insitu.model import Array, Block
+from insitu.model import Array, Block, Extent
 from insitu.wire import messages as m
 from insitu.wire.codec import Frame, decode, encode, kind
 from insitu.wire.limits import SESSION_BLOCKS
@@ -65,7 +65,9 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.RANK_CONTROLLER: {
         State.NEW: {m.Hello: State.ASKED} | _REFUSED,
         State.ASKED: {m.Welcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Event, m.Status, m.Ping, m.Stop)
+        State.OPEN: _stays(
+            State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Event, m.Status, m.Tally, m.Ping, m.Stop
+        )
         | {m.Bye: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, m.Ping, m.Stop) | _REFUSED,
@@ -226,16 +228,27 @@ def blocks_of(publish: Publish, layout: Layout) -> list[Block]:
     return [Block(spec.variable, spec.start, _array(spec, buffer)) for spec, buffer in pairs]
 
 
-def _array(spec: BlockSpec, buffer: Any) -> Array:
+def nbytes_of(buffer: Any) -> int:
+    """Return the size of any buffer."""
+    return memoryview(buffer).nbytes
+
+
+def count_of(spec: BlockSpec, nbytes: int) -> Extent:
+    """Return the count of a block of so many bytes. Raises `RemoteProtocolError` where it can have none."""
     variable, count = spec.variable, spec.count
-    nbytes = memoryview(buffer).nbytes
     if variable.joined:
         row_bytes = prod(variable.row) * variable.dtype.itemsize
         if nbytes % row_bytes if row_bytes else nbytes:
             raise _wrong_size(spec, nbytes, f"a multiple of its rows of {row_bytes}")
-        count = (nbytes // row_bytes if row_bytes else 0, *variable.row)
-    elif nbytes != prod(count) * variable.dtype.itemsize:
+        return (nbytes // row_bytes if row_bytes else 0, *variable.row)
+    if nbytes != prod(count) * variable.dtype.itemsize:
         raise _wrong_size(spec, nbytes, f"the {prod(count) * variable.dtype.itemsize} of count {count}")
+    return count
+
+
+def _array(spec: BlockSpec, buffer: Any) -> Array:
+    variable, nbytes = spec.variable, nbytes_of(buffer)
+    count = count_of(spec, nbytes)
     if nbytes == 0:
         array: Array = np.empty(count, variable.dtype)
     else:

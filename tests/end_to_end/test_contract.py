@@ -33,6 +33,8 @@ def test_a_selection_is_numpys_whatever_the_ranks_and_nodes(start: Start, ranks:
     np.testing.assert_array_equal(left.results("cells")["total"], chosen.reshape(2, WINDOW, -1).sum(axis=1))
     np.testing.assert_array_equal(left.results("each")["total"], chosen.sum(axis=1))
     assert left.report["steps"]["delivered_bytes"] == chosen.nbytes
+    moved = {"produced_bytes": whole.nbytes, "selected_bytes": chosen.nbytes, "sent_bytes": chosen.nbytes}
+    assert left.report["variables"]["u"].items() >= moved.items()
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,18 @@ def test_a_selection_of_parts_of_every_kind(left: Left, name: str) -> None:
 def test_a_selection_of_particles_keeps_all_rows(left: Left) -> None:
     steps = [np.concatenate([particles(rank, n) for rank in range(RANKS)])[:, 1:] for n in range(STEPS)]
     np.testing.assert_array_equal(left.results("particles_each")["total"], [step.sum() for step in steps])
+
+
+def test_the_report_tells_the_bytes_of_each_variable(left: Left) -> None:
+    def moved(name: str) -> list[int]:
+        return [left.report["variables"][name][f"{what}_bytes"] for what in ("produced", "selected", "sent")]
+
+    rows = sum(len(particles(rank, n)) for rank in range(RANKS) for n in range(STEPS))
+    assert moved("in_place") == [STEPS * 42 * 8, *[STEPS * 7 * 4 * 2] * 2]
+    assert moved("short") == [STEPS * 42 * 2] * 3  # integers are not narrowed
+    assert moved("particles") == [rows * 3 * 8, *[rows * 2 * 8] * 2]
+    assert moved("spectrum") == [STEPS * 42 * 16, 0, 0]
+    assert moved("agreed") == [STEPS * 8, 0, 0]  # all ranks put it, but it is one number
 
 
 def test_a_dim_that_is_not_there_is_a_mistake_of_the_configuration(start: Start) -> None:

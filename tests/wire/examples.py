@@ -62,6 +62,7 @@ MESSAGES: list[m.Message] = [
     m.Borrow(True),
     m.PublishLent(7, -70, 0.7, 0, ((0, 96), (128, 24), (192, 8))),
     m.Offer(TEMPERATURE),
+    m.Tally((m.Traffic("T", 1 << 40, 1 << 20, 0), m.Traffic("E", 8, 8, 8))),
 ]
 
 #: The headers of `MESSAGES`, in their order.
@@ -101,4 +102,5 @@ HEADERS = [
     "93011cc3",
     "97011d07d0bacb3fe6666666666666009392006092cc801892ccc008",
     "93011e97a154a33c663892040692a179a178a14bab74656d706572617475726590",
+    "93011f9294a154cf0000010000000000ce001000000094a145080808",
 ]

@@ -118,6 +118,7 @@ MALFORMED: dict[str, Frames] = {
     "a need of a dim twice": [header(m.Welcome, "m", [], 1, 1.0, "drop", "auto", [["u", [["x", 0, 1, 1]] * 2, ""]])],
     "a stride of zero": [header(m.Welcome, "m", [], 1, 1.0, "drop", "auto", [["u", [["x", 0, 1, 0]], ""]])],
     "a need of whole numbers": [header(m.Welcome, "m", [], 1, 1.0, "drop", "auto", [["u", [], "int8"]])],
+    "less than nothing was sent": [header(m.Tally, [["u", 0, 0, -1]])],
     "an event of no level": [header(m.Event, "fatal", "k", "t", {})],
     "an event with bytes": [header(m.Event, "info", "k", "t", {"raw": b"\x00"})],
     "an event too deep": [header(m.Event, "info", "k", "t", {"deep": _nested(17)})],
@@ -189,8 +190,9 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "a parameter without bounds": m.Declare("p", float("-inf"), float("inf"), "low", "", ""),
         "no counters": m.Status({}),
         "counters of text": m.Status({"steps": "many", "put_bytes": -1}),
-        "an end before the beginning": m.Bye(0, {"steps": -1.5}),
+        "more was sent than was put": m.Tally((m.Traffic("u", 0, 0, WHOLE),)),
         "an event of a rank that stops an operator": m.Event("error", "operator-stopped", "", {"operator": "stats"}),
+        "an end before the beginning": m.Bye(0, {"steps": -1.5}),
     },
     Link.RANK_NODE: {
         "a layout of nothing": m.Layout(WHOLE, ()),
