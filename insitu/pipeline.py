@@ -44,7 +44,7 @@ class Pipeline:
     def _need(self, name: str) -> Need:
         rules = self.config.rules(name)
         ranges = tuple(Range(dim, *indices(text)) for dim, text in rules.select.items())
-        return Need(name, ranges, rules.dtype or "")
+        return Need(name, ranges, rules.dtype or "", rules.codec, rules.tolerance or 0.0)
 
     def describe(self, variables: Mapping[str, Variable]) -> dict[str, dict[str, Variable]]:
         """Return the results of every operator for these variables as the ranks put them, by operator and name.

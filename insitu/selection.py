@@ -50,7 +50,7 @@ def sent(variable: Variable, need: Need) -> Variable:
 
     >>> import numpy as np
     >>> u = Variable("u", np.dtype("f8"), (6, 8), ("y", "x"))
-    >>> sent(u, Need("u", (), "float32")).dtype, sent(u.renamed("v"), Need("v", (), "")).dtype
+    >>> sent(u, Need("u", (), "float32", "none", 0.0)).dtype, sent(u.renamed("v"), Need("v", (), "", "none", 0.0)).dtype
     (dtype('float32'), dtype('float64'))
     """
     dtype = np.dtype(need.dtype) if need.dtype else variable.dtype

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from insitu.client.catalogue import Catalogue, Halo, Known, Put
 from insitu.client.contract import Contract, Sent
 from insitu.client.controller import ControllerLink
+from insitu.client.encoding import Encoder
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
 from insitu.client.publisher import Publisher
@@ -270,7 +271,9 @@ class Client:
         lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
         for share in welcome.shares:
             part = Part(share.node, share.low, share.high, share.of)
-            publisher.links.append(NodeLink(connect(share.address, contact.keys), part, attach, lend, publisher.done))
+            encoder = Encoder(share.node, welcome.needs, self._controller.say)
+            link = connect(share.address, contact.keys)
+            publisher.links.append(NodeLink(link, part, attach, lend, encoder, publisher.done))
         publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
 

@@ -74,11 +74,12 @@ class Contract:
             if sent is not None:
                 self._selected[name] += sent.of(block).size * sent.spec.variable.dtype.itemsize
 
-    def tally(self, sent: Counter[str]) -> Tally:
-        """Say what was done with each variable so far; `sent` tells the bytes that have left."""
+    def tally(self, sent: Counter[str], lossless: Counter[str]) -> Tally:
+        """Say what was done with each variable so far; the links know what has left, and how."""
         return Tally(
             tuple(
-                Traffic(name, produced, self._selected[name], sent[name]) for name, produced in self._produced.items()
+                Traffic(name, produced, self._selected[name], sent[name], lossless[name])
+                for name, produced in self._produced.items()
             )
         )
 

@@ -198,7 +198,9 @@ class Publisher:
     def report(self) -> None:
         """Tell the controller how this rank does."""
         self._controller.say(Status(dict(self.counters)))
-        self._controller.say(self._contract.tally(sum((link.sent for link in self.links), Counter())))
+        sent = sum((link.sent for link in self.links), Counter[str]())
+        lossless = sum((link.encoder.lossless for link in self.links), Counter[str]())
+        self._controller.say(self._contract.tally(sent, lossless))
 
     def _give_up(self) -> None:
         """Say of the steps that not all of their staging nodes were sent that nobody will have them."""

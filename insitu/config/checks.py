@@ -11,6 +11,7 @@ from insitu.config.document import Document
 from insitu.config.model import Buffering, Config
 from insitu.config.words import nearest
 from insitu.errors import Problem
+from insitu.wire.compression import missing
 
 
 def in_document(document: Document) -> list[Problem]:
@@ -21,7 +22,7 @@ def in_document(document: Document) -> list[Problem]:
 def in_config(config: Config) -> list[Problem]:
     """Return the mistakes of a configuration whose keys are all right by themselves."""
     inputs = list(dict.fromkeys(name for operator in config.operators.values() for name in operator.inputs))
-    return [
+    unneeded = [
         config.problem(
             ("variables", name),
             f"no operator folds this variable{nearest(name, inputs)} (folded are {', '.join(inputs)})",
@@ -29,6 +30,28 @@ def in_config(config: Config) -> list[Problem]:
         for name in config.variables
         if name not in ("*", *inputs)
     ]
+    return unneeded + [problem for name in inputs for problem in _of_codec(config, name)]
+
+
+def _of_codec(config: Config, name: str) -> list[Problem]:
+    """Look whether a variable's codec is installed, and has the tolerance that it needs."""
+    rules, problems = config.rules(name), []
+
+    def at(key: str, message: str) -> Problem:
+        entry = name if name in config.variables and key in config.variables[name].model_fields_set else "*"
+        return config.problem(("variables", entry, key), message)
+
+    if module := missing(rules.codec):
+        problems.append(
+            at("codec", f'{rules.codec} needs {module}, which is not installed; pip install "insitu[codecs]"')
+        )
+    if rules.codec == "zfp" and rules.tolerance is None:
+        problems.append(at("codec", f'zfp needs to know how far "{name}" may be off; add tolerance: 1e-6 or what fits'))
+    if rules.codec != "zfp" and rules.tolerance is not None:
+        problems.append(
+            at("tolerance", f'has no meaning for "{name}" with codec {rules.codec}; leave it out, or take zfp')
+        )
+    return problems
 
 
 def _unknown_operators(document: Document) -> list[Problem]:

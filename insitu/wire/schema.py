@@ -154,6 +154,11 @@ def _need(need: m.Need) -> None:
             raise Wrong("each dim once", one, "select")
 
 
+def _encoded(message: m.PublishEncoded) -> None:
+    if len(message.forms) != len(message.buffers):
+        raise Wrong(f"{len(message.buffers)}, one for each buffer", len(message.forms), "forms")
+
+
 _newest = whole(-1)  # a sequence, or none yet
 _any = whole(-(1 << 63))  # the author's own step number
 _version = whole(m.VERSION, m.VERSION)
@@ -172,8 +177,19 @@ _variable_record = Record(
 _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
 _range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
-_need_record = Record(m.Need, _need, name=name, select=many(_range_record.field, DIMENSIONS), dtype=choice(*NARROW))
-_traffic_record = Record(m.Traffic, name=name, produced_bytes=whole(), selected_bytes=whole(), sent_bytes=whole())
+_need_record = Record(
+    m.Need,
+    _need,
+    name=name,
+    select=many(_range_record.field, DIMENSIONS),
+    dtype=choice(*NARROW),
+    codec=choice("none", "lz4", "zstd", "zfp", "auto"),
+    tolerance=time,
+)
+_traffic_record = Record(
+    m.Traffic, name=name, produced_bytes=whole(), selected_bytes=whole(), sent_bytes=whole(), lossless_parts=whole()
+)
+_form_record = Record(m.Form, codec=choice("", "lz4", "zstd", "zfp"), nbytes=whole(0, BUFFER_BYTES), tolerance=time)
 _closed_step = Record(
     m.ClosedStep,
     sequence=whole(),
@@ -277,6 +293,16 @@ KINDS: dict[int, Record] = {
     ),
     30: Record(m.Offer, variable=_variable_record.field),
     31: Record(m.Tally, variables=many(_traffic_record.field, BLOCKS)),
+    32: Record(
+        m.PublishEncoded,
+        _encoded,
+        sequence=whole(),
+        index=_any,
+        time=time,
+        layout=whole(),
+        forms=many(_form_record.field, BLOCKS),
+        buffers=buffers,
+    ),
 }
 
 #: Every message's number.

@@ -18,7 +18,7 @@ def a_put(data: Any, **given: Any) -> Put:
 
 
 def a_catalogue(rank: int = 0, said: list[Message] | None = None) -> Catalogue:
-    needs = [Need("u", (), ""), Need("energy", (), "")]
+    needs = [Need("u", (), "", "none", 0.0), Need("energy", (), "", "none", 0.0)]
     return Catalogue(rank, Contract(rank, needs, ([] if said is None else said).append))
 
 

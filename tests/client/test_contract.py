@@ -27,7 +27,7 @@ def meet(need: Need, array: Array, said: list[Message] | None = None) -> tuple[S
 @pytest.mark.parametrize("kind", ["f8", "f4", "f2", "i8", "c16", "?"])
 def test_only_floats_are_narrowed_and_as_numpy_rounds_them(kind: str, dtype: str) -> None:
     array = np.random.default_rng(0).normal(size=(5, 4)).astype(kind)
-    sent, arrived = meet(Need("u", (), dtype), array)
+    sent, arrived = meet(Need("u", (), dtype, "none", 0.0), array)
     narrows = kind.startswith("f") and np.dtype(dtype).itemsize < array.itemsize
     assert sent.narrows is narrows
     assert sent.as_put is not narrows
@@ -38,13 +38,13 @@ def test_only_floats_are_narrowed_and_as_numpy_rounds_them(kind: str, dtype: str
 
 def test_selection_and_dtype_come_together() -> None:
     array = np.arange(42.0).reshape(6, 7) / 3
-    _, arrived = meet(Need("u", (Range("dim_1", 1, None, 2),), "float32"), array)
+    _, arrived = meet(Need("u", (Range("dim_1", 1, None, 2),), "float32", "none", 0.0), array)
     np.testing.assert_array_equal(arrived, array[:, 1::2].astype("f4"))
 
 
 def test_numbers_that_become_infinite_are_told_of_once() -> None:
     said: list[Message] = []
-    _, arrived = meet(Need("u", (), "float16"), np.array([1.0, 70000.0, -70000.0]), said)
+    _, arrived = meet(Need("u", (), "float16", "none", 0.0), np.array([1.0, 70000.0, -70000.0]), said)
     np.testing.assert_array_equal(arrived, [1.0, np.inf, -np.inf])
     [event] = said
     assert isinstance(event, Event)
@@ -53,5 +53,5 @@ def test_numbers_that_become_infinite_are_told_of_once() -> None:
 
 def test_what_was_infinite_before_is_no_overflow() -> None:
     said: list[Message] = []
-    meet(Need("u", (), "float16"), np.array([np.inf, np.nan, 1e-30]), said)
+    meet(Need("u", (), "float16", "none", 0.0), np.array([np.inf, np.nan, 1e-30]), said)
     assert said == []

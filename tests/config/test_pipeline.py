@@ -62,7 +62,7 @@ def test_operators_see_what_is_selected_and_misfits_have_their_line(tmp_path: Pa
     text = GOOD + entry + 'variables:\n  "*": {select: {x: "::4"}}\n  v: {select: {}}\n'
     field = Variable("u", np.dtype("f8"), (6, 8), ("y", "x"))
     pipeline = Pipeline(load(tmp_path, text))
-    assert pipeline.needs == (Need("v", (), ""), Need("u", (Range("x", None, None, 4),), ""))
+    assert pipeline.needs == (Need("v", (), "", "none", 0.0), Need("u", (Range("x", None, None, 4),), "", "none", 0.0))
     assert pipeline.describe({"v": V, "u": field})["mean"]["count"].shape == (6, 2)
     with pytest.raises(ConfigError) as caught:
         pipeline.describe({"v": V, "u": replace(field, dims=("y", "z"))})

@@ -76,6 +76,38 @@ def test_the_report_tells_the_bytes_of_each_variable(left: Left) -> None:
     assert moved("agreed") == [STEPS * 8, 0, 0]  # all ranks put it, but it is one number
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "zfp", "auto"])
+def test_each_codec_from_rank_to_result(start: Start, codec: str) -> None:
+    cells, steps, tolerance = 20_000, 8, 1e-3 if codec == "zfp" else 0.0
+    command = program("steady", "--cells", cells, "--steps", steps)
+    rules = {"codec": codec} | ({"tolerance": tolerance} if tolerance else {})
+    running = start(
+        *command,
+        ranks=2,
+        nodes=1,
+        operators={"sum": total(window=steps)},
+        variables={"u": rules},
+        staging={"transport": "tcp"},
+    )
+    left = running.wait()
+    assert left.status == 0, left.stderr
+    expected = (np.arange(2 * cells) + np.arange(float(steps))[:, np.newaxis]).sum(axis=0)
+    np.testing.assert_allclose(left.results("sum")["total"][0], expected, rtol=0, atol=steps * tolerance)
+    u = left.report["variables"]["u"]
+    assert u["selected_bytes"] == steps * 2 * cells * 8 == left.report["steps"]["delivered_bytes"]
+    chosen = left.events("codec-chosen")
+    assert {event["variable"] for event in chosen} == ({"u"} if codec == "auto" else set())
+    if codec != "auto":
+        assert u["sent_bytes"] < u["selected_bytes"] / 2
+
+
+def test_lent_memory_is_never_encoded(start: Start) -> None:
+    command = program("steady", "--cells", 20_000, "--steps", 4)
+    left = start(*command, variables={"u": {"codec": "zstd"}}).wait()
+    assert left.status == 0, left.stderr
+    assert left.report["variables"]["u"]["sent_bytes"] == 4 * 20_000 * 8
+
+
 def test_a_dim_that_is_not_there_is_a_mistake_of_the_configuration(start: Start) -> None:
     running = start(*program("steady"), variables={"u": {"select": {"y": "1:"}}})
     left = running.wait()

@@ -126,6 +126,6 @@ def test_the_report_counts_every_step(solved: Solved) -> None:
     assert report["steps"]["delivered"] == report["steps"]["produced"] == PUBLISHED
     assert report["steps"]["delivered_bytes"] == 2 * PUBLISHED * SIZE * SIZE * 8
     nbytes = PUBLISHED * SIZE * SIZE * 8
-    moved = {"produced_bytes": nbytes, "selected_bytes": nbytes, "sent_bytes": nbytes}
+    moved = {"produced_bytes": nbytes, "selected_bytes": nbytes, "sent_bytes": nbytes, "lossless_parts": 0}
     whole = {"delivered": PUBLISHED, "left_out": 0, "because": [], **moved}
     assert report["variables"] == {"u": whole, "v": whole}
