@@ -273,7 +273,10 @@ class Run:
                 "no rank ever took part: does the program make an insitu.Client(), and does INSITU_CONTACT reach it?"
             )
         else:
-            left_out = service.tracker.counts.left_out
+            counts = service.tracker.counts
+            left_out = counts.left_out
+            if counts.dropped and not counts.whole:
+                failures.append(f"every step was dropped: {'; '.join(counts.dropped)}")
             failures += [f"variable '{name}' was left out of {n} steps: {why}" for (name, why), n in left_out.items()]
         if self._simulation.status:
             failures.append(f"the simulation ended with status {self._simulation.status}")
