@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from insitu.config import Config
+from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
 from insitu.model import Variable
 from insitu.operator import Operator
+from insitu.selection import faults_of_selection, sent
+from insitu.wire.messages import Need, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +35,33 @@ class Pipeline:
         wanted = {name for output in self.config.outputs for name in output.of}
         return tuple(name for name in self.operators if name in wanted or "*" in wanted)
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the operators need of the ranks: each variable that any of them folds, once. Nothing else is sent."""
+        names = dict.fromkeys(name for operator in self.operators.values() for name in operator.inputs)
+        return tuple(self._need(name) for name in names)
+
+    def _need(self, name: str) -> Need:
+        rules = self.config.rules(name)
+        ranges = tuple(Range(dim, *indices(text)) for dim, text in rules.select.items())
+        return Need(name, ranges, rules.dtype or "", rules.codec, rules.tolerance or 0.0)
+
     def describe(self, variables: Mapping[str, Variable]) -> dict[str, dict[str, Variable]]:
-        """Return the results of every operator for these published variables, by operator and name.
+        """Return the results of every operator for these variables as the ranks put them, by operator and name.
 
         A result is described without its leading dimension ``window`` or ``step``. Raises `ConfigError` with all
-        mistakes: variables that nobody publishes, and operators that can never fold what is published.
+        mistakes: variables that nobody publishes, selections that they do not have, and operators that can never fold
+        what is sent.
         """
-        problems: list[Problem] = []
+        inputs, problems = self._inputs(variables)
         described: dict[str, dict[str, Variable]] = {}
         for name, operator in self.operators.items():
             missing = [wanted for wanted in operator.inputs if wanted not in variables]
             problems += [self._unknown(name, wanted, variables) for wanted in missing]
-            if missing:
+            if not all(wanted in inputs for wanted in operator.inputs):
                 continue
             try:
-                described[name] = operator.describe({wanted: variables[wanted] for wanted in operator.inputs})
+                described[name] = operator.describe({wanted: inputs[wanted] for wanted in operator.inputs})
             except OperatorError as error:
                 problems.append(self.config.problem(("operators", name), str(error)))
             except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on
@@ -54,6 +69,24 @@ class Pipeline:
         if problems:
             raise ConfigError(problems)
         return described
+
+    def _inputs(self, variables: Mapping[str, Variable]) -> tuple[dict[str, Variable], list[Problem]]:
+        """Return the needed variables as they are sent, and what is wrong with the selection of the others."""
+        inputs: dict[str, Variable] = {}
+        problems: list[Problem] = []
+        for need in self.needs:
+            if (variable := variables.get(need.name)) is None:
+                continue
+            faults = faults_of_selection(variable, need.select)
+            problems += [self._unfit(need.name, dim, fault) for dim, fault in faults.items()]
+            if not faults:
+                inputs[need.name] = sent(variable, need)
+        return inputs, problems
+
+    def _unfit(self, name: str, dim: str, fault: str) -> Problem:
+        own = name in self.config.variables and "select" in self.config.variables[name].model_fields_set
+        cure = "" if own else f'; where "*" does not fit, give "{name}" a select of its own, be it {{}}'
+        return self.config.problem(("variables", name if own else "*", "select", dim), fault + cure)
 
     def _unknown(self, name: str, wanted: str, variables: Mapping[str, Variable]) -> Problem:
         known = ", ".join(variables) or "none"

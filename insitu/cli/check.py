@@ -39,9 +39,20 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
         ("network", f"interface {checked.network.interface}, security {checked.network.security}"),
         ("buffer", f"{size(buffering.buffer)} per rank, {full}"),
     ]
+    lines += [("variable", f"{need.name}: {sent}") for need in pipeline.needs if (sent := _sent(checked, need.name))]
     for name, operator in pipeline.operators.items():
         lines.append(("operator", f"{name}: {_does(operator)}{'' if name in pipeline.stored else ', not stored'}"))
     return lines
+
+
+def _sent(checked: Config, name: str) -> str:
+    """Say what of a variable leaves its rank, where that is not all of it as it is."""
+    rules = checked.rules(name)
+    parts = [f"{dim} {indices}" for dim, indices in rules.select.items()]
+    parts += [f"as {rules.dtype}"] if rules.dtype else []
+    if rules.codec != "none":
+        parts.append(f"codec {rules.codec}" + (f" within {rules.tolerance:g}" if rules.tolerance else ""))
+    return ", ".join(parts)
 
 
 def _does(operator: Operator) -> str:

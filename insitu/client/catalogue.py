@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.client.contract import Contract, Sent
 from insitu.errors import LocalProtocolError
 from insitu.model import NUMERIC_KINDS, Array, Extent, Variable
 from insitu.wire.limits import NAME_CHARS
-from insitu.wire.messages import BlockSpec
 from insitu.wire.schema import DTYPES
 
 Halo = int | tuple[int | tuple[int, int], ...]
@@ -34,13 +34,12 @@ class Put:
     halo: Halo
 
 
-@dataclass(slots=True)
-class _Known:
-    """A variable's declaration and its newest put, to recognise the next one like it."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A variable's declaration and its newest put, to recognise the next one like it; and what is sent of that."""
 
     variable: Variable
-    spec: BlockSpec
-    spec_id: int
+    sent: Sent | None
     count: Extent
     asked: tuple[Any, ...]
 
@@ -48,13 +47,13 @@ class _Known:
 class Catalogue:
     """The variables that one rank has declared so far. `rank` is for the messages."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, contract: Contract) -> None:
         self._rank = rank
-        self._known: dict[str, _Known] = {}
-        self._spec_ids: dict[BlockSpec, int] = {}
+        self._contract = contract
+        self._known: dict[str, Known] = {}
 
-    def admit(self, name: str, put: Put, step_index: int) -> tuple[BlockSpec, int, Array]:
-        """Return where the block lies, a number that is the same for equal places, and the data without its halo.
+    def admit(self, name: str, put: Put, step_index: int) -> tuple[Known, Array]:
+        """Return what is known of the variable and of what is sent of this block, and the data without its halo.
 
         Raises `LocalProtocolError` for a put that no later rank or step can make right.
         """
@@ -62,18 +61,19 @@ class Catalogue:
         asked = (put.start, put.shape, put.dims, put.units, put.long_name, put.halo, data.shape, data.dtype)
         known = self._known.get(name)
         if known is not None and known.asked == asked:
-            return known.spec, known.spec_id, _interior(data, known.count, put.halo)
+            return known, _interior(data, known.count, put.halo)
         try:
             variable, start, interior = _described(name, data, put)
             if known is not None:
                 _agrees(known.variable, variable)
         except LocalProtocolError as error:
             raise LocalProtocolError(f"put of '{name}' by rank {self._rank} at step {step_index}: {error}") from None
+        if known is None:
+            self._contract.offer(variable)
         count = interior.shape if not variable.joined else (0, *interior.shape[1:])
-        spec = BlockSpec(variable, start, count)
-        spec_id = self._spec_ids.setdefault(spec, len(self._spec_ids))
-        self._known[name] = _Known(variable, spec, spec_id, interior.shape, asked)
-        return spec, spec_id, interior
+        known = Known(variable, self._contract.sent(variable, start, count), interior.shape, asked)
+        self._known[name] = known
+        return known, interior
 
 
 def _interior(data: Array, count: Extent, halo: Halo) -> Array:

@@ -20,16 +20,18 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from insitu.client.catalogue import Catalogue, Halo, Put
+from insitu.client.catalogue import Catalogue, Halo, Known, Put
+from insitu.client.contract import Contract, Sent
 from insitu.client.controller import ControllerLink
+from insitu.client.encoding import Encoder
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
 from insitu.client.publisher import Publisher
-from insitu.errors import LocalProtocolError, RunError
+from insitu.errors import InsituError, LocalProtocolError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.plan import Part
 from insitu.wire.contact import Contact
-from insitu.wire.messages import VERSION, Attach, BlockSpec, Bye, Declare, Hello, Lend, Scalar, Welcome
+from insitu.wire.messages import VERSION, Attach, Bye, Declare, Hello, Lend, Scalar, Welcome
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import connect
 
@@ -59,13 +61,19 @@ class Parameter:
 class StepWriter:
     """An open step. Leaving the ``with`` block closes it; leaving it by an exception abandons it on all ranks."""
 
-    def __init__(self, catalogue: Catalogue, publisher: Publisher) -> None:
+    def __init__(self, catalogue: Catalogue, contract: Contract, publisher: Publisher) -> None:
         self._catalogue = catalogue
+        self._contract = contract
         self._publisher = publisher
         self._step: Step | None = None
+        self._names: set[str] = set()
+        self._scratch: dict[str, Array] = {}
+        self._late: list[tuple[Sent, Array]] = []
 
     def open(self, step: Step) -> Self:
         self._step = step
+        self._names.clear()
+        self._late.clear()
         self._publisher.open(step)
         return self
 
@@ -92,14 +100,16 @@ class StepWriter:
         their number may differ between ranks and steps). A number or 0-d array is one value for the whole
         simulation: rank 0's, whether the other ranks put it too or not.
 
-        An empty block is legal. Costs one copy; waits only where the buffer is full, at most `max_wait`.
+        An empty block is legal. Costs one copy; waits only where the buffer is full, at most `max_wait`. Of a variable
+        that no operator folds nothing is sent: then it is checked, and costs neither.
 
         Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in
         this step, a dtype, shape, dims or units unlike the first put's, a block that reaches beyond the shape.
         """
         asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
-        spec, spec_id, interior = self._admit(name, asked)
-        self._publisher.put(spec, spec_id, interior)
+        known, interior = self._admit(name, asked)
+        if known.sent is not None:
+            self._publish(known.sent, interior)
 
     def empty(
         self,
@@ -116,25 +126,50 @@ class StepWriter:
         """Return an array of shape `count` to write this rank's block into: a put without a copy.
 
         Fill all of it before the step is closed, and do not touch it afterwards: it lies where the staging node reads
-        it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined.
+        it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined. Where only a
+        part of the block is sent, or in another dtype, that is copied when the step is closed.
         """
         block = np.broadcast_to(np.empty((), dtype), tuple(count))
-        spec, spec_id, _ = self._admit(
-            name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0)
-        )
-        room = self._publisher.empty(spec, spec_id, tuple(count))
-        return np.empty(tuple(count), dtype) if room is None else room
+        known, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
+        sent = known.sent
+        if sent is not None and sent.as_put:
+            room = self._publisher.empty(sent.spec, sent.spec_id, tuple(count))
+            if room is not None:
+                return room
+        spare = self._spare(name, block)
+        if sent is not None and not sent.as_put:
+            self._late.append((sent, spare))
+        return spare
 
-    def _admit(self, name: str, asked: Put) -> tuple[BlockSpec, int, Array]:
+    def _publish(self, sent: Sent, block: Array) -> None:
+        """Copy what is sent of a block."""
+        if not sent.narrows:
+            self._publisher.put(sent.spec, sent.spec_id, sent.of(block))
+            return
+        assert self._step is not None
+        with self._contract.watched(sent.spec.variable, self._step.index):
+            self._publisher.put(sent.spec, sent.spec_id, sent.of(block))
+
+    def _spare(self, name: str, like: Array) -> Array:
+        """Return memory that is not sent: the same for each step, so that its pages are there."""
+        spare = self._scratch.get(name)
+        if spare is None or spare.shape != like.shape or spare.dtype != like.dtype:
+            spare = self._scratch[name] = np.empty(like.shape, like.dtype)
+        return spare
+
+    def _admit(self, name: str, asked: Put) -> tuple[Known, Array]:
         if self._step is None:
             raise LocalProtocolError(
                 f"put of '{name}' outside a step; write: with sim.step(n, time=t) as step: step.put(...)."
             )
-        if self._publisher.has(name):
+        if name in self._names:
             raise LocalProtocolError(
                 f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them."
             )
-        return self._catalogue.admit(name, asked, self._step.index)
+        known, interior = self._catalogue.admit(name, asked, self._step.index)
+        self._names.add(name)
+        self._contract.count(name, interior, known.sent)
+        return known, interior
 
     def __enter__(self) -> Self:
         return self
@@ -142,11 +177,23 @@ class StepWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._step = None
-        if kind is None:
-            self._publisher.close()
-        else:
-            self._publisher.abandon(f"the simulation raised {kind.__name__} inside the step")
+        try:
+            if kind is None:
+                self._put_late()
+                self._publisher.close()
+            else:
+                self._publisher.abandon(f"the simulation raised {kind.__name__} inside the step")
+        finally:
+            self._step = None
+
+    def _put_late(self) -> None:
+        """Publish the parts of what the author has written into spare memory."""
+        try:
+            for sent, spare in self._late:
+                self._publish(sent, spare)
+        except InsituError as error:
+            self._publisher.abandon(str(error))
+            raise
 
 
 class _NoStep:
@@ -205,10 +252,11 @@ class Client:
             )  # fmt: skip
             self._controller.give_up()
             return
-        self._publisher = self._attach(contact, welcome)
-        self._writer = StepWriter(Catalogue(self.rank), self._publisher)
+        contract = Contract(self.rank, welcome.needs, self._controller.say)
+        self._publisher = self._attach(contact, welcome, contract)
+        self._writer = StepWriter(Catalogue(self.rank, contract), contract, self._publisher)
 
-    def _attach(self, contact: Contact, welcome: Welcome) -> Publisher:
+    def _attach(self, contact: Contact, welcome: Welcome, contract: Contract) -> Publisher:
         segment = _segment(welcome)
         publisher = Publisher(
             self.rank,
@@ -217,12 +265,15 @@ class Client:
             max_wait_s=welcome.max_wait_s,
             then=welcome.then,
             controller=self._controller,
+            contract=contract,
         )
         attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
         lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
         for share in welcome.shares:
             part = Part(share.node, share.low, share.high, share.of)
-            publisher.links.append(NodeLink(connect(share.address, contact.keys), part, attach, lend, publisher.done))
+            encoder = Encoder(share.node, welcome.needs, self._controller.say)
+            link = connect(share.address, contact.keys)
+            publisher.links.append(NodeLink(link, part, attach, lend, encoder, publisher.done))
         publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
 
@@ -284,6 +335,7 @@ class Client:
             return
         begin = time.monotonic()
         publisher.finish(self._steps)
+        publisher.report()
         self._controller.say(Bye(self._steps, {**publisher.counters, "close_s": time.monotonic() - begin}))
         for link in publisher.links:
             link.socket.close()

@@ -6,11 +6,13 @@ waits: `listen` and `send` do what can be done now and return.
 """
 
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from insitu.budget import Budget
+from insitu.client.encoding import WAIT_S, Encoder
 from insitu.errors import RemoteProtocolError
 from insitu.plan import Part
 from insitu.wire.messages import (
@@ -23,16 +25,19 @@ from insitu.wire.messages import (
     Lend,
     Message,
     Publish,
+    PublishEncoded,
     PublishLent,
     Refuse,
 )
-from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Socket
+from insitu.wire.session import Link, Session, Side, nbytes_of
+from insitu.wire.sockets import Socket, poll
 
 log = logging.getLogger("insitu.client")
 
 #: Called with a sequence when the memory that this link sent of it is needed no more.
 Done = Callable[[int], None]
+
+Published = Publish | PublishLent | PublishEncoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,15 @@ class _UnderWay:
 class NodeLink:
     """One staging node, as a rank sees it. `part` says which rows of each block go there."""
 
-    def __init__(self, socket: Socket, part: Part, attach: Attach, lend: Lend | None, done: Done) -> None:
+    def __init__(
+        self, socket: Socket, part: Part, attach: Attach, lend: Lend | None, encoder: Encoder, done: Done
+    ) -> None:
         self.part = part
         self.socket = socket
         self.sent_bytes = 0
+        #: The bytes of each variable that were sent, or lent.
+        self.sent: Counter[str] = Counter()
+        self.encoder = encoder
         #: Whether the node has mapped the segment; ``None`` while it has not said so.
         self.lent: bool | None = False if lend is None else None
         self._session = Session(Link.RANK_NODE, Side.CONNECTS)
@@ -89,9 +99,9 @@ class NodeLink:
         return self.credit_bytes == 0 or self._credit.could_fit(nbytes)
 
     @property
-    def unsent(self) -> list[Publish | PublishLent]:
+    def unsent(self) -> list[Published]:
         """The steps that wait for credit."""
-        return [message for message, _ in self._waiting if isinstance(message, Publish | PublishLent)]
+        return [message for message, _ in self._waiting if isinstance(message, Published)]
 
     def layout(self, layout: Layout) -> None:
         self._waiting.append((layout, 0))
@@ -123,18 +133,45 @@ class NodeLink:
         A node that has given none may not know yet that this rank feeds it.
         """
         while self._waiting and self.credit_bytes and self._credit.fits(self._waiting[0][1]):
-            if not self._say(*self._waiting[0]):
+            message, nbytes = self._waiting[0]
+            if isinstance(message, Publish):
+                # It stays encoded where it cannot be sent now, so that this is done once.
+                message = self.encoder.encode(message, self._session.layouts[message.layout])
+                self._waiting[0] = message, nbytes
+            if not self._say(message, nbytes):
                 break
             self._waiting.popleft()
+            if isinstance(message, Publish):
+                self._measure(message, nbytes)
+
+    def _measure(self, message: Publish, nbytes: int) -> None:
+        """Let ``codec: auto`` learn how long a message needs to be received, by waiting for that: at the start only."""
+        samples = self.encoder.samples(message, self._session.layouts[message.layout])
+        if not samples or len(self._under_way) > 1:
+            return
+        begin = time.monotonic()
+        while self._under_way and (left_s := begin + WAIT_S - time.monotonic()) > 0:
+            poll([self.socket], left_s)
+            self.listen()
+        self.encoder.learn(samples, nbytes / max(time.monotonic() - begin, 1e-6))
 
     def _say(self, message: Message, nbytes: int) -> bool:
         if not self.socket.send(self._session.send(message)):
             return False
-        if isinstance(message, Publish | PublishLent):
+        if isinstance(message, Published):
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
             self._under_way.append(_UnderWay(message.sequence, isinstance(message, PublishLent)))
+            self._count(message)
         return True
+
+    def _count(self, message: Published) -> None:
+        if isinstance(message, PublishLent):
+            sizes = [nbytes for _, nbytes in message.places]
+        else:
+            sizes = [nbytes_of(buffer) for buffer in message.buffers]
+        for block, nbytes in zip(self._session.layouts[message.layout].blocks, sizes, strict=True):
+            self.sent[block.variable.name] += nbytes
 
     def _handle(self, message: Message) -> None:
         match message:

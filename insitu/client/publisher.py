@@ -12,6 +12,7 @@ at once, without waiting again, until a staging node shows progress: a dead stag
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.link import NodeLink
 from insitu.client.pool import Pool, Slot
@@ -85,6 +87,7 @@ class Publisher:
         max_wait_s: float,
         then: str,
         controller: ControllerLink,
+        contract: Contract,
     ) -> None:
         self.links: list[NodeLink] = []
         self.counters = {"steps": 0, "dropped": 0, "put_bytes": 0, "wait_staging_s": 0.0, "wait_network_s": 0.0}
@@ -92,6 +95,7 @@ class Publisher:
         self._max_wait_s = max_wait_s
         self._then = then
         self._controller = controller
+        self._contract = contract
         self._segment = segment
         self._pool = Pool(np.empty(buffer_bytes, np.uint8) if segment is None else segment.data)
         self._kept: dict[int, _Kept] = {}
@@ -153,10 +157,10 @@ class Publisher:
             self._lose(self._no_room())
 
     def put(self, spec: BlockSpec, spec_id: int, data: Array) -> None:
-        """Copy one block. Once the step is lost this does nothing."""
+        """Copy one block, into the dtype of its variable. Once the step is lost this does nothing."""
         copy = self.empty(spec, spec_id, data.shape)
         if copy is not None:
-            np.copyto(copy, data, casting="equiv")
+            np.copyto(copy, data, casting="same_kind")
 
     def empty(self, spec: BlockSpec, spec_id: int, count: Extent) -> Array | None:
         """Return the memory of one block, to be filled before the step is closed; ``None`` once the step is lost."""
@@ -167,10 +171,6 @@ class Publisher:
         data = self._pool.array(slot, dtype, count)
         self._puts[spec.variable.name] = _Put(spec, spec_id, slot, data)
         return data
-
-    def has(self, name: str) -> bool:
-        """Whether the open step has a block of this variable."""
-        return name in self._puts
 
     def close(self) -> None:
         """End the step: queue it for its staging nodes, whole, or say that it is dropped."""
@@ -199,6 +199,13 @@ class Publisher:
             link.detach(steps)
             link.send()
 
+    def report(self) -> None:
+        """Tell the controller how this rank does."""
+        self._controller.say(Status(dict(self.counters)))
+        sent = sum((link.sent for link in self.links), Counter[str]())
+        lossless = sum((link.encoder.lossless for link in self.links), Counter[str]())
+        self._controller.say(self._contract.tally(sent, lossless))
+
     def _give_up(self) -> None:
         """Say of the steps that not all of their staging nodes were sent that nobody will have them."""
         unsent = {message.sequence: message for link in self.links for message in link.unsent}
@@ -217,7 +224,7 @@ class Publisher:
         self.counters["steps"] += 1
         if time.monotonic() - self._said_at > STATUS_S:
             self._said_at = time.monotonic()
-            self._controller.say(Status(dict(self.counters)))
+            self.report()
         for link in self.links:
             link.send()
 

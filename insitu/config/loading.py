@@ -3,14 +3,13 @@
 
 from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import Any
 
 from pydantic import ValidationError
 
-from insitu.config.document import OVERRIDE, Document, read
+from insitu.config import checks
+from insitu.config.document import OVERRIDE, read
 from insitu.config.model import Config
 from insitu.config.problems import translate
-from insitu.config.words import nearest
 from insitu.errors import ConfigError, Problem
 
 
@@ -23,7 +22,7 @@ def load(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Config:
     document = read(fspath(path), overrides)
     if not isinstance(document.data, dict):
         raise ConfigError(document.problems)
-    problems = document.problems + _unknown_operators(document)
+    problems = document.problems + checks.in_document(document)
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
@@ -31,30 +30,9 @@ def load(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Config:
     if problems:
         raise ConfigError(_one_per_place(problems))
     config.remember(document.places)
+    if problems := checks.in_config(config):
+        raise ConfigError(_one_per_place(problems))
     return config
-
-
-def _unknown_operators(document: Document) -> list[Problem]:
-    """Find outputs of operators that are not there.
-
-    On the raw data, not by a validator of the model, which pydantic would not call while any other key is wrong.
-    """
-    known, outputs = document.data.get("operators"), document.data.get("outputs")
-    if not (isinstance(known, dict) and known and isinstance(outputs, list)):
-        return []
-    problems = []
-    for index, output in enumerate(outputs):
-        for name in _names(output):
-            if name != "*" and name not in known:
-                message = f'no operator is called "{name}"{nearest(name, known)} (known are {", ".join(known)})'
-                problems.append(document.places.problem(("outputs", index, "of"), message))
-    return problems
-
-
-def _names(output: Any) -> list[str]:
-    of = output.get("of") if isinstance(output, dict) else None
-    names = of if isinstance(of, list) else [of]
-    return [name for name in names if isinstance(name, str)]
 
 
 def _one_per_place(problems: list[Problem]) -> list[Problem]:

@@ -22,6 +22,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     WithJsonSchema,
+    field_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -33,8 +34,8 @@ from insitu.config.values import (
     ClusterName,
     Command,
     Count,
-    Everything,
     Identifier,
+    Indices,
     Interface,
     RunName,
     Seconds,
@@ -115,6 +116,25 @@ class Network(Section):
     )
 
 
+class Rules(Buffering):
+    """What of a variable leaves its rank; under ``"*"`` of every variable, and there also what a full buffer does."""
+
+    select: dict[str, Indices] = Field(
+        default={}, description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"'
+    )
+    dtype: Literal["float32", "float16"] | None = Field(
+        default=None, description="floats of more bits are sent as this; null: as they are put"
+    )
+    codec: Literal["none", "lz4", "zstd", "zfp", "auto"] = Field(
+        default="none",
+        description="how blocks are encoded on tcp links: lz4 and zstd without loss, zfp within the tolerance; auto: "
+        "none, lz4 or zstd, by what is fastest at the start",
+    )
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="largest absolute error that zfp may make; only with codec zfp"
+    )
+
+
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -188,8 +208,10 @@ class Config(Section):
     simulation: Simulation = Field(description="the program that publishes")
     staging: Staging = Field(default=Staging(), description="the Dask workers that fold")
     network: Network = Field(default=Network(), description="where the run listens, and who may connect")
-    variables: dict[Everything, Buffering] = Field(
-        default={"*": Buffering()}, description='what a full buffer does; "*" stands for all variables of a rank'
+    variables: dict[str, Rules] = Field(
+        default={"*": Rules()},
+        description='by its name, what of a variable is sent; "*" stands for all that do not say otherwise, and for '
+        "what a full buffer does",
     )
     operators: dict[Identifier, Entry] = Field(min_length=1, description="what is folded, by a name of your choice")
     outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
@@ -199,7 +221,17 @@ class Config(Section):
     @property
     def buffering(self) -> Buffering:
         """What a full buffer does; one rule for all variables of a rank."""
-        return self.variables.get("*", Buffering())
+        return self.variables.get("*", Rules())
+
+    def rules(self, name: str) -> Rules:
+        """What of a variable is sent: the keys of its own entry, and those of ``"*"`` where it says nothing."""
+        own, rest = self.variables.get(name, Rules()), self.variables.get("*", Rules())
+        return rest.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+
+    @field_serializer("variables")
+    def _only_what_was_said(self, variables: dict[str, Rules]) -> dict[str, Any]:
+        """Defaults are written out for all variables; for one they would hide what is said for all."""
+        return {name: rules.model_dump(mode="json", exclude_unset=name != "*") for name, rules in variables.items()}
 
     def remember(self, places: Places) -> None:
         """Keep where each key stands, for `problem`."""

@@ -19,6 +19,7 @@ _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+)\s*")
+_INDICES = re.compile(r"\s*(-?\d{1,18})?\s*:\s*(-?\d{1,18})?\s*(:\s*(0*[1-9]\d{0,17})?\s*)?")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -62,6 +63,23 @@ def read_seconds(value: object) -> float:
     return float(number)
 
 
+def read_indices(value: object) -> str:
+    """Read a range of indices. It is a text: YAML reads 10:30 without quotes as the number 630.
+
+    >>> read_indices(" 0:256 "), read_indices("::4"), indices("-8:")
+    ('0:256', '::4', (-8, None, 1))
+    """
+    if not isinstance(value, str) or not _INDICES.fullmatch(value):
+        raise expected('indices such as "0:256", "-8:" or "::4", in quotes, with a stride of at least 1')
+    return value.strip()
+
+
+def indices(text: str) -> tuple[int | None, int | None, int]:
+    """Return start, stop and stride of what `read_indices` has read."""
+    start, stop, stride = [int(part) if part.strip() else None for part in [*text.split(":"), ""][:3]]
+    return start, stop, 1 if stride is None else stride
+
+
 def _words(value: object) -> object:
     """Let one line stand for a command: it is split as a shell would, with no shell behind it."""
     if not isinstance(value, str):
@@ -81,12 +99,6 @@ def _identifier(value: str) -> str:
 def _run_name(value: str) -> str:
     if not _RUN_NAME.fullmatch(value):
         raise expected("a name of letters, digits, _, - and . that begins with none of the last two")
-    return value
-
-
-def _everything(value: str) -> str:
-    if value != "*":
-        raise expected('"*" (one buffer serves all variables of a rank)')
     return value
 
 
@@ -112,7 +124,8 @@ Seconds = Annotated[float, BeforeValidator(read_seconds), WithJsonSchema(_NUMBER
 #: Strict: ``ranks: yes`` is no 1.
 Count = Annotated[int, Field(strict=True, ge=1)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_type=str | tuple[str, ...])]
-Everything = Annotated[str, AfterValidator(_everything)]
+#: Which indices of a dimension, as Python writes slices.
+Indices = Annotated[str, BeforeValidator(read_indices), WithJsonSchema({"type": "string"})]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 RunName = Annotated[str, AfterValidator(_run_name)]
 Interface = Annotated[str, AfterValidator(_interface)]

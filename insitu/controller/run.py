@@ -131,6 +131,7 @@ class Run:
             buffering.max_wait,
             buffering.then,
             self._config.staging.transport,
+            self._pipeline.needs,
         )
 
     def _attrs(self) -> dict[str, Any]:
@@ -153,9 +154,11 @@ class Run:
             return
         if self._first_step_s is None and tracker.counts.whole:
             self._first_step_s = time.monotonic() - self._begin
-        if len(tracker.variables) > self._published:
-            self._published = len(tracker.variables)
-            self._sink.published(tracker.variables)
+        known = len(tracker.offered) + len(tracker.variables)
+        # A whole step is what every rank has declared the variables of.
+        if tracker.counts.whole and known > self._published:
+            self._published = known
+            self._sink.published(tracker.offered, tracker.variables)
         for problem in self._sink.unfit:
             if str(problem) not in self._said:
                 self._said.add(str(problem))
@@ -284,7 +287,10 @@ class Run:
                 "no rank ever took part: does the program make an insitu.Client(), and does INSITU_CONTACT reach it?"
             )
         else:
-            left_out = service.tracker.counts.left_out
+            counts = service.tracker.counts
+            left_out = counts.left_out
+            if counts.dropped and not counts.whole:
+                failures.append(f"every step was dropped: {'; '.join(counts.dropped)}")
             failures += [f"variable '{name}' was left out of {n} steps: {why}" for (name, why), n in left_out.items()]
         if self._simulation.status:
             failures.append(f"the simulation ended with status {self._simulation.status}")

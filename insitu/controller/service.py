@@ -30,8 +30,10 @@ from insitu.wire.messages import (
     Hello,
     Layout,
     Message,
+    Need,
     NodeHello,
     NodeWelcome,
+    Offer,
     Partial,
     Ping,
     Refuse,
@@ -39,6 +41,8 @@ from insitu.wire.messages import (
     Shutdown,
     Status,
     Stop,
+    Tally,
+    Traffic,
     Welcome,
 )
 from insitu.wire.session import Link, Session, Side, link_of
@@ -65,6 +69,7 @@ class Terms:
     max_wait_s: float
     then: str
     transport: str
+    needs: tuple[Need, ...]
 
 
 @dataclass(slots=True)
@@ -79,6 +84,7 @@ class Peer:
     pid: int
     address: str = ""
     counters: Mapping[str, int | float | str] = field(default_factory=dict)
+    traffic: tuple[Traffic, ...] = ()
     ended: bool = False
 
 
@@ -236,7 +242,7 @@ class Service:
         else:
             message = peer.session.receive(frames)
             self._handle(peer, message)
-            if isinstance(message, Status):
+            if isinstance(message, Status | Tally):
                 return  # a node says how it does for as long as it lives, though nothing moves any more
         self.moved_at = time.monotonic()
 
@@ -290,7 +296,12 @@ class Service:
             for part in self._parts[peer.number]
         )
         terms = self._terms
-        self._send(peer, Welcome(terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then, terms.transport))
+        self._send(
+            peer,
+            Welcome(
+                terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then, terms.transport, terms.needs
+            ),
+        )  # fmt: skip
         if self._stop is not None:
             self._send(peer, self._stop)
 
@@ -330,14 +341,20 @@ class Service:
     def _handle_rank(self, peer: Peer, message: Message) -> None:
         assert self.tracker is not None
         match message:
+            case Offer(variable):
+                self.tracker.offer(variable)
             case Layout():
                 self.tracker.layout(peer.number, message)
             case Dropped():
                 self.tracker.drop(message.sequence, message.reason)
             case Declare():
                 self._declare(peer, message)
+            case Event():
+                self._journal(peer.name, message)
             case Status(counters):
                 peer.counters = counters
+            case Tally(variables):
+                peer.traffic = variables
             case Bye(steps, counters):
                 self._bye(peer, steps, counters)
 

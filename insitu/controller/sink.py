@@ -55,9 +55,9 @@ class Sink:
         """How many rows are stored, of all operators."""
         return sum(self.rows_of.values())
 
-    def published(self, variables: Mapping[str, Variable]) -> None:
-        """Say what is published so far: what cannot be folded is told of now, not at the end."""
-        self._writer.submit(self._declare, dict(variables))
+    def published(self, offered: Mapping[str, Variable], sent: Mapping[str, Variable]) -> None:
+        """Say what ranks put so far, and what arrived of it: what cannot be folded is told of now, not at the end."""
+        self._writer.submit(self._declare, dict(offered), dict(sent))
 
     def put(self, done: Window | Rows, steps: int) -> None:
         """Store a complete window, or rows, of a run that has had `steps` steps so far."""
@@ -81,17 +81,17 @@ class Sink:
         """Wait until all that was put is stored, and end the thread. May be called twice."""
         self._writer.shutdown(wait=True)
 
-    def _declare(self, variables: dict[str, Variable]) -> None:
+    def _declare(self, offered: dict[str, Variable], sent: dict[str, Variable]) -> None:
         """Make room in the store for every operator whose variables are there."""
         self.unfit = []
         try:
-            self._pipeline.describe(variables)
+            self._pipeline.describe(offered)
         except ConfigError as error:
             self.unfit = error.problems
         for name in self._pipeline.stored:
             operator = self._pipeline.operators[name]
-            if name not in self._recipes and all(wanted in variables for wanted in operator.inputs):
-                self._guarded(name, partial(self._open, name, operator, variables))
+            if name not in self._recipes and all(wanted in sent for wanted in operator.inputs):
+                self._guarded(name, partial(self._open, name, operator, sent))
 
     def _open(self, name: str, operator: Operator, variables: dict[str, Variable]) -> None:
         self._recipes[name] = Recipe.of(name, operator, variables)
@@ -124,7 +124,9 @@ class Sink:
         self.rows_of[operator] += len(results)
 
     def _write_window(self, window: Window, steps: int) -> None:
-        recipe = self._recipes[window.operator]
+        recipe = self._recipes.get(window.operator)
+        if recipe is None:
+            return  # no variable of it ever came whole, which `unfit` or the steps' own account explains
         provenance = self._provenance(recipe.operator, window, steps)
         small: list[Part] = [(*(entry.place or ((), ())), entry.state) for entry in window.entries]
         if window.held:

@@ -60,6 +60,8 @@ class Tracker:
         self.watermark = -1
         self._events: list[Event] = []
         self._approvals: list[Approve] = []
+        #: What the ranks put, as they declared it; and what arrived whole of that, as it was sent.
+        self.offered: dict[str, Variable] = {}
         self.variables: dict[str, Variable] = {}
         self._member = member
         self._ranks = ranks
@@ -83,6 +85,10 @@ class Tracker:
         """How many sequences there are, as far as is known."""
         known = [*self._ended.values(), *(sequence + 1 for sequence in self._seen)]
         return max([self.watermark + 1, *known])
+
+    def offer(self, variable: Variable) -> None:
+        """A rank puts a variable. Where ranks declare it differently, their blocks will not make it up."""
+        self.offered.setdefault(variable.name, variable)
 
     def layout(self, rank: int, layout: Layout) -> None:
         """A rank announces what a step of it may consist of."""

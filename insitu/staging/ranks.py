@@ -8,7 +8,7 @@ when there is nothing else to do. A rank never waits for one that is held back, 
 from dataclasses import dataclass
 
 from insitu.errors import RemoteProtocolError
-from insitu.wire.messages import Ack, Publish, PublishLent
+from insitu.wire.messages import Ack, Publish, PublishEncoded, PublishLent
 from insitu.wire.segment import Segment
 from insitu.wire.session import Session
 
@@ -50,6 +50,11 @@ class RankLink:
         buffers = tuple(data[offset : offset + nbytes] for offset, nbytes in message.places)
         return Publish(message.sequence, message.index, message.time, message.layout, buffers)
 
+    def decoded(self, message: PublishEncoded) -> Publish:
+        """Return the message with its buffers as they were put; what is beyond the credit is not even decoded."""
+        self._require(message.sequence, sum(form.nbytes for form in message.forms))
+        return self.session.decoded(message)
+
     def release(self) -> None:
         """Let go of the rank's memory."""
         if self.segment is not None:
@@ -58,15 +63,18 @@ class RankLink:
 
     def receive(self, sequence: int, nbytes: int) -> None:
         """Count a message. Raises `RemoteProtocolError` for one out of order, and for one beyond the credit."""
+        self._require(sequence, nbytes)
+        self.received = sequence
+        self.received_bytes += nbytes
+        self.dirty = True
+
+    def _require(self, sequence: int, nbytes: int) -> None:
         if sequence <= self.received:
             raise RemoteProtocolError(f"Rank {self.rank} published sequence {sequence} after {self.received}.")
         if self.received_bytes + nbytes - self.acked_folded_bytes > self.credit_bytes:
             raise RemoteProtocolError(
                 f"Rank {self.rank} sent {nbytes} bytes beyond its credit of {self.credit_bytes} at sequence {sequence}."
             )
-        self.received = sequence
-        self.received_bytes += nbytes
-        self.dirty = True
 
     def fold(self, sequence: int, nbytes: int) -> None:
         """Count what is done with: folded, dropped or late."""

@@ -36,6 +36,7 @@ from insitu.wire.messages import (
     NodeHello,
     Partial,
     Publish,
+    PublishEncoded,
     PublishLent,
     Refuse,
     Shutdown,
@@ -174,6 +175,8 @@ class Receiver:
                 self._publish(link, message)
             case PublishLent() as message:
                 self._publish(link, link.look_up(message))
+            case PublishEncoded() as message:
+                self._publish(link, link.decoded(message))
             case Lend() as lend:
                 self._borrow(link, lend)
 

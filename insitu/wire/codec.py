@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages to frames, and frames to messages.
 
-Frame 0 is the header: a msgpack array of the version, the message's number, and its fields. Two messages have more:
+Frame 0 is the header: a msgpack array of the version, the message's number, and its fields. Three messages have more:
 
 * `Publish` has one raw frame for each buffer, in C order and little-endian, which is neither copied nor looked into;
+* `PublishEncoded` has the same, but what is in a buffer is for `insitu.wire.compression` to find out;
 * `Partial` has one raw frame with the arrays of all its states, one behind the other. In the header stands an extension
   for each, with its dtype and shape. So no header can name a place outside the frame, or one place twice.
 
@@ -22,7 +23,7 @@ from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.model import Array
 from insitu.wire.fields import Wrong, extent, fits
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
-from insitu.wire.messages import VERSION, Buffer, Message, Partial, Publish
+from insitu.wire.messages import VERSION, Buffer, Message, Partial, Publish, PublishEncoded
 from insitu.wire.schema import KINDS, NUMBERS, Record, dtype
 
 if sys.byteorder != "little":
@@ -34,6 +35,7 @@ Frame = bytes | memoryview
 _ARRAY = 1
 
 _PUBLISH = NUMBERS[Publish]
+_ENCODED = NUMBERS[PublishEncoded]
 _PARTIAL = NUMBERS[Partial]
 
 # One packer for all: it packs plain values without letting go of the interpreter's lock, so threads may share it.
@@ -86,6 +88,8 @@ def _encode(number: int, message: Any) -> list[Buffer]:
     if number == _PUBLISH:
         return _encode_publish(message)
     fields = KINDS[number].dump(message)
+    if number == _ENCODED:
+        return [_pack([VERSION, number, *fields[:-1]]), *message.buffers]
     if number == _PARTIAL:
         return _encode_states([VERSION, number, *fields])
     return [_pack([VERSION, number, *fields])]
@@ -94,6 +98,8 @@ def _encode(number: int, message: Any) -> list[Buffer]:
 def _decode(record: Record, fields: list[Any], frames: Sequence[Frame]) -> Any:
     if record.cls is Publish:
         return _decode_publish(record, fields, frames)
+    if record.cls is PublishEncoded:
+        return record.load([*fields, tuple(frames[1:])])
     if record.cls is Partial:
         return record.load(_decode_states(frames))
     if len(frames) != 1:

@@ -6,10 +6,10 @@ Three links exist. On each, the side that connects speaks first and the other ad
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
-rank to controller        Hello, Layout, Declare, Dropped,       Welcome, Refuse, Ping, Stop
-                          Status, Bye
+rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Stop
+                          Dropped, Event, Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
-                          PublishLent, Detach
+                          PublishLent, PublishEncoded, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
 controller                Event, Status, Finished                Commit, Stop, Finish, Shutdown
 ========================  =====================================  ==================================================
@@ -68,6 +68,48 @@ class Share:
     of: int
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Some indices of a dim, as Python's slices say it; `step` is at least 1."""
+
+    dim: str
+    start: int | None
+    stop: int | None
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the analysis needs of one variable. Of a variable without a need, nothing leaves its rank.
+
+    `select` holds at most one range for each dim; of the others all is needed. A need that does not fit the variable is
+    not met: nothing is sent, and the controller, which sees it too, says why. `dtype` is ``float32``, ``float16`` or
+    empty: floats of more bits are sent as such. `codec` is ``none``, ``lz4``, ``zstd``, ``zfp`` or ``auto``, and
+    `tolerance` the absolute error that zfp may make.
+    """
+
+    name: str
+    select: tuple[Range, ...]
+    dtype: str
+    codec: str
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a rank has done with one variable so far.
+
+    Of the bytes that its author put, so many were selected by the need, in the dtype that is sent, and so many left for
+    staging nodes, or were lent to them. `lossless_parts` were to be encoded by zfp, which could not.
+    """
+
+    name: str
+    produced_bytes: int
+    selected_bytes: int
+    sent_bytes: int
+    lossless_parts: int
+
+
 #: Of each rank the id of the layout that its part of a step has: ``(rank, layout id)`` pairs in the order of the ranks.
 RankLayouts = tuple[tuple[int, int], ...]
 
@@ -123,6 +165,13 @@ class Hello:
 
 
 @dataclass(slots=True)
+class Offer:
+    """A variable that this rank puts, as its author declared it and whatever is needed of it; said at its first put."""
+
+    variable: Variable
+
+
+@dataclass(slots=True)
 class Layout:
     """What a step of this rank contains, in the order of a `Publish`'s buffers; sent once for each distinct one.
 
@@ -156,6 +205,13 @@ class Dropped:
 
 
 @dataclass(slots=True)
+class Tally:
+    """What this rank has done with its variables so far."""
+
+    variables: tuple[Traffic, ...]
+
+
+@dataclass(slots=True)
 class Bye:
     """The rank has ended after `steps` sequences, dropped ones included."""
 
@@ -170,7 +226,8 @@ class Bye:
 class Welcome:
     """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
 
-    `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``.
+    `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``. `needs` is the contract: what is
+    to be sent at all.
     """
 
     run: str
@@ -179,6 +236,7 @@ class Welcome:
     max_wait_s: float
     then: str
     transport: str
+    needs: tuple[Need, ...]
 
 
 @dataclass(slots=True)
@@ -248,6 +306,27 @@ class PublishLent:
     time: float
     layout: int
     places: tuple[tuple[int, int], ...]
+
+
+@dataclass(slots=True)
+class Form:
+    """How one buffer is encoded: by `codec` (empty: not at all), of `nbytes`, by zfp within `tolerance`."""
+
+    codec: str
+    nbytes: int
+    tolerance: float
+
+
+@dataclass(slots=True)
+class PublishEncoded:
+    """A `Publish` of which some buffers are encoded: one form and one buffer for each block of the layout."""
+
+    sequence: int
+    index: int
+    time: float
+    layout: int
+    forms: tuple[Form, ...]
+    buffers: tuple[Buffer, ...]
 
 
 @dataclass(slots=True)
@@ -435,8 +514,8 @@ class Shutdown:
 
 
 Message = (
-    Hello | Layout | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
-    | Attach | Lend | Publish | PublishLent | Detach | Borrow | Credit | Ack
+    Hello | Offer | Layout | Tally | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
+    | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
 )  # fmt: skip

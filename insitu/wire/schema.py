@@ -45,6 +45,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     np.dtype(code).str: np.dtype(code)
     for code in ("?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
 }
+#: What floats may be sent as, and empty for what they are.
+NARROW = ("", "float32", "float16")
 
 
 class Record:
@@ -151,6 +153,18 @@ def _closed(closed: m.Closed) -> None:
             raise Wrong(f"one of the {len(closed.layouts)} layouts", step.layouts, "steps.layouts")
 
 
+def _need(need: m.Need) -> None:
+    dims = sorted(one.dim for one in need.select)
+    for one, other in pairwise(dims):
+        if one == other:
+            raise Wrong("each dim once", one, "select")
+
+
+def _encoded(message: m.PublishEncoded) -> None:
+    if len(message.forms) != len(message.buffers):
+        raise Wrong(f"{len(message.buffers)}, one for each buffer", len(message.forms), "forms")
+
+
 _newest = whole(-1)  # a sequence, or none yet
 _any = whole(-(1 << 63))  # the author's own step number
 _version = whole(m.VERSION, m.VERSION)
@@ -169,6 +183,20 @@ _variable_record = Record(
 _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
 _rank_layouts = many(row(whole(), whole()))
+_range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
+_need_record = Record(
+    m.Need,
+    _need,
+    name=name,
+    select=many(_range_record.field, DIMENSIONS),
+    dtype=choice(*NARROW),
+    codec=choice("none", "lz4", "zstd", "zfp", "auto"),
+    tolerance=time,
+)
+_traffic_record = Record(
+    m.Traffic, name=name, produced_bytes=whole(), selected_bytes=whole(), sent_bytes=whole(), lossless_parts=whole()
+)
+_form_record = Record(m.Form, codec=choice("", "lz4", "zstd", "zfp"), nbytes=whole(0, BUFFER_BYTES), tolerance=time)
 _closed_step = Record(
     m.ClosedStep,
     sequence=whole(),
@@ -222,6 +250,7 @@ KINDS: dict[int, Record] = {
         max_wait_s=time,
         then=name,
         transport=choice("auto", "shm", "tcp"),
+        needs=many(_need_record.field, BLOCKS),
     ),
     7: Record(m.Refuse, reason=text),
     8: Record(m.Stop, at=_newest, reason=text),
@@ -284,7 +313,19 @@ KINDS: dict[int, Record] = {
         layout=whole(),
         places=many(row(whole(), whole())),
     ),
-    30: Record(m.Approve, member=whole(), layouts=_rank_layouts, without=many(name)),
+    30: Record(m.Offer, variable=_variable_record.field),
+    31: Record(m.Tally, variables=many(_traffic_record.field, BLOCKS)),
+    32: Record(
+        m.PublishEncoded,
+        _encoded,
+        sequence=whole(),
+        index=_any,
+        time=time,
+        layout=whole(),
+        forms=many(_form_record.field, BLOCKS),
+        buffers=buffers,
+    ),
+    33: Record(m.Approve, member=whole(), layouts=_rank_layouts, without=many(name)),
 }
 
 #: Every message's number.

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from insitu.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
-from insitu.model import Array, Block
+from insitu.model import Array, Block, Extent
 from insitu.wire import messages as m
 from insitu.wire.codec import Frame, decode, encode, kind
+from insitu.wire.compression import expand
 from insitu.wire.limits import SESSION_BLOCKS
-from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish, PublishLent
+from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish, PublishEncoded, PublishLent
 
 
 class Link(Enum):
@@ -65,7 +66,9 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.RANK_CONTROLLER: {
         State.NEW: {m.Hello: State.ASKED} | _REFUSED,
         State.ASKED: {m.Welcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Layout, m.Declare, m.Dropped, m.Status, m.Ping, m.Stop)
+        State.OPEN: _stays(
+            State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Event, m.Status, m.Tally, m.Ping, m.Stop
+        )
         | {m.Bye: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, m.Ping, m.Stop) | _REFUSED,
@@ -74,7 +77,9 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.RANK_NODE: {
         # A rank need not wait for an answer: what it may send is a matter of its credit, which is none at first.
         State.NEW: {m.Attach: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Lend, m.Borrow, m.Layout, m.Publish, m.PublishLent, m.Credit, m.Ack)
+        State.OPEN: _stays(
+            State.OPEN, m.Lend, m.Borrow, m.Layout, m.Publish, m.PublishLent, m.PublishEncoded, m.Credit, m.Ack
+        )
         | {m.Detach: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, m.Borrow, m.Credit, m.Ack) | _REFUSED,
@@ -177,6 +182,18 @@ class Session:
         """Return the blocks that a message received here brings, by the layout that it names."""
         return blocks_of(publish, self.layouts[publish.layout])
 
+    def decoded(self, publish: PublishEncoded) -> Publish:
+        """Return a message received here with its buffers as they were before they were encoded.
+
+        Allocates what its forms say, which is checked against the layout first, and by the caller against the credit.
+        Raises `RemoteProtocolError` for what no layout and no codec gives.
+        """
+        layout = self.layouts[publish.layout]
+        counts = [count_of(spec, form.nbytes) for spec, form in zip(layout.blocks, publish.forms, strict=True)]
+        parts = zip(layout.blocks, counts, publish.forms, publish.buffers, strict=True)
+        buffers = tuple(expand(form, buffer, spec.variable.dtype, count) for spec, count, form, buffer in parts)
+        return Publish(publish.sequence, publish.index, publish.time, publish.layout, buffers)
+
     def _next(self, message: Message, side: Side, error: type[ProtocolError]) -> State:
         cls = type(message)
         state = TRANSITIONS[self.link][self.state].get(cls)
@@ -189,12 +206,12 @@ class Session:
         return state
 
     def _note(self, message: Message, error: type[ProtocolError]) -> None:
-        if type(message) is Publish or type(message) is PublishLent:
+        if type(message) is Publish or type(message) is PublishLent or type(message) is PublishEncoded:
             self._check(message, error)
         elif type(message) is Layout:
             self._learn(message, error)
 
-    def _check(self, publish: Publish | PublishLent, error: type[ProtocolError]) -> None:
+    def _check(self, publish: Publish | PublishLent | PublishEncoded, error: type[ProtocolError]) -> None:
         layout = self.layouts.get(publish.layout)
         if layout is None:
             raise error(f"Publish.layout: layout {publish.layout} was not announced; {len(self.layouts)} were.")
@@ -227,16 +244,27 @@ def blocks_of(publish: Publish, layout: Layout) -> list[Block]:
     return [Block(spec.variable, spec.start, _array(spec, buffer)) for spec, buffer in pairs]
 
 
-def _array(spec: BlockSpec, buffer: Any) -> Array:
+def nbytes_of(buffer: Any) -> int:
+    """Return the size of any buffer."""
+    return memoryview(buffer).nbytes
+
+
+def count_of(spec: BlockSpec, nbytes: int) -> Extent:
+    """Return the count of a block of so many bytes. Raises `RemoteProtocolError` where it can have none."""
     variable, count = spec.variable, spec.count
-    nbytes = memoryview(buffer).nbytes
     if variable.joined:
         row_bytes = prod(variable.row) * variable.dtype.itemsize
         if nbytes % row_bytes if row_bytes else nbytes:
             raise _wrong_size(spec, nbytes, f"a multiple of its rows of {row_bytes}")
-        count = (nbytes // row_bytes if row_bytes else 0, *variable.row)
-    elif nbytes != prod(count) * variable.dtype.itemsize:
+        return (nbytes // row_bytes if row_bytes else 0, *variable.row)
+    if nbytes != prod(count) * variable.dtype.itemsize:
         raise _wrong_size(spec, nbytes, f"the {prod(count) * variable.dtype.itemsize} of count {count}")
+    return count
+
+
+def _array(spec: BlockSpec, buffer: Any) -> Array:
+    variable, nbytes = spec.variable, nbytes_of(buffer)
+    count = count_of(spec, nbytes)
     if nbytes == 0:
         array: Array = np.empty(count, variable.dtype)
     else:

@@ -45,6 +45,15 @@ def test_a_good_configuration_says_what_it_will_do(path: Path) -> None:
     """)
 
 
+def test_what_leaves_a_rank_is_said_where_it_is_not_all(path: Path) -> None:
+    rules = "{u: {select: {y: '0:8', x: '::4'}, dtype: float32, codec: zfp, tolerance: 1.0e-3}}"
+    result = insitu("check", path, "--set", f"variables={rules}")
+    assert result.exit_code == 0, result.stderr
+    assert [line.strip() for line in result.stdout.splitlines() if line.startswith("  variable")] == [
+        "variable   u: y 0:8, x ::4, as float32, codec zfp within 0.001"
+    ]
+
+
 def test_nothing_is_left_behind(path: Path) -> None:
     insitu("check", path)
     assert list(Path().iterdir()) == [path]

@@ -24,6 +24,7 @@ WINDOW = 'expected an integer of at least 1 or "run", got '
 RANGE = 'expected a list of 2 numbers or "auto", got '
 CLUSTER = 'expected local, an address such as "tcp://host:8786", or the path of a scheduler file (.json), got '
 SIZE = 'expected a size such as "256 MiB" or "2 GB", or a positive number of bytes, got '
+INDICES = 'expected indices such as "0:256", "-8:" or "::4", in quotes, with a stride of at least 1, got '
 TIME = 'expected a duration such as "500 ms" or "2 min", or a number of seconds, got '
 
 #: What is replaced in GOOD and by what; the line of the mistake, its path, and its text or the beginning of it.
@@ -57,7 +58,31 @@ CASES = [
     ("operators:", "staging: {memory: .inf}\noperators:", 3, "staging.memory", SIZE + "Infinity"),
     ("operators:", "staging: {memory: yes}\noperators:", 3, "staging.memory", SIZE + "true"),
     ("operators:", "staging:\noperators:", 3, "staging", "expected a mapping, got nothing"),
-    ("operators:", "variables: {u: {}}\noperators:", 3, "variables.u", 'expected "*" (one buffer serves all variables'),
+    (
+        "operators:",
+        "variables: {u: {}}\noperators:",
+        3,
+        "variables.u",
+        "no operator folds this variable (folded are v)",
+    ),
+    (
+        "operators:",
+        "variables: {v: {slect: {}}}\noperators:",
+        3,
+        "variables.v.slect",
+        'unknown key; did you mean "select"?',
+    ),
+    (
+        "operators:",
+        "variables: {v: {buffer: 1}}\noperators:",
+        3,
+        "variables.v.buffer",
+        'buffer stands only under "*", because',
+    ),
+    ("operators:", "variables: {v: {select: {x: 10:30}}}\noperators:", 3, "variables.v.select.x", INDICES + "630"),
+    ("operators:", "variables: {v: {select: {x: '::0'}}}\noperators:", 3, "variables.v.select.x", INDICES + '"::0"'),
+    ("operators:", "variables: {v: {select: {x: '3'}}}\noperators:", 3, "variables.v.select.x", INDICES + '"3"'),
+    ("operators:", "variables: {v: {select: 3}}\noperators:", 3, "variables.v.select", "expected a mapping, got 3"),
     ("operators:", "variables: {'*': {policy: latest}}\noperators:", 3, "variables.*.policy", 'expected "block", got'),
     ("operators:", "variables: {'*': {max_wait: -1 s}}\noperators:", 3, "variables.*.max_wait", TIME + '"-1 s"'),
     ("operators:", "variables: {'*': {max_wait: .inf}}\noperators:", 3, "variables.*.max_wait", TIME + "Infinity"),

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from insitu.errors import ConfigError
 from insitu.model import Variable
 from insitu.pipeline import Pipeline
+from insitu.wire.messages import Need, Range
 from tests.config.yaml_files import GOOD, load
 
 V = Variable("v", np.dtype("f8"), None, ("particle",))
@@ -53,3 +55,32 @@ def test_a_simulation_that_publishes_nothing(tmp_path: Path) -> None:
 )
 def test_each_result_is_stored_once_if_an_output_names_it(tmp_path: Path, outputs: str, stored: tuple[str]) -> None:
     assert Pipeline(load(tmp_path, GOOD + PROFILE + outputs)).stored == stored
+
+
+def test_operators_see_what_is_selected_and_misfits_have_their_line(tmp_path: Path) -> None:
+    entry = '  mean: {use: "tests.config.folds:Count", of: u, over: step}\n'
+    text = GOOD + entry + 'variables:\n  "*": {select: {x: "::4"}}\n  v: {select: {}}\n'
+    field = Variable("u", np.dtype("f8"), (6, 8), ("y", "x"))
+    pipeline = Pipeline(load(tmp_path, text))
+    assert pipeline.needs == (Need("v", (), "", "none", 0.0), Need("u", (Range("x", None, None, 4),), "", "none", 0.0))
+    assert pipeline.describe({"v": V, "u": field})["mean"]["count"].shape == (6, 2)
+    with pytest.raises(ConfigError) as caught:
+        pipeline.describe({"v": V, "u": replace(field, dims=("y", "z"))})
+    assert str(caught.value).replace(f"{tmp_path}/", "") == (
+        'melt.yaml:7: variables.*.select.x: the dims of "u" are y, z; where "*" does not fit, give "u" a select of its '
+        "own, be it {}"
+    )
+    own = Pipeline(load(tmp_path, GOOD + 'variables:\n  v:\n    select: {particle: "1:"}\n'))
+    with pytest.raises(ConfigError, match=r'melt.yaml:7: variables.v.select.particle: "v" is joined along particle'):
+        own.describe({"v": V})
+
+
+def test_keys_of_one_variable_override_those_of_all(tmp_path: Path) -> None:
+    text = GOOD + 'variables: {"*": {select: {x: "1:"}, buffer: 1 MiB}, v: {select: {y: "2:"}}}\n'
+    config = load(tmp_path, text)
+    assert config.rules("v").select == {"y": "2:"}
+    assert config.rules("other").select == {"x": "1:"}
+    assert config.rules("v").buffer == config.buffering.buffer == 2**20
+    again = load(tmp_path, config.resolved_yaml())
+    assert again.rules("v") == config.rules("v")
+    assert again.resolved() == config.resolved()

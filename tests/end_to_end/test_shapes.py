@@ -51,5 +51,7 @@ def test_steps_keep_their_index_and_time(left: Left) -> None:
     np.testing.assert_allclose(each["time"], 0.1 * np.arange(STEPS))
 
 
-def test_what_nobody_folds_is_delivered_too(left: Left) -> None:
-    assert left.report["variables"]["spectrum"]["delivered"] == STEPS
+def test_what_nobody_folds_does_not_leave_its_rank(left: Left) -> None:
+    spectrum = left.report["variables"]["spectrum"]
+    assert spectrum["delivered"] == spectrum["left_out"] == 0
+    assert spectrum["because"] == ["no operator folds it"]

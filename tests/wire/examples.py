@@ -19,6 +19,10 @@ LAYOUT = m.Layout(
     ),
 )
 BUFFERS = (np.arange(12.0).reshape(2, 6), np.ones((5, 3), np.float32), np.array(2.5))
+NEEDS = (
+    m.Need("T", (m.Range("y", None, -1, 1), m.Range("x", 0, None, 2)), "float32", "zfp", 1e-6),
+    m.Need("E", (), "", "none", 0.0),
+)
 STATE = {
     "n": 3,
     "mean": np.arange(6.0).reshape(2, 3),
@@ -36,7 +40,7 @@ MESSAGES: list[m.Message] = [
     m.Declare("feed", 0.035, 0.0, None, "s-1", "feed rate"),
     m.Dropped(7, 70, 0.7, "no room"),
     m.Bye(100, {"steps": 100, "wait_s": 0.25}),
-    m.Welcome("melt", (m.Share(0, "tcp://127.0.0.1:5555", 0, 1, 2),), 1 << 28, 60.0, "drop", "auto"),
+    m.Welcome("melt", (m.Share(0, "tcp://127.0.0.1:5555", 0, 1, 2),), 1 << 28, 60.0, "drop", "auto", NEEDS),
     m.Refuse("this is another run"),
     m.Stop(-1, "enough"),
     m.Ping(),
@@ -60,6 +64,9 @@ MESSAGES: list[m.Message] = [
     m.Lend("insitu-4711-0f", "c0ffee", 1 << 28),
     m.Borrow(True),
     m.PublishLent(7, -70, 0.7, 0, ((0, 96), (128, 24), (192, 8))),
+    m.Offer(TEMPERATURE),
+    m.Tally((m.Traffic("T", 1 << 40, 1 << 20, 0, 3), m.Traffic("E", 8, 8, 8, 0))),
+    m.PublishEncoded(7, -70, 0.7, 0, (m.Form("zfp", 96, 1e-3), m.Form("", 60, 0.0), m.Form("", 8, 0.0)), BUFFERS),
     m.Approve(0, ((0, 0), (3, 1)), ("T",)),
 ]
 
@@ -71,8 +78,9 @@ HEADERS = [
     "980103a466656564cb3fa1eb851eb851eccb0000000000000000c0a3732d31a9666565642072617465",
     "9601040746cb3fe6666666666666a76e6f20726f6f6d",
     "9401056482a5737465707364a6776169745f73cb3fd0000000000000",
-    "980106a46d656c74919500b47463703a2f2f3132372e302e302e313a35353535000102ce10000000cb404e000000000000a464726f70"
-    "a46175746f",
+    "990106a46d656c74919500b47463703a2f2f3132372e302e302e313a35353535000102ce10000000cb404e000000000000a464726f70a4"
+    "6175746f9295a1549294a179c0ff0194a17800c002a7666c6f61743332a37a6670cb3eb0c6f7a0b5ed8d95a14590a0a46e6f6e65cb0000"
+    "000000000000",
     "930107b37468697320697320616e6f746865722072756e",
     "940108ffa6656e6f756768",
     "920109",
@@ -99,5 +107,8 @@ HEADERS = [
     "95011bae696e736974752d343731312d3066a6633066666565ce10000000",
     "93011cc3",
     "97011d07d0bacb3fe6666666666666009392006092cc801892ccc008",
-    "95011e009292000092030191a154",
+    "93011e97a154a33c663892040692a179a178a14bab74656d706572617475726590",
+    "93011f9295a154cf0000010000000000ce00100000000395a14508080800",
+    "97012007d0bacb3fe6666666666666009393a37a667060cb3f50624dd2f1a9fc93a03ccb000000000000000093a008cb0000000000000000",
+    "950121009292000092030191a154",
 ]

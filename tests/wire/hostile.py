@@ -15,6 +15,7 @@ import numpy as np
 from insitu.model import Variable
 from insitu.wire import messages as m
 from insitu.wire.codec import encode
+from insitu.wire.compression import shrink
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
 from insitu.wire.schema import NUMBERS
 from insitu.wire.session import Link
@@ -50,6 +51,16 @@ def _block(start: object, count: object, shape: object = (4, 6), row: object = (
     """Return a `Layout` of one block."""
     variable = ["T", "<f8", shape, ["y", "x"], "", "", row]
     return [header(m.Layout, 0, [[variable, start, count]])]
+
+
+def _needs(need: object, times: int = 1) -> Frames:
+    """Return a `Welcome` with one need, once or several times."""
+    return [header(m.Welcome, "melt", [], 1, 1.0, "drop", "auto", [need] * times)]
+
+
+def _encoded(forms: object, *buffers: bytes) -> Frames:
+    """Return a `PublishEncoded` of any forms."""
+    return [header(m.PublishEncoded, 0, 0, 0.0, 0, forms), *buffers]
 
 
 def _nested(depth: int) -> object:
@@ -110,9 +121,23 @@ MALFORMED: dict[str, Frames] = {
     "a run of no ranks": [header(m.Hello, 1, "melt", 0, 0, 0, "n17", 1)],
     "counters with numbers for names": [header(m.Bye, 1, {b"steps": 1})],
     "counters of lists": [header(m.Bye, 1, {"steps": [1]})],
-    "a share of nothing": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 1, 2]], 1, 1.0, "drop", "auto")],
-    "a share beyond the whole": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 3, 2]], 1, 1.0, "drop", "auto")],
-    "a share of zero parts": [header(m.Welcome, "melt", [[0, "tcp://h:1", 0, 0, 0]], 1, 1.0, "drop", "auto")],
+    "a share of nothing": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 1, 2]], 1, 1.0, "drop", "auto", [])],
+    "a share beyond the whole": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 3, 2]], 1, 1.0, "drop", "auto", [])],
+    "a share of zero parts": [header(m.Welcome, "melt", [[0, "tcp://h:1", 0, 0, 0]], 1, 1.0, "drop", "auto", [])],
+    "a need without a name": _needs(["", [], "", "none", 0.0]),
+    "needs too many": _needs(["u", [], "", "none", 0.0], times=BLOCKS + 1),
+    "a need of a dim twice": _needs(["u", [["x", 0, 1, 1]] * 2, "", "none", 0.0]),
+    "a stride of zero": _needs(["u", [["x", 0, 1, 0]], "", "none", 0.0]),
+    "a need of whole numbers": _needs(["u", [], "int8", "none", 0.0]),
+    "less than nothing was sent": [header(m.Tally, [["u", 0, 0, -1, 0]])],
+    "a need by an unknown codec": _needs(["u", [], "", "gzip", 0.0]),
+    "a need within NaN": _needs(["u", [], "", "zfp", float("nan")]),
+    "a form too few": _encoded([["zfp", 96, 1e-3]], b"", b""),
+    "a form too many": _encoded([["zfp", 96, 1e-3]] * 2, b""),
+    "forms too many": _encoded([["", 0, 0.0]] * (BLOCKS + 1), *[b""] * (BLOCKS + 1)),
+    "a form of another codec": _encoded([["pickle", 96, 0.0]], b""),
+    "a form of 8 GiB": _encoded([["lz4", 8 << 30, 0.0]], b""),
+    "a form of less than nothing": _encoded([["lz4", -1, 0.0]], b""),
     "steps of no layout": [header(m.Closed, 0, [], [[7, 70, 0.7, 0, 1024, []]])],
     "an event of no level": [header(m.Event, "fatal", "k", "t", {})],
     "an event with bytes": [header(m.Event, "info", "k", "t", {"raw": b"\x00"})],
@@ -178,12 +203,16 @@ INSANE: dict[Link, dict[str, m.Message]] = {
     Link.RANK_CONTROLLER: {
         "a variable of 4 EiB": m.Layout(1, (m.BlockSpec(_HUGE, (0, 0), (1, 1)),)),
         "a name with path and marks": m.Layout(2, (m.BlockSpec(_CROOKED, (0,), (2,)),)),
+        "an offer of a variable of 4 EiB": m.Offer(_HUGE),
+        "an offer of a name with path and marks": m.Offer(_CROOKED),
         "a step with nothing in it": m.Layout(3, ()),
         "a drop at the end of time": m.Dropped(WHOLE, -WHOLE, sys.float_info.max, ""),
         "a drop again": m.Dropped(0, 0, 0.0, "x" * 65536),
         "a parameter without bounds": m.Declare("p", float("-inf"), float("inf"), "low", "", ""),
         "no counters": m.Status({}),
         "counters of text": m.Status({"steps": "many", "put_bytes": -1}),
+        "more was sent than was put": m.Tally((m.Traffic("u", 0, 0, WHOLE, 0),)),
+        "an event of a rank that stops an operator": m.Event("error", "operator-stopped", "", {"operator": "stats"}),
         "an end before the beginning": m.Bye(0, {"steps": -1.5}),
     },
     Link.RANK_NODE: {
@@ -214,4 +243,34 @@ WRONG_BUFFERS: dict[str, tuple[m.Layout, m.Publish]] = {
     "a buffer too short": (LAYOUT, m.Publish(0, 0, 0.0, 0, (b"", *BUFFERS[1:]))),
     "a byte too many": (LAYOUT, m.Publish(0, 0, 0.0, 0, (bytes(97), *BUFFERS[1:]))),
     "no whole row": (LAYOUT, m.Publish(0, 0, 0.0, 0, (BUFFERS[0], bytes(13), BUFFERS[2]))),
+}
+
+
+def _blosc(nbytes: int, said: int | None = None, **changes: int) -> bytes:
+    """Return zeros encoded as lz4 is, with bytes of the header changed: what stands where is said by the name."""
+    _, data = shrink("lz4", 0.0, np.zeros(nbytes, np.uint8)) or (None, b"")
+    wrong = bytearray(data)
+    for where, byte in changes.items():
+        wrong[int(where.removeprefix("at"))] = byte
+    if said is not None:
+        wrong[4:8] = said.to_bytes(4, "little")
+    return bytes(wrong)
+
+
+#: Buffers that are no part of 8192 bytes of float64, with the form that they claim.
+WRONG_PARTS: dict[str, tuple[m.Form, bytes]] = {
+    "nothing": (m.Form("lz4", 8192, 0.0), b""),
+    "no header": (m.Form("zstd", 8192, 0.0), bytes(31)),
+    "zeros": (m.Form("zstd", 8192, 0.0), bytes(64)),
+    "noise": (m.Form("lz4", 8192, 0.0), np.random.default_rng(0).bytes(100)),
+    "cut off": (m.Form("lz4", 8192, 0.0), _blosc(8192)[:-1]),
+    "and more": (m.Form("lz4", 8192, 0.0), _blosc(8192) + b"\0"),
+    "another size": (m.Form("lz4", 8192, 0.0), _blosc(16384)),
+    "a header of 2 GiB": (m.Form("lz4", 8192, 0.0), _blosc(8192, said=(1 << 31) - 1)),
+    "a codec from a plugin": (m.Form("lz4", 8192, 0.0), _blosc(8192, at2=0b11100101)),
+    "a filter from a plugin": (m.Form("lz4", 8192, 0.0), _blosc(8192, at21=160)),
+    "a part to be read from a file": (m.Form("lz4", 8192, 0.0), _blosc(8192, at31=0b1000)),
+    "not smaller": (m.Form("zfp", 8192, 1e-3), bytes(8192)),
+    "zfp without a tolerance": (m.Form("zfp", 8192, 0.0), b"\xff" * 64),
+    "zfp below nothing": (m.Form("zfp", 8192, -1.0), b"\xff" * 64),
 }

@@ -20,7 +20,7 @@ from tests.wire.examples import BUFFERS, ENERGY, HEADERS, MESSAGES, STATE
 from tests.wire.hostile import INSANE, MALFORMED, frames_of
 from tests.wire.same import same
 
-SINGLE = [message for message in MESSAGES if not isinstance(message, m.Publish | m.Partial)]
+SINGLE = [message for message in MESSAGES if not isinstance(message, m.Publish | m.PublishEncoded | m.Partial)]
 
 
 def name_of(value: object) -> str:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What leaves this rank: the contract that the run's analysis made with it.
+
+The controller knows what every operator folds and says it once, when the rank joins: one `Need` for each variable. What
+nobody needs is declared, so that a misspelt name can be told from one that nobody puts, and goes no further. Of the
+rest, the cells that are needed are copied in the dtype that is needed: in one pass, straight to where they wait.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from insitu.model import Array, Extent, Variable
+from insitu.selection import cut, faults_of_selection, sent
+from insitu.wire.messages import BlockSpec, Event, Message, Need, Offer, Tally, Traffic
+
+
+class Sent(NamedTuple):
+    """What is sent of a block: where it lies, and a number that is the same for equal places.
+
+    `cells` are those of the block (``None``: all), and `narrows` tells whether their dtype becomes smaller.
+    """
+
+    spec: BlockSpec
+    spec_id: int
+    cells: tuple[slice, ...] | None
+    narrows: bool
+
+    @property
+    def as_put(self) -> bool:
+        """Whether the block is sent as it is put."""
+        return self.cells is None and not self.narrows
+
+    def of(self, data: Array) -> Array:
+        """Return a view of the cells that are sent."""
+        return data if self.cells is None else data[self.cells]
+
+
+class Contract:
+    """The needs of a run, as one rank meets them. `say` tells the controller."""
+
+    def __init__(self, rank: int, needs: Iterable[Need], say: Callable[[Message], None]) -> None:
+        self._rank = rank
+        self._needs = {need.name: need for need in needs}
+        self._say = say
+        self._spec_ids: dict[BlockSpec, int] = {}
+        self._overflowed: set[str] = set()
+        self._produced: Counter[str] = Counter()
+        self._selected: Counter[str] = Counter()
+
+    def offer(self, variable: Variable) -> None:
+        """Declare a variable at its first put."""
+        self._say(Offer(variable))
+
+    def sent(self, variable: Variable, start: Extent, count: Extent) -> Sent | None:
+        """Return what is sent of a block; ``None`` where nobody needs any of its variable, or the need does not fit.
+
+        The controller finds what does not fit by the variable's offer, and says so with the line of the configuration.
+        """
+        need = self._needs.get(variable.name)
+        if need is None or faults_of_selection(variable, need.select):
+            return None
+        part, leaves = cut(variable, need.select, start, count), sent(variable, need)
+        spec = BlockSpec(leaves, part.start, part.count)
+        spec_id = self._spec_ids.setdefault(spec, len(self._spec_ids))
+        return Sent(spec, spec_id, part.cells if need.select else None, leaves.dtype != variable.dtype)
+
+    def count(self, name: str, block: Array, sent: Sent | None) -> None:
+        """Count a put. A single number is rank 0's, whoever else puts it."""
+        if block.ndim or self._rank == 0:
+            self._produced[name] += block.nbytes
+            if sent is not None:
+                self._selected[name] += sent.of(block).size * sent.spec.variable.dtype.itemsize
+
+    def tally(self, sent: Counter[str], lossless: Counter[str]) -> Tally:
+        """Say what was done with each variable so far; the links know what has left, and how."""
+        return Tally(
+            tuple(
+                Traffic(name, produced, self._selected[name], sent[name], lossless[name])
+                for name, produced in self._produced.items()
+            )
+        )
+
+    def watched(self, variable: Variable, step_index: int) -> np.errstate:
+        """Return a context for a narrowing copy, in which a number that becomes infinite is told of, once a variable.
+
+        The processor notes it while it converts, so that nothing is looked at twice.
+        """
+
+        def overflow(*_: object) -> None:
+            if variable.name not in self._overflowed:
+                self._overflowed.add(variable.name)
+                text = (
+                    f"Variable '{variable.name}' has values beyond the range of {variable.dtype}, which are infinite "
+                    f"there; so it is on rank {self._rank} from step {step_index} on."
+                )
+                details = {"variable": variable.name, "step": step_index, "dtype": str(variable.dtype)}
+                self._say(Event("warning", "overflow", text, details))
+
+        return np.errstate(over="call", call=overflow)

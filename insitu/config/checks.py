@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mistakes that no key shows by itself: keys that do not fit each other.
+
+Those of `in_document` are looked for in the raw data, because pydantic would not call a validator while any other key
+is wrong, and all mistakes are to be told at once. Those of `in_config` need the operators that the entries build.
+"""
+
+from typing import Any
+
+from insitu.config.document import Document
+from insitu.config.model import Buffering, Config
+from insitu.config.words import nearest
+from insitu.errors import Problem
+from insitu.wire.compression import missing
+
+
+def in_document(document: Document) -> list[Problem]:
+    """Return the mistakes that can be seen whatever else is wrong."""
+    return _unknown_operators(document) + _buffers_of_one(document)
+
+
+def in_config(config: Config) -> list[Problem]:
+    """Return the mistakes of a configuration whose keys are all right by themselves."""
+    inputs = list(dict.fromkeys(name for operator in config.operators.values() for name in operator.inputs))
+    unneeded = [
+        config.problem(
+            ("variables", name),
+            f"no operator folds this variable{nearest(name, inputs)} (folded are {', '.join(inputs)})",
+        )
+        for name in config.variables
+        if name not in ("*", *inputs)
+    ]
+    return unneeded + [problem for name in inputs for problem in _of_codec(config, name)]
+
+
+def _of_codec(config: Config, name: str) -> list[Problem]:
+    """Look whether a variable's codec is installed, and has the tolerance that it needs."""
+    rules, problems = config.rules(name), []
+
+    def at(key: str, message: str) -> Problem:
+        entry = name if name in config.variables and key in config.variables[name].model_fields_set else "*"
+        return config.problem(("variables", entry, key), message)
+
+    if module := missing(rules.codec):
+        problems.append(
+            at("codec", f'{rules.codec} needs {module}, which is not installed; pip install "insitu[codecs]"')
+        )
+    if rules.codec == "zfp" and rules.tolerance is None:
+        problems.append(at("codec", f'zfp needs to know how far "{name}" may be off; add tolerance: 1e-6 or what fits'))
+    if rules.codec != "zfp" and rules.tolerance is not None:
+        problems.append(
+            at("tolerance", f'has no meaning for "{name}" with codec {rules.codec}; leave it out, or take zfp')
+        )
+    return problems
+
+
+def _unknown_operators(document: Document) -> list[Problem]:
+    """Find outputs of operators that are not there."""
+    known, outputs = document.data.get("operators"), document.data.get("outputs")
+    if not (isinstance(known, dict) and known and isinstance(outputs, list)):
+        return []
+    problems = []
+    for index, output in enumerate(outputs):
+        for name in _names(output):
+            if name != "*" and name not in known:
+                message = f'no operator is called "{name}"{nearest(name, known)} (known are {", ".join(known)})'
+                problems.append(document.places.problem(("outputs", index, "of"), message))
+    return problems
+
+
+def _names(output: Any) -> list[str]:
+    of = output.get("of") if isinstance(output, dict) else None
+    names = of if isinstance(of, list) else [of]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _buffers_of_one(document: Document) -> list[Problem]:
+    """Find keys of the buffer at a single variable."""
+    variables = document.data.get("variables")
+    entries = variables.items() if isinstance(variables, dict) else ()
+    return [
+        document.places.problem(
+            ("variables", name, key), f'{key} stands only under "*", because one buffer serves all variables of a rank'
+        )
+        for name, entry in entries
+        if name != "*" and isinstance(entry, dict)
+        for key in entry
+        if key in Buffering.model_fields
+    ]
