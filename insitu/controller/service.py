@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from insitu.controller.gather import Gather, Rows, Window
+from insitu.controller.stopping import Stopping
 from insitu.controller.tracker import Tracker
 from insitu.errors import RemoteProtocolError
 from insitu.operator import Operator
@@ -40,7 +41,6 @@ from insitu.wire.messages import (
     Share,
     Shutdown,
     Status,
-    Stop,
     Tally,
     Traffic,
     Welcome,
@@ -50,9 +50,6 @@ from insitu.wire.sockets import Listener, poll
 
 #: The one stream that a run has.
 MEMBER = 0
-#: How far ahead of the newest step that is known of any rank a common end is put, in seconds at the pace so far: what
-#: is known may be a tenth of a second old, and a busy machine may take as long to tell all ranks.
-STOP_LEAD_S = 0.5
 #: How long a dead rank's last steps may still be on their way through the staging nodes.
 LINGERS_S = 1.0
 #: How often a sign of life is sent to everybody, which also shows who is gone.
@@ -113,7 +110,7 @@ class Service:
         self.size: int | None = None
         self.tracker: Tracker | None = None
         self.gone: list[int] = []
-        self.moved_at = self._begun_at = time.monotonic()
+        self.moved_at = time.monotonic()
         self._listener = listener
         self._terms = terms
         self._operators = operators
@@ -129,7 +126,7 @@ class Service:
         self._pinged_at = 0.0
         self._gone_at: dict[int, float] = {}
         self._ended: set[int] = set()
-        self._stop: Stop | None = None
+        self._stopping = Stopping()
 
     @property
     def staged(self) -> bool:
@@ -180,13 +177,8 @@ class Service:
             self._ping()
 
     def stop(self, reason: str) -> None:
-        """Ask all ranks to end after the same step: one so far ahead that the word reaches all of them before it."""
-        assert self.tracker is not None
-        known = max([self.tracker.steps, *(int(node.counters.get("newest", -1)) + 1 for node in self.nodes.values())])
-        lead = max(2, round(STOP_LEAD_S * known / max(time.monotonic() - self._begun_at, STOP_LEAD_S)))
-        self._stop = Stop(known + lead, reason)
-        for rank in self.ranks.values():
-            self._send(rank, self._stop)
+        """Ask all ranks to end after the same step, as soon as it is known where that can be."""
+        self._stopping.ask(reason, time.monotonic())
 
     def conclude(self, reason: str) -> None:
         """Nothing more will come from any rank: decide on what is left."""
@@ -302,13 +294,12 @@ class Service:
                 terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then, terms.transport, terms.needs
             ),
         )  # fmt: skip
-        if self._stop is not None:
-            self._send(peer, self._stop)
+        if self._stopping.stop is not None:
+            self._send(peer, self._stopping.stop)
 
     def _begin(self, size: int) -> None:
         """The first rank says how many there are, and with it who feeds which node."""
         self.size = size
-        self._begun_at = time.monotonic()
         self._parts = parts_by_rank(size, self._expected_nodes)
         self.tracker = Tracker(MEMBER, size, self.fed)
         self._gather = Gather(self._operators, self.fed)
@@ -370,6 +361,7 @@ class Service:
                 self._event(peer, message)
             case Status(counters):
                 peer.counters = counters
+                self._stopping.heard(peer.number, int(counters.get("newest", -1)), time.monotonic())
             case Finished():
                 self._finished.add(peer.number)
 
@@ -406,15 +398,8 @@ class Service:
     def _decide(self) -> None:
         if self.tracker is None:
             return
-        for rank, gone_at in list(self._gone_at.items()):
-            if time.monotonic() - gone_at > LINGERS_S:
-                del self._gone_at[rank]
-                peer = self.ranks[rank]
-                peer.ended = True
-                self.gone.append(rank)
-                text = f"Rank {rank} is gone: its connection is closed, and it said no goodbye."
-                self._journal(peer.name, Event("error", "rank-gone", text))
-                self._rank_ended(rank, self.tracker.watermark + 1)
+        self._miss_ranks(self.tracker)
+        self._tell_to_stop(self.tracker)
         commit: Commit | None = self.tracker.decide()
         if commit is not None:
             for node in self.fed:
@@ -423,6 +408,25 @@ class Service:
             self._send(self.nodes[self.fed[0]], approval)
         for event in self.tracker.take_events():
             self._journal("controller", event)
+
+    def _miss_ranks(self, tracker: Tracker) -> None:
+        """Take for dead whose connection is closed, once its goodbye has had time to come."""
+        for rank, gone_at in list(self._gone_at.items()):
+            if time.monotonic() - gone_at > LINGERS_S:
+                del self._gone_at[rank]
+                peer = self.ranks[rank]
+                peer.ended = True
+                self.gone.append(rank)
+                text = f"Rank {rank} is gone: its connection is closed, and it said no goodbye."
+                self._journal(peer.name, Event("error", "rank-gone", text))
+                self._rank_ended(rank, tracker.watermark + 1)
+
+    def _tell_to_stop(self, tracker: Tracker) -> None:
+        speaking = [node for node in self.fed if not self.nodes[node].ended]
+        stop = self._stopping.decide(speaking, tracker.steps, time.monotonic())
+        if stop is not None:
+            for peer in self.ranks.values():
+                self._send(peer, stop)
 
     def _ping(self) -> None:
         """Send everybody a sign of life; whoever cannot be reached any more is gone."""
