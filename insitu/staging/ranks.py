@@ -5,7 +5,7 @@ Acknowledgements are cumulative, so they are sent seldom: when a part of the cre
 when there is nothing else to do. A rank never waits for one that is held back, since a lull sends them all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from insitu.errors import RemoteProtocolError
 from insitu.wire.messages import Ack, Publish, PublishEncoded, PublishLent
@@ -33,6 +33,8 @@ class RankLink:
     acked_at: float = 0.0
     dirty: bool = False
     segment: Segment | None = None
+    #: The sequences that came and are not acknowledged as folded yet, in order: whether each is done with.
+    here: dict[int, bool] = field(default_factory=dict)
 
     def look_up(self, message: PublishLent) -> Publish:
         """Return the message with its buffers: views of the rank's own memory.
@@ -66,6 +68,7 @@ class RankLink:
         self._require(sequence, nbytes)
         self.received = sequence
         self.received_bytes += nbytes
+        self.here[sequence] = False
         self.dirty = True
 
     def _require(self, sequence: int, nbytes: int) -> None:
@@ -77,9 +80,16 @@ class RankLink:
             )
 
     def fold(self, sequence: int, nbytes: int) -> None:
-        """Count what is done with: folded, dropped or late."""
-        self.folded = max(self.folded, sequence)
+        """Count what is done with: folded, dropped or late.
+
+        A late step is done with before an earlier one that is being folded. The rank takes `folded` for all up to it,
+        and would use their memory again: so it stays behind what is still needed.
+        """
+        self.here[sequence] = True
         self.folded_bytes += nbytes
+        while self.here and self.here[first := next(iter(self.here))]:
+            del self.here[first]
+            self.folded = first
         self.dirty = True
 
     @property
