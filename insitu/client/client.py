@@ -26,6 +26,7 @@ from insitu.client.controller import ControllerLink
 from insitu.client.encoding import Encoder
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
+from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
 from insitu.errors import InsituError, LocalProtocolError, RunError
 from insitu.model import Array, Extent, Step
@@ -258,11 +259,13 @@ class Client:
 
     def _attach(self, contact: Contact, welcome: Welcome, contract: Contract) -> Publisher:
         segment = _segment(welcome)
+        policy = Policy(welcome.policy, welcome.every)
         publisher = Publisher(
             self.rank,
             buffer_bytes=welcome.buffer_bytes,
             segment=segment,
             max_wait_s=welcome.max_wait_s,
+            policy=policy,
             then=welcome.then,
             controller=self._controller,
             contract=contract,
@@ -273,7 +276,7 @@ class Client:
             part = Part(share.node, share.low, share.high, share.of)
             encoder = Encoder(share.node, welcome.needs, self._controller.say)
             link = connect(share.address, contact.keys)
-            publisher.links.append(NodeLink(link, part, attach, lend, encoder, publisher.done))
+            publisher.links.append(NodeLink(link, part, attach, lend, encoder, publisher.done, policy.under_way))
         publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
 

@@ -4,7 +4,7 @@
 import time
 
 from insitu.errors import LocalProtocolError
-from insitu.wire.messages import Hello, Message, Refuse, Stop, Welcome
+from insitu.wire.messages import Hello, Message, Refuse, Skip, Stop, Welcome
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Socket, poll
 
@@ -16,6 +16,8 @@ class ControllerLink:
         self.socket = socket
         self._session = Session(Link.RANK_CONTROLLER, Side.CONNECTS)
         self._stop_at: int | None = None
+        #: Sequences that other ranks have dropped, and that this one has not looked at yet.
+        self.skipped: set[int] = set()
 
     def join(self, hello: Hello, timeout_s: float) -> Welcome | None:
         """Ask to take part and return the answer, or ``None`` where none comes in time.
@@ -42,6 +44,8 @@ class ControllerLink:
         """Take in what the controller said, without waiting."""
         while (frames := self.socket.receive()) is not None:
             match self._session.receive(frames):
+                case Skip(sequences):
+                    self.skipped.update(sequences)
                 case Stop(at, _):
                     self._stop_at = at
                 case Refuse(reason):

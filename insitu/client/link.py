@@ -49,10 +49,20 @@ class _UnderWay:
 
 
 class NodeLink:
-    """One staging node, as a rank sees it. `part` says which rows of each block go there."""
+    """One staging node, as a rank sees it. `part` says which rows of each block go there.
+
+    At most `under_way` steps that are not folded yet are sent (``None``: as many as the credit allows).
+    """
 
     def __init__(
-        self, socket: Socket, part: Part, attach: Attach, lend: Lend | None, encoder: Encoder, done: Done
+        self,
+        socket: Socket,
+        part: Part,
+        attach: Attach,
+        lend: Lend | None,
+        encoder: Encoder,
+        done: Done,
+        under_way: int | None = None,
     ) -> None:
         self.part = part
         self.socket = socket
@@ -69,6 +79,8 @@ class NodeLink:
         self._given_up = False
         self._waiting: deque[tuple[Message, int]] = deque()
         self._under_way: deque[_UnderWay] = deque()
+        self._most_unfolded = under_way
+        self._unfolded: deque[int] = deque()
         self._say(attach, 0)
         if lend is not None:
             self._say(lend, 0)
@@ -87,7 +99,7 @@ class NodeLink:
     def starved(self) -> bool:
         """Whether this rank waits for the node's folds, for credit or for memory that it lent, not for the network."""
         if self._waiting:
-            return not self._credit.fits(self._waiting[0][1])
+            return not self._may_send(self._waiting[0][1])
         return bool(self._under_way) and self._under_way[0].lent
 
     @property
@@ -102,6 +114,19 @@ class NodeLink:
     def unsent(self) -> list[Published]:
         """The steps that wait for credit."""
         return [message for message, _ in self._waiting if isinstance(message, Published)]
+
+    @property
+    def oldest_unsent(self) -> int | None:
+        """The sequence of the first step that waits to be sent."""
+        return next((message.sequence for message, _ in self._waiting if isinstance(message, Published)), None)
+
+    def withdraw(self, sequence: int) -> None:
+        """Send a step that waits no more. Costs O(steps that wait)."""
+        self._waiting = deque(
+            (message, nbytes)
+            for message, nbytes in self._waiting
+            if not isinstance(message, Published) or message.sequence != sequence
+        )
 
     def layout(self, layout: Layout) -> None:
         self._waiting.append((layout, 0))
@@ -132,7 +157,7 @@ class NodeLink:
 
         A node that has given none may not know yet that this rank feeds it.
         """
-        while self._waiting and self.credit_bytes and self._credit.fits(self._waiting[0][1]):
+        while self._waiting and self._may_send(self._waiting[0][1]):
             message, nbytes = self._waiting[0]
             if isinstance(message, Publish):
                 # It stays encoded where it cannot be sent now, so that this is done once.
@@ -143,6 +168,11 @@ class NodeLink:
             self._waiting.popleft()
             if isinstance(message, Publish):
                 self._measure(message, nbytes)
+
+    def _may_send(self, nbytes: int) -> bool:
+        if nbytes and self._most_unfolded is not None and len(self._unfolded) >= self._most_unfolded:
+            return False
+        return self.credit_bytes > 0 and self._credit.fits(nbytes)
 
     def _measure(self, message: Publish, nbytes: int) -> None:
         """Let ``codec: auto`` learn how long a message needs to be received, by waiting for that: at the start only."""
@@ -162,6 +192,8 @@ class NodeLink:
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
             self._under_way.append(_UnderWay(message.sequence, isinstance(message, PublishLent)))
+            if self._most_unfolded is not None:
+                self._unfolded.append(message.sequence)
             self._count(message)
         return True
 
@@ -192,6 +224,8 @@ class NodeLink:
             )
         self._credit.give(ack.folded_bytes - self._folded_bytes)
         self._folded_bytes = ack.folded_bytes
+        while self._unfolded and self._unfolded[0] <= ack.folded:
+            self._unfolded.popleft()
         while self._under_way:
             first = self._under_way[0]
             if first.sequence > (ack.folded if first.lent else ack.received):

@@ -6,8 +6,9 @@ Rule 1: the caller's arrays are copied once, into pooled buffers, and are the ca
 Rule 2: there is no thread. Everything moves when the simulation calls the client; between two calls ZeroMQ's own I/O
 thread goes on sending what was handed to it. (ADR 0004 says why.)
 
-Rule 3: every wait has a bound, `max_wait_s`, and a name. When it has run out, this and the following steps are dropped
-at once, without waiting again, until a staging node shows progress: a dead staging side costs one wait, not one a step.
+Rule 3: what happens to a step without room is the policy's to say (`insitu.client.policy`). Every wait has a bound,
+`max_wait_s`, and a name. When it has run out, this and the following steps are dropped at once, without waiting again,
+until a staging node shows progress: a dead staging side costs one wait, not one a step.
 """
 
 import logging
@@ -23,6 +24,7 @@ import numpy as np
 from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.link import NodeLink
+from insitu.client.policy import Policy
 from insitu.client.pool import Pool, Slot
 from insitu.errors import InsituError, RunError
 from insitu.model import Array, Extent, Step
@@ -44,12 +46,14 @@ PUMP_S = 0.00025
 #: How long one poll may last; long enough to cost nothing, short enough that a wait's end is seen.
 _POLL_S = 0.1
 _ROOM = "room in its buffer"
+_ELSEWHERE = "another rank has dropped it"
 
 
 @dataclass(slots=True)
 class _Kept:
     """The slots of a step that not all of its staging nodes are done with yet."""
 
+    step: Step
     slots: list[Slot]
     links: int
 
@@ -85,6 +89,7 @@ class Publisher:
         buffer_bytes: int,
         segment: Segment | None,
         max_wait_s: float,
+        policy: Policy,
         then: str,
         controller: ControllerLink,
         contract: Contract,
@@ -93,6 +98,7 @@ class Publisher:
         self.counters = {"steps": 0, "dropped": 0, "put_bytes": 0, "wait_staging_s": 0.0, "wait_network_s": 0.0}
         self._rank = rank
         self._max_wait_s = max_wait_s
+        self._policy = policy
         self._then = then
         self._controller = controller
         self._contract = contract
@@ -135,6 +141,7 @@ class Publisher:
         ready = poll([self._controller.socket, *(link.socket for link in self.links)], wait_s)
         if self._controller.socket in ready:
             self._controller.listen()
+            self._skip()
         for link in self.links:
             if link.socket in ready:
                 link.listen()
@@ -153,7 +160,10 @@ class Publisher:
         self._step, self._lost = step, None
         if time.monotonic() - self._pumped_at > PUMP_S:
             self.pump()
-        if not self._pool.fits(self._last_bytes) and not self._wait(lambda: self._pool.fits(self._last_bytes), _ROOM):
+        if step.sequence in self._controller.skipped:
+            self._controller.skipped.remove(step.sequence)
+            self._lost = _ELSEWHERE
+        elif not self._room(lambda: self._pool.fits(self._last_bytes)):
             self._lose(self._no_room())
 
     def put(self, spec: BlockSpec, spec_id: int, data: Array) -> None:
@@ -220,7 +230,7 @@ class Publisher:
         else:
             self._drop(step, self._lost)
         self._last_bytes = sum(put.slot.nbytes for put in self._puts.values())
-        self._step, self._puts = None, {}
+        self._step, self._lost, self._puts = None, None, {}
         self.counters["steps"] += 1
         if time.monotonic() - self._said_at > STATUS_S:
             self._said_at = time.monotonic()
@@ -260,7 +270,9 @@ class Publisher:
         return self._pool.part(offset, nbytes)
 
     def _queue(self, step: Step, messages: list[tuple[NodeLink, Publish | PublishLent, int]]) -> None:
-        self._kept[step.sequence] = _Kept([put.slot for put in self._puts.values()], len(messages))
+        while self._policy.keeps_one and self._withdraw_oldest():
+            pass
+        self._kept[step.sequence] = _Kept(step, [put.slot for put in self._puts.values()], len(messages))
         for link, message, nbytes in messages:
             link.publish(message, nbytes)
         self.counters["put_bytes"] += sum(put.data.nbytes for put in self._puts.values())
@@ -289,17 +301,69 @@ class Publisher:
                     f"it needs more than the buffer of {self._pool.limit_bytes} bytes; raise variables.'*'.buffer"
                 )
             else:
-                slot = self._wait(lambda: self._pool.take(nbytes), _ROOM)
+                slot = self._room(lambda: self._pool.take(nbytes))
                 if slot is None:
                     self._lose(self._no_room())
         return slot
 
+    def _room(self, look: Callable[[], T | None]) -> T | None:
+        """Look for room, and if there is none do for it what the policy says."""
+        assert self._step is not None
+        found = look()
+        if not found and not self._policy.waits(self._step.sequence):
+            self.pump()
+            found = look()
+        while not found and self._policy.replaces and self._withdraw_oldest():
+            found = look()
+        if not found and self._policy.waits(self._step.sequence):
+            found = self._wait(look, _ROOM)
+        return found
+
+    def _withdraw_oldest(self) -> bool:
+        """Drop the oldest step that no staging node was sent any part of; return whether there was one."""
+        oldest = [link.oldest_unsent for link in self.links]
+        unsent = [sequence for sequence in oldest if sequence is not None]
+        if len(unsent) < len(oldest):
+            return False
+        sequence = max(unsent)
+        step = self._withdraw(sequence)
+        reason = f"a newer one took its place (policy: {self._policy.name})"
+        self._controller.say(Dropped(sequence, step.index, step.time, reason))
+        return True
+
+    def _withdraw(self, sequence: int) -> Step:
+        """Forget a step that waits; its memory is free."""
+        kept = self._kept.pop(sequence)
+        for link in self.links:
+            link.withdraw(sequence)
+        for slot in kept.slots:
+            self._pool.give(slot)
+        self.counters["dropped"] += 1
+        return kept.step
+
+    def _skip(self) -> None:
+        """Drop what other ranks have dropped, as far as it is still here; what is to come is not begun."""
+        newest = self.counters["steps"] + (self._step is not None)
+        for sequence in sorted(self._controller.skipped):
+            if sequence >= newest:
+                break
+            self._controller.skipped.remove(sequence)
+            oldest = [link.oldest_unsent for link in self.links]
+            if self._step is not None and sequence == self._step.sequence:
+                self._lost = self._lost or _ELSEWHERE
+            elif sequence in self._kept and all(first is not None and first <= sequence for first in oldest):
+                self._withdraw(sequence)
+
     def _no_room(self) -> str:
+        if self._step is not None and not self._policy.waits(self._step.sequence):
+            return f"no room in its buffer of {self._pool.limit_bytes} bytes (policy: {self._policy.name})"
         return f"no room in its buffer of {self._pool.limit_bytes} bytes after {self._max_wait_s:g} s"
 
     def _lose(self, reason: str) -> None:
+        if self._lost is not None:
+            return
         self._lost = reason
-        if self._then == "abort":
+        if self._then == "abort" and (self._step is None or self._policy.waits(self._step.sequence)):
             raise RunError(f"Rank {self._rank} at step {self._step and self._step.index}: {reason} (then: abort).")
 
     def _drop(self, step: Step, reason: str) -> None:
@@ -308,7 +372,8 @@ class Publisher:
         if self.counters["dropped"] == 0:
             log.warning("rank %d drops step %d: %s", self._rank, step.index, reason)
         self.counters["dropped"] += 1
-        self._controller.say(Dropped(step.sequence, step.index, step.time, reason))
+        if reason != _ELSEWHERE:
+            self._controller.say(Dropped(step.sequence, step.index, step.time, reason))
 
     def _wait(self, done: Callable[[], T | None], what: str) -> T | None:
         """Pump until `done` returns something, and return that; ``None`` after `max_wait_s`, at once while shedding."""
@@ -316,7 +381,7 @@ class Publisher:
         said = False
         while not (found := done()):
             self._shedding = self._shedding or now - begin > self._max_wait_s
-            if self._shedding:
+            if self._shedding or self._lost is not None:
                 return None
             if now - begin > SAY_AFTER_S and not said:
                 said = True

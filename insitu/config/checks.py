@@ -30,7 +30,19 @@ def in_config(config: Config) -> list[Problem]:
         for name in config.variables
         if name not in ("*", *inputs)
     ]
-    return unneeded + [problem for name in inputs for problem in _of_codec(config, name)]
+    codecs = [problem for name in inputs for problem in _of_codec(config, name)]
+    return unneeded + codecs + _of_policy(config)
+
+
+def _of_policy(config: Config) -> list[Problem]:
+    """Look whether `every` is there just where the policy needs it."""
+    policy, every = config.buffering.policy, config.buffering.every
+    if policy == "every" and every is None:
+        return [config.problem(("variables", "*", "policy"), "every needs to know which; add every: 10 or what fits")]
+    if policy != "every" and every is not None:
+        message = f"has no meaning with policy {policy}; leave it out, or take policy: every"
+        return [config.problem(("variables", "*", "every"), message)]
+    return []
 
 
 def _of_codec(config: Config, name: str) -> list[Problem]:

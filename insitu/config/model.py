@@ -93,7 +93,13 @@ class Staging(Section):
 class Buffering(Section):
     """What a rank does with steps that the staging side has not taken yet."""
 
-    policy: Literal["block"] = Field(default="block", description="block: put waits until there is room")
+    policy: Literal["block", "latest", "drop_oldest", "drop_newest", "every"] = Field(
+        default="block",
+        description="what happens to a step without room. block: it waits; drop_newest: it is dropped; drop_oldest: it "
+        "takes the place of older ones that wait; latest: so too, and only the newest step ever waits; every: it is "
+        "dropped, but one of so many waits",
+    )
+    every: Count | None = Field(default=None, description="with policy every: of so many steps one is not dropped")
     buffer: Bytes = Field(default=256 * 2**20, description="bytes that one rank may hold back")
     max_wait: Seconds = Field(default=60.0, description="longest wait for room, in seconds or as 500 ms or 2 min")
     then: Literal["drop", "abort"] = Field(

@@ -129,6 +129,8 @@ class Run:
             ranks,
             buffering.buffer,
             buffering.max_wait,
+            buffering.policy,
+            buffering.every or 1,
             buffering.then,
             self._config.staging.transport,
             self._pipeline.needs,

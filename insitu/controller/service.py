@@ -40,6 +40,7 @@ from insitu.wire.messages import (
     Refuse,
     Share,
     Shutdown,
+    Skip,
     Status,
     Tally,
     Traffic,
@@ -64,6 +65,8 @@ class Terms:
     ranks: int | None
     buffer_bytes: int
     max_wait_s: float
+    policy: str
+    every: int
     then: str
     transport: str
     needs: tuple[Need, ...]
@@ -291,7 +294,8 @@ class Service:
         self._send(
             peer,
             Welcome(
-                terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.then, terms.transport, terms.needs
+                terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
+                terms.transport, terms.needs,
             ),
         )  # fmt: skip
         if self._stopping.stop is not None:
@@ -337,7 +341,7 @@ class Service:
             case Layout():
                 self.tracker.layout(peer.number, message)
             case Dropped():
-                self.tracker.drop(message.sequence, message.reason)
+                self._dropped(peer, message, self.tracker)
             case Declare():
                 self._declare(peer, message)
             case Event():
@@ -348,6 +352,13 @@ class Service:
                 peer.traffic = variables
             case Bye(steps, counters):
                 self._bye(peer, steps, counters)
+
+    def _dropped(self, peer: Peer, message: Dropped, tracker: Tracker) -> None:
+        """The first rank that drops a step drops it for all, which need not spend room and time on it."""
+        if tracker.drop(message.sequence, message.reason):
+            for other in self.ranks.values():
+                if other is not peer:
+                    self._send(other, Skip((message.sequence,)))
 
     def _handle_node(self, peer: Peer, message: Message) -> None:
         match message:

@@ -111,10 +111,12 @@ class Tracker:
         if (step.index, step.time) != (seen.index, seen.time):
             seen.disagree.update(rank for rank, _ in layouts)
 
-    def drop(self, sequence: int, reason: str) -> None:
-        """A step will never be whole."""
-        if sequence > self.watermark:
-            self._dropped.setdefault(sequence, reason)
+    def drop(self, sequence: int, reason: str) -> bool:
+        """A step will never be whole. Return whether that is news."""
+        news = sequence > self.watermark and sequence not in self._dropped
+        if news:
+            self._dropped[sequence] = reason
+        return news
 
     def rank_ended(self, rank: int, steps: int) -> None:
         """A rank ended after `steps` steps: later ones of the others can never be whole."""

@@ -6,7 +6,7 @@ Three links exist. On each, the side that connects speaks first and the other ad
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
-rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Stop
+rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, Stop
                           Dropped, Event, Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
@@ -226,6 +226,7 @@ class Bye:
 class Welcome:
     """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
 
+    `policy` is one of `insitu.client.policy`, and `every` belongs to that of its name.
     `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``. `needs` is the contract: what is
     to be sent at all.
     """
@@ -234,9 +235,18 @@ class Welcome:
     shares: tuple[Share, ...]
     buffer_bytes: int
     max_wait_s: float
+    policy: str
+    every: int
     then: str
     transport: str
     needs: tuple[Need, ...]
+
+
+@dataclass(slots=True)
+class Skip:
+    """Other ranks have dropped these sequences: a rank drops what has not left it, and begins none that is to come."""
+
+    sequences: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -514,7 +524,7 @@ class Shutdown:
 
 
 Message = (
-    Hello | Offer | Layout | Tally | Declare | Dropped | Bye | Welcome | Refuse | Stop | Ping
+    Hello | Offer | Layout | Tally | Declare | Dropped | Bye | Welcome | Refuse | Skip | Stop | Ping
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown

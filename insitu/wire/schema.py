@@ -248,6 +248,8 @@ KINDS: dict[int, Record] = {
         shares=many(_share_record.field),
         buffer_bytes=whole(),
         max_wait_s=time,
+        policy=name,
+        every=whole(1),
         then=name,
         transport=choice("auto", "shm", "tcp"),
         needs=many(_need_record.field, BLOCKS),
@@ -326,6 +328,7 @@ KINDS: dict[int, Record] = {
         buffers=buffers,
     ),
     33: Record(m.Approve, member=whole(), layouts=_rank_layouts, without=many(name)),
+    34: Record(m.Skip, sequences=many(whole())),
 }
 
 #: Every message's number.

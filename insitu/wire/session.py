@@ -67,11 +67,11 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.NEW: {m.Hello: State.ASKED} | _REFUSED,
         State.ASKED: {m.Welcome: State.OPEN} | _REFUSED,
         State.OPEN: _stays(
-            State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Event, m.Status, m.Tally, m.Ping, m.Stop
+            State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Event, m.Status, m.Tally, m.Ping, m.Skip, m.Stop
         )
         | {m.Bye: State.ENDING}
         | _REFUSED,
-        State.ENDING: _stays(State.ENDING, m.Ping, m.Stop) | _REFUSED,
+        State.ENDING: _stays(State.ENDING, m.Ping, m.Skip, m.Stop) | _REFUSED,
         State.REFUSED: {},
     },
     Link.RANK_NODE: {
@@ -102,6 +102,7 @@ FROM_LISTENER = frozenset(
         m.Welcome,
         m.Refuse,
         m.Ping,
+        m.Skip,
         m.Stop,
         m.Borrow,
         m.Credit,

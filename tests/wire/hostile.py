@@ -8,6 +8,8 @@ are decoded, so whoever handles messages has to live with them.
 """
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -53,9 +55,13 @@ def _block(start: object, count: object, shape: object = (4, 6), row: object = (
     return [header(m.Layout, 0, [[variable, start, count]])]
 
 
+def _welcome(shares: list[Any], needs: Sequence[Any] = ()) -> bytes:
+    return header(m.Welcome, "melt", shares, 1, 1.0, "block", 1, "drop", "auto", list(needs))
+
+
 def _needs(need: object, times: int = 1) -> Frames:
     """Return a `Welcome` with one need, once or several times."""
-    return [header(m.Welcome, "melt", [], 1, 1.0, "drop", "auto", [need] * times)]
+    return [_welcome([], [need] * times)]
 
 
 def _encoded(forms: object, *buffers: bytes) -> Frames:
@@ -121,9 +127,9 @@ MALFORMED: dict[str, Frames] = {
     "a run of no ranks": [header(m.Hello, 1, "melt", 0, 0, 0, "n17", 1)],
     "counters with numbers for names": [header(m.Bye, 1, {b"steps": 1})],
     "counters of lists": [header(m.Bye, 1, {"steps": [1]})],
-    "a share of nothing": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 1, 2]], 1, 1.0, "drop", "auto", [])],
-    "a share beyond the whole": [header(m.Welcome, "melt", [[0, "tcp://h:1", 1, 3, 2]], 1, 1.0, "drop", "auto", [])],
-    "a share of zero parts": [header(m.Welcome, "melt", [[0, "tcp://h:1", 0, 0, 0]], 1, 1.0, "drop", "auto", [])],
+    "a share of nothing": [_welcome([[0, "tcp://h:1", 1, 1, 2]])],
+    "a share beyond the whole": [_welcome([[0, "tcp://h:1", 1, 3, 2]])],
+    "a share of zero parts": [_welcome([[0, "tcp://h:1", 0, 0, 0]])],
     "a need without a name": _needs(["", [], "", "none", 0.0]),
     "needs too many": _needs(["u", [], "", "none", 0.0], times=BLOCKS + 1),
     "a need of a dim twice": _needs(["u", [["x", 0, 1, 1]] * 2, "", "none", 0.0]),

@@ -7,6 +7,7 @@ Each rank tells of its longest step and of the steps in which it had no room in 
 import argparse
 import json
 import resource
+import threading
 import time
 from pathlib import Path
 
@@ -20,10 +21,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int)
     parser.add_argument("--kib", type=int)
+    parser.add_argument("--pause", type=float, default=0.0)
     options = parser.parse_args()
     rank, size = rank_and_size()
     n = options.kib * 1024 // 8
     took = []
+    pause = threading.Event()
     try:
         with insitu.Client() as sim:
             Path("begun").touch()
@@ -32,6 +35,7 @@ def main() -> None:
                 with sim.step(k) as step:
                     step.put("u", np.full((1, n), k, "f8"), start=(rank, 0), shape=(size, n))
                 took.append(time.monotonic() - begin)
+                pause.wait(options.pause)
     finally:
         said = {"steps": len(took), "longest_s": max(took, default=0.0), "all_s": sum(took)}
         said["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
