@@ -294,9 +294,14 @@ def test_a_put_without_a_copy_into_a_lost_step_writes_nowhere(make: MakeRank) ->
 
 def test_a_step_that_the_simulation_breaks_off_is_seen_by_nobody(make: MakeRank) -> None:
     rank = make(steps=1, credit=1)
-    with pytest.raises(ArithmeticError), rank.open() as step:
-        step.put("u", np.zeros(8), start=(0,), shape=(8,))
-        raise ArithmeticError
+
+    def step_that_fails() -> None:
+        with rank.open() as step:
+            step.put("u", np.zeros(8), start=(0,), shape=(8,))
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        step_that_fails()
     assert rank.controller.hear(Dropped).reason == "the simulation raised ArithmeticError inside the step"
     rank.publish()
     assert rank.nodes[0].hear(Publish).sequence == 1

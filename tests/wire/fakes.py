@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One end of a link in a test's own hands: real sockets and a real session, and nothing said that the test does not say."""
+"""One end of a link in a test's own hands: a real socket, a real session, and nothing said but what the test says."""
 
 from collections.abc import Callable
 from typing import TypeVar
