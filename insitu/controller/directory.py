@@ -51,8 +51,8 @@ class Directory:
             ) from error
 
     def remove(self) -> None:
-        """Take away a directory that was made for a run which never began."""
-        shutil.rmtree(self.path)
+        """Take away a directory that was made for a run which never began, as far as it can be: why it did not is to be heard."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _clear(self, force: bool) -> None:
         if not force:

@@ -128,13 +128,11 @@ def test_ctrl_c_before_any_rank_takes_part_ends_at_once(start: Start) -> None:
 
 
 def test_a_simulation_that_cannot_be_executed_leaves_no_directory(start: Start, tmp_path: Path) -> None:
-    """It is seen only when all else has been started; the next try, under the same name, works."""
+    """It is seen only when all else has been started."""
     solver = tmp_path / "solver"
     solver.write_bytes(b"\x00 no program")
     solver.chmod(stat.S_IRWXU)
-    left = start(str(solver), run="same").wait()
+    left = start(str(solver)).wait()
     assert left.status == 2
     assert "cannot be started (Exec format error)" in left.stderr
     assert not left.directory.exists()
-    again = start(*program("steady"), run="same").wait()
-    assert again.status == 0, again.stderr
