@@ -33,24 +33,26 @@ class Directory:
         self.log = path / "log.jsonl"
         self.report = path / "report.json"
 
-    @classmethod
-    def create(cls, path: Path, *, force: bool) -> "Directory":
-        """Make the directory of a new run.
+    def create(self, config: str, *, force: bool) -> None:
+        """Make the directory of a new run, with its resolved configuration.
 
         Raises `ConfigError` where one is there (`force` replaces it, if it is the directory of a run) and where it
         cannot be made.
         """
-        directory = cls(path)
         try:
-            if path.exists():
-                directory._clear(force)
-            path.mkdir(parents=True)
+            if self.path.exists():
+                self._clear(force)
+            self.path.mkdir(parents=True)
+            self.config.write_text(config)
         except OSError as error:
             raise ConfigError(
-                f"{path}: the run's directory cannot be made ({error.strerror}); choose another place: "
+                f"{self.path}: the run's directory cannot be made ({error.strerror}); choose another place: "
                 "--set directory=PATH"
             ) from error
-        return directory
+
+    def remove(self) -> None:
+        """Take away the directory of a run that never began, as far as it can be: why it did not begin is to be heard."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _clear(self, force: bool) -> None:
         if not force:

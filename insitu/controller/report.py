@@ -121,7 +121,7 @@ def _operators(config: Config, service: Service, sink: Sink) -> dict[str, Any]:
     return {
         name: {
             "results": sink.rows_of.get(name, 0),
-            "failed": service.failed.get(name, ""),
+            "failed": service.failed.get(name) or sink.failures.get(name, ""),
         }
         for name in config.operators
     }

@@ -3,14 +3,16 @@
 
 Staging first, so that nothing is missed; then the simulation; then turns of the service until every rank has ended and
 every step is decided; then what the staging nodes still hold; then the report. Whatever ends a run early (Ctrl-C, the
-simulation's death, a staging node's), what was folded is kept and marked incomplete, and nothing is left running.
+simulation's death, a staging node's), what was folded is kept and marked incomplete, and nothing is left running. Where
+the simulation was not even started, nothing is left at all.
 """
 
+import math
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -47,6 +49,8 @@ GRACE_S = 15.0
 SAY_AFTER_S = 10.0
 #: A staging node that has folded no step for so long never will: the longest fold of one batch.
 STUCK_S = 600.0
+#: How long staging nodes have to hand over what they have folded, when everything is to end at once.
+HAND_OVER_S = 1.0
 #: How long one that was sent SIGTERM has before SIGKILL.
 KILL_S = 2.0
 
@@ -62,19 +66,23 @@ class Run:
         self._first_step_s: float | None = None
         self._published = 0
         self._said: set[str] = set()
+        self._force = force
+        self._begun = False
         self._interrupts = 0
+        self._installing = False
         self._stop_by: float | None = None
         Simulation.require(config.simulation)
         self._host = network.own_address(config)
-        self.directory = Directory.create(Path(config.directory) / config.run, force=force)
-        self.directory.config.write_text(config.resolved_yaml())
+        self.directory = Directory(Path(config.directory) / config.run)
 
     def execute(self) -> Outcome:
-        """Run, write the report, and return how it ended. Raises `RunError` where it could not begin."""
-        with ExitStack() as stack:
+        """Run, write the report, and return how it ended.
+
+        Raises `RunError` or `ConfigError` where it could not begin; its directory is then gone again.
+        """
+        with self._interruptible(), self._directory_made(), ExitStack() as stack:
             self._journal = Journal(self.directory.log)
             stack.callback(self._journal.close)
-            stack.enter_context(self._interruptible())
             self._start(stack)
             self._stream()
             self._finish()
@@ -97,13 +105,14 @@ class Run:
         )  # fmt: skip
         stack.callback(self._service.shut_down)
         self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
-        self._cluster.install(contact, self._pipeline.operators, config.staging.memory)
-        self._until(lambda: self._service.staged, STAGING_S, "the staging nodes did not start")
+        self._install(contact)
+        self._until_staged()
         contact.write(self.directory.contact)
         stack.callback(self.directory.contact.unlink)
         self._simulation = Simulation(config.simulation, self.directory.contact, self._progress.show)
         stack.callback(self._simulation.close)
         self._simulation.start()
+        self._begun = True
         if config.simulation.launcher == "external":
             where = self.directory.contact.resolve()
             self._progress.say(f"Waiting for the simulation. Start its ranks with INSITU_CONTACT={where}")
@@ -139,14 +148,30 @@ class Run:
     def _attrs(self) -> dict[str, Any]:
         return {"title": self._config.run, "source": "insitu", "config_hash": config_hash(self._config)}
 
-    def _until(self, done: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not done():
-            self._turn()
+    def _install(self, contact: Contact) -> None:
+        """Start the staging nodes; compiling their operators may take minutes, and Ctrl-C ends the wait for it."""
+        try:
+            self._installing = True
+            if not self._interrupts:
+                self._cluster.install(contact, self._pipeline.operators, self._config.staging.memory)
+        except KeyboardInterrupt:
+            assert self._interrupts
+        finally:
+            self._installing = False
+
+    def _until_staged(self) -> None:
+        """Take turns until all staging nodes are there."""
+        deadline = time.monotonic() + STAGING_S
+        while not self._service.staged or self._interrupts:
             if self._interrupts:
                 raise RunError("Interrupted before the simulation was started.")
             if time.monotonic() > deadline:
-                raise RunError(f"{otherwise} within {timeout_s:g} s; see {self.directory.log}".capitalize())
+                here, wanted = len(self._service.nodes), self._config.staging.nodes
+                raise RunError(
+                    f"Only {here} of {wanted} staging nodes reached the controller within {STAGING_S:g} s; see whether "
+                    "their machines reach this one, and network.interface."
+                )
+            self._turn()
 
     def _turn(self) -> None:
         self._service.turn(TURN_S)
@@ -223,10 +248,16 @@ class Run:
                 )
 
     def _drain(self) -> None:
-        """Wait for what the staging nodes still hold, for as long as they get on with it; say so when it takes long."""
+        """Wait for what the staging nodes still hold, for as long as they get on with it; say so when it takes long.
+
+        Whoever has pressed Ctrl-C twice waits no longer than it takes where nothing is left to be folded.
+        """
         begin, before, said = time.monotonic(), -1, False
-        while not self._service.drained and self._interrupts < 2:
+        end = math.inf
+        while not self._service.drained and time.monotonic() < end:
             self._turn()
+            if self._interrupts > 1:
+                end = min(end, time.monotonic() + HAND_OVER_S)
             folded = sum(int(node.counters.get("folded_steps", 0)) for node in self._service.nodes.values())
             if folded != before:
                 begin, before = time.monotonic(), folded
@@ -247,18 +278,32 @@ class Run:
         return bool(self._interrupts) or self._simulation.status not in (0, None)
 
     @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Count Ctrl-C instead of raising wherever it hits."""
-
-        def count(number: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+    def _directory_made(self) -> Iterator[None]:
+        """Make the run's directory; where the simulation was never started, nothing in it is worth being kept."""
+        self.directory.create(self._config.resolved_yaml(), force=self._force)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if not self._begun:
+                self.directory.remove()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Count Ctrl-C and SIGTERM instead of raising wherever they hit."""
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+            if self._installing:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, count)
+        before = signal.signal(signal.SIGTERM, count)
+        try:
+            yield
+        finally:
+            # The process ends now, and one Ctrl-C more, of somebody impatient, must not spoil its last moments.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, before)
 
     def _snapshot(self) -> Snapshot:
         service = self._service
@@ -284,11 +329,11 @@ class Run:
     def _failures(self) -> list[str]:
         """Say what went wrong, all but mistakes of the configuration."""
         service, failures = self._service, []
-        if service.tracker is None:
+        if service.tracker is None and not self._interrupts:
             failures.append(
                 "no rank ever took part: does the program make an insitu.Client(), and does INSITU_CONTACT reach it?"
             )
-        else:
+        if service.tracker is not None:
             counts = service.tracker.counts
             left_out = counts.left_out
             if counts.dropped and not counts.whole:

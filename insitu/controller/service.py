@@ -366,6 +366,8 @@ class Service:
                 self.tracker.closed(peer.number, message)
             case Partial() if self._gather is not None:
                 self._hand_over(self._gather.partial(peer.number, message))
+            case Held() if message.operator in self.failed:
+                self._release(message)
             case Held() if self._gather is not None:
                 self._hand_over(self._gather.held(peer.number, message))
             case Event():

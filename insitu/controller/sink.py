@@ -61,11 +61,12 @@ class Sink:
 
     def put(self, done: Window | Rows, steps: int) -> None:
         """Store a complete window, or rows, of a run that has had `steps` steps so far."""
-        if done.operator not in self._pipeline.stored:
-            return
         if isinstance(done, Window):
-            self._writer.submit(self._guarded, done.operator, partial(self._write_window, done, steps))
-            return
+            self._writer.submit(self._store_window, done, steps)
+        elif done.operator in self._pipeline.stored and done.operator not in self.failures:
+            self._put_rows(done)
+
+    def _put_rows(self, done: Rows) -> None:
         with self._lock:
             waiting = self._rows.setdefault(done.operator, [])
             waiting += done.entries
@@ -96,6 +97,13 @@ class Sink:
     def _open(self, name: str, operator: Operator, variables: dict[str, Variable]) -> None:
         self._recipes[name] = Recipe.of(name, operator, variables)
         self._store.declare(name, operator, variables, self._attrs)
+
+    def _store_window(self, window: Window, steps: int) -> None:
+        """Store a window; one that is not stored must not stay at the nodes, where it would leave no room to fold."""
+        if window.operator in self._pipeline.stored:
+            self._guarded(window.operator, partial(self._write_window, window, steps))
+        if window.operator not in self._pipeline.stored or window.operator in self.failures:
+            self._cluster.release([held.key for _, held in window.held])
 
     def _guarded(self, operator: str, work: Callable[[], None]) -> None:
         """Do a piece of work for an operator; what goes wrong there ends that operator only."""

@@ -96,10 +96,10 @@ class Receiver:
     def close(self) -> None:
         """End the thread and wait for it. May be called twice."""
         self._closing.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive():  # it may have ended by the controller's word
             self._waker.wake()
-            self._thread.join()
-            self._waker.close()
+        self._thread.join()
+        self._waker.close()
 
     def _run(self) -> None:
         keep_pages_mapped()

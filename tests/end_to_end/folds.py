@@ -54,6 +54,13 @@ class Slow(Total):
         return super().update(state, batch)
 
 
+class Late(Total):
+    """Takes long to be prepared, as one whose kernels are compiled."""
+
+    def warm_up(self) -> None:
+        threading.Event().wait(30.0)
+
+
 class Faulty(Total):
     """Goes wrong in the method `where`: in `update` at a step, elsewhere at once."""
 

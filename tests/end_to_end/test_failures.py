@@ -61,7 +61,7 @@ def test_mpiexec_that_fails_leaves_no_rank_behind(start: Start, how: str) -> Non
 
 
 def test_a_program_that_ends_at_once(start: Start) -> None:
-    left = start("sh", "-c", "echo out; echo the licence server is down >&2; exit 3").wait()
+    left = start("sh", "-c", "echo out; echo the licence server is down >&2; exit 3", impatient=True).wait()
     assert left.status == 1
     assert left.stdout.splitlines().count("out") == 1
     assert "the licence server is down" in left.stderr
@@ -69,7 +69,7 @@ def test_a_program_that_ends_at_once(start: Start) -> None:
 
 
 def test_a_program_that_never_takes_part(start: Start) -> None:
-    left = start("true").wait()
+    left = start("true", impatient=True).wait()
     assert left.status == 1
     assert "no rank ever took part: does the program make an insitu.Client()" in left.stderr
     assert left.report["steps"]["produced"] == 0

@@ -17,7 +17,7 @@ STEPS, MAX_WAIT_S = 400, 0.5
 SLACK_S = 1.5
 
 
-def start_small(start: Start, transport: str) -> Running:
+def start_small(start: Start, transport: str, impatient: bool = False) -> Running:
     """Two ranks whose buffers are full soon after nobody empties them."""
     running = start(
         *program("steady", "--steps", STEPS, "--pause", 0.005),
@@ -26,6 +26,7 @@ def start_small(start: Start, transport: str) -> Running:
         operators={"ten": total(window=10)},
         staging={"transport": transport},
         variables={"*": {"policy": "block", "buffer": "4 KiB", "max_wait": MAX_WAIT_S}},
+        impatient=impatient,
     )
     for rank in range(2):
         running.until(f"begun-{rank}")
@@ -34,7 +35,7 @@ def start_small(start: Start, transport: str) -> Running:
 
 @pytest.mark.stress
 def test_a_staging_node_that_is_killed_takes_along_only_its_part(start: Start) -> None:
-    running = start_small(start, "tcp")
+    running = start_small(start, "tcp", impatient=True)
     results = running.directory / "results.zarr" / "ten" / "total" / "c"
     wait_until(lambda: results.exists(), what="a first window")
     running.descendants("spawn_main")[1].kill()

@@ -184,7 +184,7 @@ def test_without_room_for_shared_memory_it_goes_on_over_tcp_and_says_so(start: S
 
 
 def test_where_shared_memory_is_required_and_there_is_none_it_fails_and_says_why(start: Start) -> None:
-    left = start(*FULL, ranks=2, staging={"transport": "shm"}).wait()
+    left = start(*FULL, ranks=2, staging={"transport": "shm"}, impatient=True).wait()
     assert left.status == 1
     assert "No shared memory of 268435456 bytes can be had" in left.stdout + left.stderr
     assert "free some, lower variables.'*'.buffer, or take transport: tcp" in left.stdout + left.stderr

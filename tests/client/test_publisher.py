@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rank's steps on their way: waits have their bound, memory comes back when it may, a faulty node harms nobody.
+
+The rank and its sockets are real; controller and staging nodes say what the test tells them to.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+
+import numpy as np
+import pytest
+
+from insitu.client.catalogue import Catalogue
+from insitu.client.client import StepWriter
+from insitu.client.contract import Contract
+from insitu.client.controller import ControllerLink
+from insitu.client.encoding import Encoder
+from insitu.client.link import NodeLink
+from insitu.client.policy import Policy
+from insitu.client.publisher import Publisher
+from insitu.errors import RunError
+from insitu.model import Step
+from insitu.plan import Part
+from insitu.wire.codec import encode
+from insitu.wire.messages import (
+    VERSION,
+    Ack,
+    Attach,
+    Borrow,
+    Buffer,
+    Credit,
+    Detach,
+    Dropped,
+    Hello,
+    Lend,
+    Need,
+    Publish,
+    PublishLent,
+    Refuse,
+    Welcome,
+)
+from insitu.wire.segment import Segment
+from insitu.wire.session import Link
+from insitu.wire.sockets import connect
+from tests.waiting import wait_until
+from tests.wire.fakes import FakeListener
+
+#: All of `u` is needed, as it is put.
+NEEDS = (Need("u", (), "", "none", 0.0),)
+#: The size of a step of these tests: eight numbers, which fill a slot.
+STEP = 64
+#: So short a wait that a test can wait for it to run out, and one that nobody waits for.
+SOON_S, LATE_S = 0.2, 30.0
+
+
+class Rank:
+    """One rank with a buffer for `steps` steps, a controller, and staging nodes that have given `credit` steps each."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        steps: int,
+        credit: int,
+        max_wait_s: float,
+        then: str,
+        nodes: int,
+        lent: bool,
+        policy: str,
+    ) -> None:
+        self._policy = Policy(policy)
+        self.controller = FakeListener(Link.RANK_CONTROLLER)
+        stack.callback(self.controller.close)
+        controller = ControllerLink(connect(self.controller.listener.address))
+        stack.callback(controller.give_up)
+        assert controller.join(Hello(VERSION, "melt", 0, 0, 1, "n17", 1), 0.0) is None
+        self.controller.hear(Hello)
+        self.controller.say(Welcome("melt", (), STEP * steps, max_wait_s, "block", 1, then, "auto", NEEDS))
+        contract = Contract(0, NEEDS, controller.say)
+        segment = Segment.create(STEP * steps) if lent else None
+        self.publisher = Publisher(
+            0,
+            buffer_bytes=STEP * steps,
+            segment=segment,
+            max_wait_s=max_wait_s,
+            policy=self._policy,
+            then=then,
+            controller=controller,
+            contract=contract,
+        )
+        stack.callback(self.publisher.close_memory)
+        self.nodes = [self._node(stack, number, nodes, segment) for number in range(nodes)]
+        for node in self.nodes:
+            node.hear(Attach)
+            node.say(Credit(credit * STEP))
+            if lent:
+                node.hear(Lend)
+                node.say(Borrow(True))
+        self.publisher.meet(10.0 if credit else 0.0)
+        self._writer = StepWriter(Catalogue(0, contract), contract, self.publisher)
+        self._steps = count()
+
+    def _node(self, stack: ExitStack, number: int, nodes: int, segment: Segment | None) -> FakeListener:
+        node = FakeListener(Link.RANK_NODE)
+        stack.callback(node.close)
+        socket = connect(node.listener.address)
+        stack.callback(socket.close, linger_s=0)
+        lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
+        attach, part = Attach(VERSION, "melt", 0, 0, "n17", 1), Part(number, number, number + 1, nodes)
+        encoder = Encoder(number, NEEDS, lambda message: None)
+        under_way = self._policy.under_way
+        self.publisher.links.append(NodeLink(socket, part, attach, lend, encoder, self.publisher.done, under_way))
+        return node
+
+    @property
+    def waited_s(self) -> float:
+        counters = self.publisher.counters
+        return counters["wait_staging_s"] + counters["wait_network_s"]
+
+    @property
+    def dropped(self) -> int:
+        return int(self.publisher.counters["dropped"])
+
+    def open(self) -> StepWriter:
+        n = next(self._steps)
+        return self._writer.open(Step(n, n, float(n)))
+
+    def publish(self, steps: int = 1) -> None:
+        """Publish steps, in each of which all values are the step's number."""
+        for _ in range(steps):
+            with self.open() as step:
+                assert step._step is not None
+                step.put("u", np.full(8, step._step.index, "f8"), start=(0,), shape=(8,))
+
+    def hears(self, done: Callable[[], object]) -> None:
+        """Let the rank take in what it is told until `done` holds."""
+        wait_until(lambda: self.publisher.pump() or done(), what="the rank to take it in")
+
+    @contextmanager
+    def told_while_it_waits(self, *acks: Ack) -> Iterator[None]:
+        """Have the first node acknowledge once the rank stands still for it, and only then."""
+
+        def tell() -> None:
+            wait_until(lambda: self.waited_s > 0, what="the rank to wait")
+            for ack in acks:
+                self.nodes[0].say(ack)
+
+        self.nodes[0].take()
+        teller = threading.Thread(target=tell)
+        teller.start()
+        try:
+            yield
+        finally:
+            teller.join()
+
+
+MakeRank = Callable[..., Rank]
+
+
+@pytest.fixture
+def make() -> Iterator[MakeRank]:
+    with ExitStack() as stack:
+
+        def rank(
+            *, steps: int = 2, credit: int = 1, max_wait_s: float = LATE_S, then: str = "drop", nodes: int = 1,
+            lent: bool = False,
+        ) -> Rank:  # fmt: skip
+            return Rank(stack, steps, credit, max_wait_s, then, nodes, lent)
+
+        yield rank
+
+
+def test_without_credit_steps_stay_and_without_room_put_waits(make: MakeRank) -> None:
+    rank = make(steps=2, credit=1)
+    rank.publish(2)
+    rank.nodes[0].hear(Publish)
+    assert rank.waited_s == 0
+    with rank.told_while_it_waits(Ack(0, 0, STEP, STEP)):
+        rank.publish()
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 2)
+    assert [published.sequence for published in rank.nodes[0].all(Publish)] == [0, 1]
+    counters = rank.publisher.counters
+    assert counters["wait_staging_s"] > 0
+    assert (counters["wait_network_s"], counters["dropped"], counters["steps"]) == (0, 0, 3)
+
+
+def test_over_tcp_memory_comes_back_when_it_is_received_but_credit_when_it_is_folded(make: MakeRank) -> None:
+    rank = make(steps=2, credit=2)
+    rank.publish(2)
+    rank.nodes[0].hear(Publish, 2)
+    with rank.told_while_it_waits(Ack(1, -1, 2 * STEP, 0)):
+        rank.publish()
+    rank.publish()
+    assert rank.dropped == 0
+    rank.publisher.pump(0.05)
+    assert len(rank.nodes[0].all(Publish)) == 2
+    rank.nodes[0].say(Ack(1, 1, 2 * STEP, 2 * STEP))
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 4)
+
+
+def test_memory_that_is_lent_comes_back_only_when_it_is_folded(make: MakeRank) -> None:
+    rank = make(steps=2, credit=4, max_wait_s=SOON_S, lent=True)
+    rank.publish(2)
+    rank.nodes[0].hear(PublishLent, 2)
+    with rank.told_while_it_waits(Ack(1, -1, 2 * STEP, 0)):
+        rank.publish()
+    assert rank.dropped == 1
+    rank.nodes[0].say(Ack(1, 0, 2 * STEP, STEP))
+    rank.hears(lambda: rank.publisher.links[0].sent_bytes and rank.publisher._pool.fits(STEP))
+    rank.publish()
+    assert rank.dropped == 1
+    assert rank.nodes[0].hear(PublishLent, 3).sequence == 3
+
+
+def test_a_wait_that_runs_out_drops_the_step_and_the_next_ones_cost_none(make: MakeRank) -> None:
+    rank = make(steps=2, credit=1, max_wait_s=SOON_S)
+    rank.publish(2)
+    rank.nodes[0].hear(Publish)
+    rank.publish()
+    waited_s = rank.waited_s
+    assert waited_s >= SOON_S
+    rank.publish(20)
+    assert rank.waited_s == waited_s
+    assert rank.dropped == 21
+    last = rank.controller.hear(Dropped, 21)
+    assert (last.sequence, last.index) == (22, 22)
+    assert last.reason == f"no room in its buffer of {2 * STEP} bytes after {SOON_S:g} s"
+    rank.nodes[0].say(Ack(0, 0, STEP, STEP))
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 2)
+    rank.publish()
+    assert rank.dropped == 21
+    rank.publish()  # and the next wait is a whole one again
+    assert rank.dropped == 22
+    assert rank.waited_s >= waited_s + SOON_S
+
+
+def test_a_wait_that_is_to_abort_raises_and_says_where(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1, max_wait_s=SOON_S, then="abort")
+    rank.publish()
+    with pytest.raises(RunError, match=r"Rank 0 at step 1: no room in its buffer of 64 bytes .* \(then: abort\)"):
+        rank.publish()
+
+
+NONSENSE: dict[str, list[Buffer]] = {
+    "no message": [b"let me in"],
+    "nothing": [b""],
+    "a message of the other side": encode(Detach(3)),
+    "a refusal": encode(Refuse("rank 0 sent nonsense")),
+    "more folded than was sent": encode(Ack(0, 0, STEP, 2 * STEP)),
+    "less folded than before": encode(Ack(0, 0, STEP, 0)),
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_a_node_that_talks_nonsense_is_given_up_and_costs_one_wait(
+    make: MakeRank, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    rank = make(steps=2, credit=1, max_wait_s=SOON_S)
+    node = rank.nodes[0]
+    rank.publish()
+    node.hear(Publish)
+    if what.startswith("less"):
+        node.say(Ack(0, 0, STEP, STEP))
+        rank.hears(lambda: rank.publisher.links[0].idle)
+        rank.publish()
+        node.hear(Publish, 2)
+    node.send(NONSENSE[what])
+    rank.hears(lambda: "is given up" in caplog.text)
+    for ack in (Ack(5, 5, STEP, STEP), Credit(100 * STEP)):  # whatever it says now
+        node.send(encode(ack))
+    rank.publish(10)
+    assert rank.waited_s < 5 * SOON_S
+    assert rank.dropped == 9  # there was room for one
+    assert caplog.text.count("is given up") == 1
+
+
+def test_a_node_that_is_given_up_does_not_take_the_others_along(
+    make: MakeRank, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = make(steps=4, credit=4, max_wait_s=SOON_S, nodes=2)
+    rank.nodes[1].send([b"nonsense"])
+    rank.hears(lambda: "staging node 1 is given up" in caplog.text)
+    rank.publish(2)
+    halves = [node.hear(Publish, 2).buffers[0] for node in rank.nodes]
+    assert [np.frombuffer(half, "f8").tolist() for half in halves] == [[1.0] * 4] * 2
+
+
+def test_a_put_without_a_copy_lies_where_the_node_reads_it(make: MakeRank) -> None:
+    rank = make(steps=2, credit=2, lent=True)
+    with rank.open() as step:
+        room = step.empty("u", (2, 4), start=(0, 0), shape=(2, 4))
+        room[...] = np.arange(8.0).reshape(2, 4)
+    lend = rank.nodes[0].hear(Lend)
+    published = rank.nodes[0].hear(PublishLent)
+    ((offset, nbytes),) = published.places
+    assert np.shares_memory(room, rank.publisher._pool.arena[offset : offset + nbytes])
+    assert lend.bytes == 2 * STEP
+    np.testing.assert_array_equal(rank.publisher._pool.arena[offset : offset + nbytes].view("f8"), np.arange(8.0))
+
+
+def test_over_tcp_a_put_without_a_copy_is_sent_from_where_it_lies(make: MakeRank) -> None:
+    rank = make()
+    with rank.open() as step:
+        step.empty("u", (8,), "i8", start=(0,), shape=(8,))[...] = range(8)
+    np.testing.assert_array_equal(np.frombuffer(rank.nodes[0].hear(Publish).buffers[0], "i8"), range(8))
+
+
+def test_a_put_without_a_copy_into_a_lost_step_writes_nowhere(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1, max_wait_s=SOON_S)
+    rank.publish()
+    with rank.open() as step:
+        room = step.empty("u", (8,), start=(0,), shape=(8,))
+        assert (room.shape, room.dtype) == ((8,), np.dtype(float))
+        assert not np.shares_memory(room, rank.publisher._pool.arena)
+        room[...] = 7.0
+    assert rank.controller.hear(Dropped).sequence == 1
+
+
+def test_a_step_that_the_simulation_breaks_off_is_seen_by_nobody(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1)
+
+    def step_that_fails() -> None:
+        with rank.open() as step:
+            step.put("u", np.zeros(8), start=(0,), shape=(8,))
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        step_that_fails()
+    assert rank.controller.hear(Dropped).reason == "the simulation raised ArithmeticError inside the step"
+    rank.publish()
+    assert rank.nodes[0].hear(Publish).sequence == 1
+
+
+def test_the_end_waits_for_the_last_steps_and_takes_leave(make: MakeRank) -> None:
+    rank = make(steps=2, credit=2)
+    rank.publish(2)
+    rank.nodes[0].hear(Publish, 2)
+    with rank.told_while_it_waits(Ack(0, -1, STEP, 0), Ack(1, -1, 2 * STEP, 0)):
+        rank.publisher.finish(2)
+    assert rank.nodes[0].hear(Detach).steps == 2
+    assert rank.dropped == 0
+
+
+def test_steps_that_never_left_are_said_to_be_dropped_at_the_end(
+    make: MakeRank, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = make(steps=4, credit=1, max_wait_s=SOON_S)
+    rank.publish(3)
+    rank.nodes[0].hear(Publish)
+    rank.publisher.finish(3)
+    assert "ends with 3 steps that no staging node acknowledged" in caplog.text
+    rank.controller.hear(Dropped, 2)
+    dropped = rank.controller.all(Dropped)
+    assert [(each.sequence, each.reason) for each in dropped] == [
+        (1, "it had not left its rank's buffer when the rank ended"),
+        (2, "it had not left its rank's buffer when the rank ended"),
+    ]
+    assert rank.dropped == 2
+
+
+def test_a_node_that_never_answers_is_named(make: MakeRank, caplog: pytest.LogCaptureFixture) -> None:
+    rank = make(credit=0)  # which is none
+    caplog.clear()
+    rank.publisher.meet(SOON_S)
+    assert f"no answer from staging node 0 within {SOON_S:g} s" in caplog.text

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report counts every step, says why each that is missing is, and who waited for whom."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from insitu.controller.report import Outcome, build_report
+from insitu.controller.service import Peer
+from insitu.controller.tracker import Tracker
+from insitu.model import Variable
+from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Declare, Layout
+from insitu.wire.session import Link, Session, Side
+from tests.config.yaml_files import GOOD, load
+
+U = Variable("u", np.dtype("f8"), (8,), ("x",))
+V = Variable("v", np.dtype("f8"), (8,), ("x",))
+
+
+def tracked() -> Tracker:
+    """Two ranks of which one has not all of `v`; of six steps one was dropped, and one had not come from rank 1."""
+    tracker = Tracker(0, 2, [0])
+    for rank, rows in enumerate((4, 3)):
+        blocks = (BlockSpec(U, (4 * rank,), (4,)), BlockSpec(V, (4 * rank,), (rows,)))
+        tracker.layout(rank, Layout(0, blocks))
+    steps = tuple(ClosedStep(n, n, 0.0, 0, 100, ()) for n in range(5) if n != 2)
+    tracker.closed(0, Closed(0, (((0, 0), (1, 0)),), steps))
+    tracker.drop(2, "no room")
+    tracker.rank_ended(0, 6)
+    tracker.rank_ended(1, 5)
+    tracker.decide()
+    return tracker
+
+
+def peer(number: int, link: Link, **counters: float) -> Peer:
+    return Peer(b"", Session(link, Side.LISTENS), f"peer {number}", number, f"n{number}", 1, counters=counters)
+
+
+def report(folder: Path, tracker: Tracker | None, ranks: int = 0, **failures: dict[str, str]) -> dict[str, Any]:
+    waits = [(1.5, 0.25), (0.5, 0.0), (0.0, 3.0)]
+    service: Any = SimpleNamespace(
+        tracker=tracker,
+        failed=failures.get("service", {}),
+        encrypted=False,
+        refused_clients=3,
+        ranks={
+            k: peer(k, Link.RANK_CONTROLLER, put_bytes=100, wait_staging_s=waits[k][0], wait_network_s=waits[k][1])
+            for k in range(ranks)
+        },
+        nodes={0: peer(0, Link.NODE_CONTROLLER, folded_steps=4)},
+        parameters={"feed": Declare("feed", 0.035, 0.0, None, "1/s", "")},
+    )
+    sink: Any = SimpleNamespace(rows_of={"speed": 7}, failures=failures.get("sink", {}))
+    outcome = Outcome("done", [], [], mistaken=False)
+    built = build_report(load(folder, GOOD), outcome, service, sink, 12.34567, None)
+    return dict(json.loads(json.dumps(built)))
+
+
+def test_every_step_is_accounted_for(tmp_path: Path) -> None:
+    built = report(tmp_path, tracked())
+    assert built["steps"] == {
+        "produced": 6,
+        "delivered": 4,
+        "dropped": 2,
+        "delivered_bytes": 400,
+        "dropped_because": {"no room": 1, "rank 1 had ended before": 1},
+    }
+    missing = "1 of its 8 cells is missing beside those of ranks 0, 1"
+    assert built["variables"] == {
+        "u": {"delivered": 4, "left_out": 0, "because": []},
+        "v": {"delivered": 0, "left_out": 4, "because": [missing]},
+    }
+
+
+def test_a_run_in_which_nobody_took_part_has_a_report_too(tmp_path: Path) -> None:
+    built = report(tmp_path, None)
+    assert built["steps"]["produced"] == 0
+    assert built["variables"] == {}
+    assert built["ranks"] == {
+        "number": 0,
+        "put_bytes": 0,
+        "waited_for_staging_s": 0,
+        "waited_for_network_s": 0,
+        "longest_wait_s": 0,
+    }
+    assert built["first_step_s"] is None
+    assert built["duration_s"] == 12.346
+
+
+def test_waits_are_summed_and_the_longest_is_one_ranks(tmp_path: Path) -> None:
+    ranks = report(tmp_path, tracked(), ranks=3)["ranks"]
+    assert (ranks["number"], ranks["put_bytes"]) == (3, 300)
+    assert (ranks["waited_for_staging_s"], ranks["waited_for_network_s"], ranks["longest_wait_s"]) == (2.0, 3.25, 3.0)
+
+
+@pytest.mark.parametrize("where", ["service", "sink"])
+def test_an_operator_that_was_stopped_or_not_stored_says_why(tmp_path: Path, where: str) -> None:
+    assert report(tmp_path, None)["operators"] == {"speed": {"results": 7, "failed": ""}}
+    built = report(tmp_path, None, **{where: {"speed": "its disk is full"}})
+    assert built["operators"] == {"speed": {"results": 7, "failed": "its disk is full"}}
+
+
+def test_nodes_parameters_and_versions_are_there(tmp_path: Path) -> None:
+    built = report(tmp_path, None)
+    assert built["staging"] == [{"node": 0, "host": "n0", "folded_steps": 4}]
+    assert built["parameters"] == {"feed": {"value": 0.035, "minimum": 0.0, "maximum": None, "units": "1/s"}}
+    assert built["network"] == {"encrypted": False, "refused_clients": 3}
+    assert {"insitu", "python", "numpy", "distributed"} <= built["versions"].keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "mistaken", "exit_status"), [("done", False, 0), ("failed", False, 1), ("failed", True, 2)]
+)
+def test_the_exit_status_says_whose_fault_it_is(status: str, mistaken: bool, exit_status: int) -> None:
+    assert Outcome(status, [], [], mistaken).exit_status == exit_status

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller among ranks and staging nodes that say what a test tells them to: who takes part, who is gone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from insitu.controller import service as module
+from insitu.controller.gather import Rows, Window
+from insitu.controller.service import Service, Terms
+from insitu.model import Variable
+from insitu.wire.messages import (
+    VERSION,
+    Approve,
+    BlockSpec,
+    Bye,
+    Closed,
+    ClosedStep,
+    Commit,
+    Declare,
+    Dropped,
+    Entry,
+    Event,
+    Feed,
+    Finish,
+    Finished,
+    Held,
+    Hello,
+    Layout,
+    Message,
+    NodeHello,
+    NodeWelcome,
+    Partial,
+    Refuse,
+    Share,
+    Shutdown,
+    Status,
+    Stop,
+    Welcome,
+)
+from insitu.wire.session import Link
+from insitu.wire.sockets import listen
+from tests.end_to_end.folds import Total
+from tests.waiting import wait_until
+from tests.wire.fakes import FakeCaller
+
+U = Variable("u", np.dtype("f8"), (8,), ("x",))
+#: How long a dead rank's goodbye may take in these tests.
+LINGERS_S = 0.1
+
+
+class Controller:
+    """A service, what came of it, and those who talk to it. Of two ranks and nodes, rank k feeds node k alone."""
+
+    def __init__(self, stack: ExitStack, ranks: int | None, nodes: int) -> None:
+        self.journal: list[tuple[str, Event]] = []
+        self.delivered: list[tuple[Window | Rows, int]] = []
+        self.released: list[Held] = []
+        self._stack = stack
+        self._listener = stack.enter_context(listen("tcp://127.0.0.1:*"))
+        self.service = Service(
+            self._listener,
+            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", ()),
+            {"sum": Total(of="u", over="step", window=2)},
+            nodes,
+            journal=lambda source, event: self.journal.append((source, event)),
+            deliver=lambda done, steps: self.delivered.append((done, steps)),
+            release=self.released.append,
+        )
+        self.nodes = [self.node(number) for number in range(nodes)]
+        for node in self.nodes:
+            node.hear(NodeWelcome)
+
+    def turn(self) -> None:
+        self.service.turn(0.0)
+
+    def until(self, done: Callable[[], object], what: str = "") -> None:
+        wait_until(lambda: self.turn() or done(), what=what)
+
+    def events(self, kind: str) -> list[tuple[str, str]]:
+        return [(source, event.text) for source, event in self.journal if event.kind == kind]
+
+    def node(self, number: int, run: str = "melt") -> FakeCaller:
+        """A staging node that asks to take part."""
+        hello = NodeHello(VERSION, run, number, f"tcp://127.0.0.1:{5000 + number}", "n17", 100 + number)
+        return self._caller(Link.NODE_CONTROLLER, hello)
+
+    def rank(self, number: int, size: int = 2, run: str = "melt") -> FakeCaller:
+        """A rank that asks to take part."""
+        return self._caller(Link.RANK_CONTROLLER, Hello(VERSION, run, 0, number, size, "n17", 200 + number))
+
+    def ranks(self, size: int = 2) -> list[FakeCaller]:
+        """All ranks, admitted, each with its half of `U`."""
+        ranks = [self.rank(number, size) for number in range(size)]
+        for number, rank in enumerate(ranks):
+            rank.hear(Welcome)
+            rows = 8 // size
+            rank.say(Layout(0, (BlockSpec(U, (number * rows,), (rows,)),)))
+        return ranks
+
+    def close_steps(self, first: int, end: int, *nodes: int) -> None:
+        """Let nodes say that they have all they get of some steps."""
+        for node in nodes:
+            steps = tuple(ClosedStep(n, n, float(n), 0, 32, ()) for n in range(first, end))
+            self.nodes[node].say(Closed(0, (((node, 0),),), steps))
+
+    def _caller(self, link: Link, first: Message) -> FakeCaller:
+        caller = FakeCaller(link, self._listener.address)
+        self._stack.callback(caller.socket.close, linger_s=0)
+        caller.meanwhile = self.turn
+        caller.say(first)
+        return caller
+
+
+MakeController = Callable[..., Controller]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeController]:
+    monkeypatch.setattr(module, "LINGERS_S", LINGERS_S)
+    monkeypatch.setattr(module, "PING_S", 0.01)
+    with ExitStack() as stack:
+        yield lambda ranks=2, nodes=2: Controller(stack, ranks, nodes)
+
+
+def part(window: int, number: int = 2) -> Partial:
+    state = {"total": np.zeros(4), "number": number}
+    return Partial("sum", 0, window, -1, (Entry(window, 2, 0, 1, 1.0, ((0,), (4,)), state),))
+
+
+def test_ranks_are_told_their_part_and_nodes_who_feeds_them(make: MakeController) -> None:
+    it = make()
+    assert it.service.staged
+    rank = it.rank(1)
+    assert rank.hear(Welcome) == Welcome(
+        "melt", (Share(1, "tcp://127.0.0.1:5001", 0, 2, 2),), 1 << 20, 5.0, "drop", "tcp"
+    )
+    assert [node.hear(Feed) for node in it.nodes] == [Feed(0, 2, (0,)), Feed(0, 2, (1,))]
+    assert it.journal == []
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "run", "why"),
+    [
+        (1, 2, "yesterday", "this is run 'melt', not 'yesterday'; its contact file is an old one"),
+        (1, 3, "melt", "it says it is rank 1 of 3, but this run has 2; check simulation.ranks and simulation.launcher"),
+        (0, 2, "melt", "rank 0 is there already (process 200 on n17)"),
+    ],
+)
+def test_a_rank_that_does_not_belong_is_refused(
+    make: MakeController, number: int, size: int, run: str, why: str
+) -> None:
+    it = make()
+    it.rank(0).hear(Welcome)
+    refused = it.rank(number, size, run)
+    assert refused.hear(Refuse).reason.startswith(why)
+    [(source, text)] = it.events("rank-refused")
+    assert source == f"rank {number}"
+    assert text.startswith(why)
+    assert list(it.service.ranks) == [0]
+    it.rank(1).hear(Welcome)
+
+
+def test_where_any_number_is_expected_the_first_rank_says_it(make: MakeController) -> None:
+    it = make(ranks=None)
+    it.rank(2, 3).hear(Welcome)
+    assert it.service.size == 3
+    assert "it says it is rank 0 of 2, but this run has 3" in it.rank(0, 2).hear(Refuse).reason
+
+
+@pytest.mark.parametrize(("number", "run"), [(0, "melt"), (2, "melt"), (1, "yesterday")])
+def test_a_node_that_nobody_started_is_not_listened_to(make: MakeController, number: int, run: str) -> None:
+    it = make(nodes=1)
+    other = it.node(number, run)
+    it.until(lambda: it.events("protocol"))
+    assert it.events("protocol") == [("unknown", f"Staging node {number} of run '{run}' on n17 is not expected.")]
+    other.send([b"nonsense"])
+    it.nodes[0].say(Event("info", "here", "still"))
+    it.until(lambda: it.events("here"))
+    assert len(it.events("protocol")) == 1
+
+
+def test_a_rank_that_talks_nonsense_is_gone_and_the_others_are_not(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    ranks[1].send([b"nonsense"])
+    it.until(lambda: it.service.gone)
+    assert it.service.gone == [1]
+    assert [source for source, _ in it.events("protocol")] == ["rank 1"]
+    ranks[0].say(Status({"steps": 3}))
+    it.until(lambda: it.service.ranks[0].counters)
+
+
+def test_a_step_is_committed_when_all_nodes_have_it(make: MakeController) -> None:
+    it = make()
+    it.ranks()
+    it.close_steps(0, 3, 0)
+    it.close_steps(0, 2, 1)
+    for node in it.nodes:
+        commits = [node.hear(Commit)]
+        it.until(lambda node=node, commits=commits: max(each.upto for each in node.all(Commit)) == 1)
+        assert all(each.dropped == () for each in commits)
+    assert it.service.tracker is not None
+    assert it.service.tracker.watermark == 1
+
+
+def test_a_node_that_is_the_only_one_may_commit_by_itself(make: MakeController) -> None:
+    it = make(ranks=1, nodes=1)
+    it.ranks(1)
+    it.close_steps(0, 1, 0)
+    assert it.nodes[0].hear(Approve) == Approve(0, ((0, 0),), ())
+
+
+def test_what_one_rank_drops_is_dropped_everywhere(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    ranks[1].say(Dropped(0, 0, 0.0, "no room"))
+    it.close_steps(0, 1, 0)
+    assert [node.hear(Commit) for node in it.nodes] == [Commit(0, 0, (), (0,))] * 2
+    assert it.events("step-dropped") == [("controller", "Sequence 0 is dropped: no room.")]
+
+
+def test_a_rank_that_ends_is_not_waited_for(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    ranks[1].say(Bye(1, {"steps": 1}))
+    assert it.nodes[1].hear(Feed, 2) == Feed(0, 2, ())
+    assert it.nodes[0].all(Feed) == [Feed(0, 2, (0,))]
+    it.close_steps(0, 2, 0)
+    it.close_steps(0, 1, 1)
+    ranks[0].say(Bye(2, {}))
+    it.until(lambda: it.service.streamed)
+    tracker = it.service.tracker
+    assert tracker is not None
+    assert (tracker.counts.whole, dict(tracker.counts.dropped)) == (1, {"rank 1 had ended before": 1})
+    assert it.service.gone == []
+
+
+def test_a_goodbye_that_comes_after_the_connection_was_closed_is_one(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    it.until(lambda: len(it.service.ranks) == 2)
+    it.service.rank_gone(1)  # as a ping says that finds the connection closed before the goodbye was read
+    ranks[1].say(Bye(0, {}))
+    ranks[1].close()
+    it.until(lambda: it.service.ranks[1].ended)
+    it.service.rank_gone(1)
+    done = module.time.monotonic() + 2 * LINGERS_S
+    it.until(lambda: module.time.monotonic() > done)
+    assert it.service.gone == []
+    assert it.events("rank-gone") == []
+
+
+def test_a_rank_that_is_gone_without_a_goodbye_is_seen(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    it.close_steps(0, 2, 0)
+    it.close_steps(0, 1, 1)
+    it.nodes[0].hear(Commit)
+    ranks[1].close()
+    it.until(lambda: it.service.gone)
+    assert it.service.gone == [1]
+    assert it.events("rank-gone") == [("rank 1", "Rank 1 is gone: its connection is closed, and it said no goodbye.")]
+    assert it.nodes[1].hear(Feed, 2) == Feed(0, 2, ())
+    ranks[0].say(Bye(2, {}))
+    it.until(lambda: it.service.streamed)
+    tracker = it.service.tracker
+    assert tracker is not None
+    assert (tracker.counts.whole, tracker.counts.dropped.total()) == (1, 1)
+
+
+def test_a_node_that_is_gone_takes_its_part_of_every_window_along(make: MakeController) -> None:
+    it = make()
+    it.ranks()
+    it.close_steps(0, 2, 0, 1)
+    it.nodes[0].say(part(0))
+    it.until(lambda: it.service.tracker and it.service.tracker.watermark == 1)
+    it.nodes[1].close()
+    it.until(lambda: it.delivered)
+    [(window, steps)] = it.delivered
+    assert isinstance(window, Window)
+    assert (window.window, len(window.entries), window.complete, steps) == (0, 1, False, 2)
+    assert it.service.nodes[1].ended
+    assert len(it.events("node-gone")) == 1
+    it.close_steps(2, 4, 0)
+    assert it.nodes[0].hear(Commit, len(it.nodes[0].all(Commit)) + 1).dropped != ()
+    it.service.finish()
+    it.nodes[0].hear(Finish)
+    assert not it.service.drained
+    it.nodes[0].say(Finished(0))
+    it.until(lambda: it.service.drained)
+
+
+def test_windows_are_handed_over_when_all_parts_are_there(make: MakeController) -> None:
+    it = make()
+    it.ranks()
+    it.close_steps(0, 2, 0, 1)
+    it.nodes[0].say(part(0))
+    it.nodes[1].say(Held("sum", 0, 0, "key", 100, 2, 0, 1, 1.0, (((4,), (4,)),)))
+    it.until(lambda: it.delivered)
+    [(window, steps)] = it.delivered
+    assert isinstance(window, Window)
+    assert (len(window.entries), len(window.held), window.complete, steps) == (1, 1, True, 2)
+
+
+def test_an_operator_that_is_stopped_is_told_once_and_let_go_of(make: MakeController) -> None:
+    it = make()
+    it.ranks()
+    held = Held("sum", 0, 0, "key", 100, 2, 0, 1, 1.0, (((0,), (4,)),))
+    it.nodes[0].say(held)
+    for node, reason in zip(it.nodes, ("first", "second"), strict=True):
+        node.say(Event("error", "operator-stopped", "It is stopped.", {"operator": "sum", "reason": reason}))
+        it.until(lambda: it.service.failed)
+    it.until(lambda: len(it.events("operator-stopped")) == 2)
+    assert it.service.failed == {"sum": "first"}
+    assert it.released == [held]
+    it.nodes[1].say(part(0))
+    late = replace(held, window=1, key="late")
+    it.nodes[1].say(late)
+    it.until(lambda: it.released == [held, late])
+    assert it.delivered == []
+
+
+def test_all_ranks_are_asked_to_stop_after_the_same_step_also_a_late_one(make: MakeController) -> None:
+    it = make(ranks=3)
+    early = [it.rank(number, 3) for number in range(2)]
+    for rank in early:
+        rank.hear(Welcome)
+    it.nodes[0].say(Status({"newest": 41}))
+    it.until(lambda: it.service.nodes[0].counters)
+    it.service.stop("interrupted")
+    late = it.rank(2, 3)
+    stops = [rank.hear(Stop) for rank in (*early, late)]
+    assert len({stop.at for stop in stops}) == 1
+    assert stops[0].at >= 42 + 2
+    assert stops[0].reason == "interrupted"
+
+
+def test_what_is_left_is_decided_at_once_where_nothing_more_will_come(make: MakeController) -> None:
+    it = make(ranks=3)
+    for number in range(2):
+        it.rank(number, 3).hear(Welcome)
+    it.nodes[0].say(Closed(0, (((0, 0),),), (ClosedStep(0, 0, 0.0, 0, 32, ()),)))
+    it.until(lambda: it.service.tracker and it.service.tracker.steps)
+    it.service.conclude("the run was interrupted")
+    assert it.service.gone == [0, 1, 2]
+    assert it.service.streamed
+    it.service.shut_down()
+    for node in it.nodes:
+        node.meanwhile = lambda: None  # it has said its last word
+        node.hear(Shutdown)
+
+
+def test_a_node_that_says_only_how_it_does_moves_nothing(make: MakeController) -> None:
+    it = make()
+    for number, rank in enumerate(it.ranks()):
+        rank.say(Status({"steps": 1}))  # by then its layout has come too
+        it.until(lambda number=number: it.service.ranks[number].counters)
+    before = it.service.moved_at
+    it.nodes[0].say(Status({"newest": 3}))
+    it.until(lambda: it.service.nodes[0].counters)
+    assert it.service.moved_at == before
+
+
+def test_nodes_that_do_not_finish_can_be_given_up(make: MakeController) -> None:
+    it = make()
+    it.ranks()
+    it.turn()
+    it.service.finish()
+    it.nodes[0].say(Finished(0))
+    it.until(lambda: not it.service.drained and it.nodes[1].all(Finish))
+    it.service.give_up_nodes("no step was folded for 600 s")
+    it.until(lambda: it.service.drained)
+    assert it.events("node-stuck") == [("staging node 1", "It is given up: no step was folded for 600 s.")]
+
+
+def test_parameters_on_which_ranks_differ_are_told_of(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    for rank, value in zip(ranks, (0.035, 0.04), strict=True):
+        rank.say(Declare("feed", value, 0.0, None, "", ""))
+        it.until(lambda: it.service.parameters)
+    it.until(lambda: it.events("parameter-differs"))
+    assert it.service.parameters["feed"].value == 0.035

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of windows and rows: stored, or let go of, and a fault of one operator is no other's."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from insitu.controller.directory import Journal
+from insitu.controller.gather import Rows, Window
+from insitu.controller.sink import Sink
+from insitu.errors import RunError
+from insitu.model import Variable
+from insitu.pipeline import Pipeline
+from insitu.wire.messages import Entry, Held
+from tests.config.yaml_files import load
+
+U = Variable("u", np.dtype("f8"), (4,), ("x",))
+TEXT = """\
+run: melt
+simulation: {command: "true"}
+operators:
+  mean: {use: "tests.end_to_end.folds:Total", of: u, over: step, window: 2}
+  each: {use: "tests.end_to_end.folds:Total", of: u, over: space}
+  bad: {use: "tests.end_to_end.folds:Faulty", of: u, over: step, window: 2, where: finalize}
+  worse: {use: "tests.end_to_end.folds:Faulty", of: u, over: space, where: finalize}
+  unseen: {use: "tests.end_to_end.folds:Total", of: u, over: step, window: 2}
+outputs:
+  - of: [mean, each, bad, worse]
+"""
+
+
+class Workers:
+    """A Dask cluster's part: says what it was asked to write and to let go of."""
+
+    def __init__(self) -> None:
+        self.released: list[str] = []
+        self.written: list[tuple[str, int, int]] = []
+        self.fault: Exception | None = None
+
+    def write(self, recipe: Any, path: Path, window: int, row: int, held: Sequence[Held], parts: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.written.append((recipe.name, window, row))
+
+    def release(self, keys: Sequence[str]) -> None:
+        self.released += keys
+
+
+class Stored:
+    """A sink, its workers, and what is in its store and in its journal."""
+
+    def __init__(self, folder: Path, journal: Journal) -> None:
+        self.workers = Workers()
+        self.path = folder / "results.zarr"
+        self._log = folder / "log.jsonl"
+        self.sink = Sink(self.path, Pipeline(load(folder, TEXT)), self.workers, {}, journal)  # type: ignore[arg-type]
+
+    def results(self, operator: str) -> xr.Dataset:
+        with xr.open_zarr(self.path, group=operator, chunks=None) as results:
+            return results.load()
+
+    @property
+    def lost(self) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
+        return [line for line in lines if line["kind"] == "results-lost"]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Stored]:
+    with ExitStack() as stack:
+        journal = Journal(tmp_path / "log.jsonl")
+        stack.callback(journal.close)
+        made = Stored(tmp_path, journal)
+        stack.callback(made.sink.close)
+        yield made
+
+
+def state(value: float) -> dict[str, Any]:
+    return {"total": np.full(4, float(value)), "number": 2}
+
+
+def window(operator: str, number: int, *held: str) -> Window:
+    first = 2 * number
+    entries = () if held else (Entry(number, 2, first, first + 1, 0.5, ((0,), (4,)), state(number)),)
+    places = (((0,), (4,)),)
+    keys = tuple((0, Held(operator, 0, number, key, 64, 2, first, first + 1, 0.5, places)) for key in held)
+    return Window(operator, number, entries, keys, complete=True)
+
+
+def rows(operator: str, *steps: int) -> Rows:
+    one = [Entry(n, 1, n, n, float(n), None, {"total": np.asarray(float(n)), "number": 4}) for n in steps]
+    return Rows(operator, tuple(one))
+
+
+def test_windows_and_rows_are_stored_and_counted(stored: Stored) -> None:
+    sink = stored.sink
+    sink.published({"u": U}, {"u": U})
+    for number in range(3):
+        sink.put(window("mean", number), steps=6)
+    sink.put(rows("each", 0, 1, 2), steps=3)
+    sink.put(rows("each", 3), steps=4)
+    sink.close()
+    np.testing.assert_array_equal(stored.results("mean")["total"], [[0.0] * 4, [1.0] * 4, [2.0] * 4])
+    np.testing.assert_array_equal(stored.results("each")["total"], [0, 1, 2, 3])
+    assert (sink.rows_of["mean"], sink.rows_of["each"], sink.rows) == (3, 4, 7)
+    assert sink.failures == {}
+
+
+def test_rows_that_wait_are_written_together(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, gate, lengths = stored.sink, threading.Event(), []
+    sink.published({"u": U}, {"u": U})
+    append = sink._store.append
+
+    def slowly(results: Sequence[Any]) -> None:
+        lengths.append(len(results))
+        assert gate.wait(10.0)
+        append(results)
+
+    monkeypatch.setattr(sink._store, "append", slowly)
+    sink.put(window("mean", 0), steps=2)
+    for n in range(50):
+        sink.put(rows("each", n), steps=n + 1)
+    gate.set()
+    sink.close()
+    assert lengths[0] == 1
+    assert sum(lengths) == 51
+    assert len(lengths) <= 3
+    np.testing.assert_array_equal(stored.results("each")["total"], range(50))
+
+
+@pytest.mark.parametrize("operator", ["bad", "worse"])
+def test_an_operator_whose_results_cannot_be_made_is_told_once_and_the_others_go_on(
+    stored: Stored, operator: str
+) -> None:
+    sink = stored.sink
+    sink.published({"u": U}, {"u": U})
+    make: Callable[[int], Window | Rows] = (
+        (lambda n: window("bad", n)) if operator == "bad" else (lambda n: rows("worse", n))
+    )
+    for n in range(5):
+        sink.put(make(n), steps=2 * n + 2)
+        sink.put(window("mean", n), steps=2 * n + 2)
+    sink.close()
+    assert sink.failures == {operator: "ZeroDivisionError: nothing to divide by in finalize"}
+    [line] = stored.lost
+    assert (line["level"], line["operator"]) == ("error", operator)
+    assert "Traceback" in line["traceback"]
+    assert (sink.rows_of[operator], sink.rows_of["mean"]) == (0, 5)
+    assert len(stored.results("mean")["window"]) == 5
+
+
+def test_of_an_operator_that_is_given_up_nothing_piles_up(stored: Stored) -> None:
+    sink = stored.sink
+    sink.failures["each"] = "its disk is full"
+    for n in range(100):
+        sink.put(rows("each", n), steps=n + 1)
+    assert sink._rows == {}
+
+
+def test_large_states_are_written_where_they_lie(stored: Stored) -> None:
+    stored.sink.published({"u": U}, {"u": U})
+    for number in range(2):
+        stored.sink.put(window("mean", number, f"key-{number}"), steps=4)
+    stored.sink.close()
+    assert stored.workers.written == [("mean", 0, 0), ("mean", 1, 1)]
+    assert stored.workers.released == []  # the writing has let go of them
+    assert stored.results("mean")["complete"].values.tolist() == [True, True]
+
+
+def test_large_states_that_cannot_be_written_do_not_stay(stored: Stored) -> None:
+    stored.sink.published({"u": U}, {"u": U})
+    stored.workers.fault = RunError("the states are lost")
+    for number in range(3):
+        stored.sink.put(window("mean", number, f"key-{number}"), steps=6)
+    stored.sink.close()
+    assert stored.sink.failures == {"mean": "RunError: the states are lost"}
+    assert {"key-1", "key-2"} <= set(stored.workers.released)
+    assert stored.sink.rows_of["mean"] == 0
+
+
+def test_large_states_that_nobody_wants_do_not_stay(stored: Stored) -> None:
+    stored.sink.published({"u": U}, {"u": U})
+    stored.sink.put(window("unseen", 0, "key"), steps=2)
+    stored.sink.put(rows("unseen", 1), steps=2)
+    stored.sink.close()
+    assert stored.workers.released == ["key"]
+    assert stored.sink.rows == 0
+    assert not (stored.path / "unseen").exists()
+
+
+def test_what_no_operator_can_fold_is_told_of_with_its_line_until_it_is_there(stored: Stored) -> None:
+    sink = stored.sink
+    sink.published({"v": U.renamed("v")}, {"v": U.renamed("v")})
+    sink._writer.submit(lambda: None).result(10.0)
+    assert len(sink.unfit) == 5
+    assert str(sink.unfit[0]).endswith(
+        'melt.yaml:4: operators.mean.of: no rank publishes a variable "u" (published are v)'
+    )
+    sink.published({"u": U, "v": U.renamed("v")}, {"u": U, "v": U.renamed("v")})
+    sink.close()
+    assert sink.unfit == []
