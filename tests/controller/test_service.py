@@ -371,7 +371,9 @@ def test_nodes_that_do_not_finish_can_be_given_up(make: MakeController) -> None:
     it.turn()
     it.service.finish()
     it.nodes[0].say(Finished(0))
-    it.until(lambda: not it.service.drained and it.nodes[1].all(Finish))
+    it.nodes[0].say(Event("info", "after", ""))
+    it.until(lambda: it.events("after"))
+    assert not it.service.drained
     it.service.give_up_nodes("no step was folded for 600 s")
     it.until(lambda: it.service.drained)
     assert it.events("node-stuck") == [("staging node 1", "It is given up: no step was folded for 600 s.")]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A staging node among ranks and a controller that say what a test tells them to: what it folds, answers, reports."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -48,7 +49,8 @@ from tests.wire.fakes import FakeCaller, FakeListener
 
 #: The bytes of a rank's part of a step, and of all that a node has for blocks.
 PART, MEMORY = 32, 64 * 32
-NEVER_S = 1e9
+#: Longer than any test; ZeroMQ counts milliseconds in 32 bits.
+NEVER_S = 1e6
 
 
 class Shelf:
@@ -104,6 +106,12 @@ class Node:
         return [step.sequence for closed in self.controller.all(Closed) for step in closed.steps]
 
 
+def folded(rank: FakeCaller) -> int:
+    """The newest step that a rank knows to be folded."""
+    acks = rank.all(Ack)
+    return acks[-1].folded if acks else -1
+
+
 MakeNode = Callable[..., Node]
 
 
@@ -122,7 +130,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeNode]:
 
 
 def test_in_a_lull_all_is_acknowledged(make: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ACK_S", NEVER_S)
+    monkeypatch.setattr(module, "ACK_S", math.inf)
     node = make()
     node.publish(0)
     assert node.ranks[0].hear(Ack) == Ack(0, -1, PART, 0)
@@ -139,7 +147,7 @@ def test_while_more_is_coming_a_rank_hears_now_and_then(make: MakeNode, monkeypa
 def test_what_a_rank_may_soon_wait_for_is_acknowledged_at_once(make: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of its credit; and until then nothing, where there is neither a lull nor time."""
     monkeypatch.setattr(module, "LULL_S", NEVER_S)
-    monkeypatch.setattr(module, "ACK_S", NEVER_S)
+    monkeypatch.setattr(module, "ACK_S", math.inf)
     node = make()
     for sequence in range(9):
         node.publish(sequence)
@@ -152,10 +160,10 @@ def test_acknowledgements_say_all_so_far(make: MakeNode) -> None:
     node.approve()
     for sequence in range(300):
         for number, rank in enumerate(node.ranks):
-            wait_until(lambda rank=rank, n=sequence: n < 16 or rank.all(Ack)[-1].folded >= n - 16, what="credit")
+            wait_until(lambda rank=rank, n=sequence: n < 16 or folded(rank) >= n - 16, what="credit")
             node.publish(sequence, number)
     for rank in node.ranks:
-        wait_until(lambda rank=rank: rank.all(Ack)[-1] == Ack(299, 299, 300 * PART, 300 * PART), what="the last one")
+        wait_until(lambda rank=rank: Ack(299, 299, 300 * PART, 300 * PART) in rank.all(Ack), what="the last one")
         acks = [(ack.received, ack.folded, ack.received_bytes, ack.folded_bytes) for ack in rank.all(Ack)]
         assert all(b >= a for one, other in pairwise(acks) for a, b in zip(one, other, strict=True))
         assert all(received >= folded for received, folded, *_ in acks)
@@ -184,7 +192,7 @@ def test_what_is_approved_is_folded_without_the_controller(make: MakeNode) -> No
     totals = [entry.state["total"] for entry in node.controller.hear(Partial).entries]
     np.testing.assert_array_equal(totals, [[3.0] * 4] * 2)
     for rank in node.ranks:
-        wait_until(lambda rank=rank: rank.all(Ack)[-1].folded == 2, what="the acknowledgement")
+        wait_until(lambda rank=rank: folded(rank) == 2, what="the acknowledgement")
 
 
 def test_what_was_not_approved_holds_up_all_behind_it(make: MakeNode) -> None:
@@ -208,9 +216,7 @@ def test_steps_are_said_to_be_closed_before_what_came_of_them(make: MakeNode) ->
     node = make(window=5)
     node.approve()
     for sequence in range(200):
-        wait_until(
-            lambda n=sequence: n < 32 or (node.ranks[0].all(Ack) and node.ranks[0].all(Ack)[-1].folded >= n - 32)
-        )
+        wait_until(lambda n=sequence: n < 32 or folded(node.ranks[0]) >= n - 32)
         node.publish(sequence)
     node.controller.hear(Partial, 40)
     closed = -1
