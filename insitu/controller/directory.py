@@ -51,7 +51,7 @@ class Directory:
             ) from error
 
     def remove(self) -> None:
-        """Take away the directory of a run that never began, as far as it can be: why it did not begin is to be heard."""
+        """Take away the directory of a run that never began, as far as it can be: why it did not is to be heard."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _clear(self, force: bool) -> None:

@@ -39,6 +39,7 @@ from insitu.wire.messages import (
     Publish,
     PublishLent,
     Refuse,
+    Skip,
     Welcome,
 )
 from insitu.wire.segment import Segment
@@ -164,9 +165,9 @@ def make() -> Iterator[MakeRank]:
 
         def rank(
             *, steps: int = 2, credit: int = 1, max_wait_s: float = LATE_S, then: str = "drop", nodes: int = 1,
-            lent: bool = False,
+            lent: bool = False, policy: str = "block",
         ) -> Rank:  # fmt: skip
-            return Rank(stack, steps, credit, max_wait_s, then, nodes, lent)
+            return Rank(stack, steps, credit, max_wait_s, then, nodes, lent, policy)
 
         yield rank
 
@@ -364,3 +365,62 @@ def test_a_node_that_never_answers_is_named(make: MakeRank, caplog: pytest.LogCa
     caplog.clear()
     rank.publisher.meet(SOON_S)
     assert f"no answer from staging node 0 within {SOON_S:g} s" in caplog.text
+
+
+def sequences_dropped(rank: Rank) -> list[int]:
+    """Which steps the controller has heard are dropped."""
+    return [dropped.sequence for dropped in rank.controller.all(Dropped)]
+
+
+def test_the_newest_step_is_dropped_without_a_wait(make: MakeRank) -> None:
+    rank = make(steps=2, credit=1, policy="drop_newest")
+    rank.publish(4)
+    assert (rank.waited_s, rank.dropped) == (0, 2)
+    rank.hears(lambda: sequences_dropped(rank) == [2, 3])
+    assert "(policy: drop_newest)" in rank.controller.all(Dropped)[0].reason
+    rank.nodes[0].say(Ack(0, 0, STEP, STEP))
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 2)
+    assert [published.sequence for published in rank.nodes[0].all(Publish)] == [0, 1]
+
+
+def test_a_new_step_takes_the_place_of_the_oldest_that_waits(make: MakeRank) -> None:
+    rank = make(steps=3, credit=1, policy="drop_oldest")
+    rank.publish(5)
+    assert (rank.waited_s, rank.dropped) == (0, 2)
+    rank.hears(lambda: sequences_dropped(rank) == [1, 2])
+    rank.nodes[0].say(Ack(0, 0, STEP, STEP))
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 2)
+    assert [published.sequence for published in rank.nodes[0].all(Publish)] == [0, 3]
+
+
+def test_only_the_latest_step_waits_though_there_is_room(make: MakeRank) -> None:
+    rank = make(steps=8, credit=8, policy="latest")
+    rank.publish(6)
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 2)
+    rank.hears(lambda: sequences_dropped(rank) == [2, 3, 4])
+    rank.nodes[0].say(Ack(1, 0, 2 * STEP, STEP))
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 3)
+    assert [published.sequence for published in rank.nodes[0].all(Publish)] == [0, 1, 5]
+
+
+def test_what_another_rank_dropped_is_dropped_where_it_waits_and_not_begun_where_it_is_to_come(make: MakeRank) -> None:
+    rank = make(steps=8, credit=1)
+    rank.publish(3)
+    rank.controller.say(Skip((1, 4)))
+    rank.hears(lambda: rank.dropped == 1)
+    rank.publish(3)
+    assert rank.dropped == 2
+    rank.nodes[0].say(Ack(0, 0, STEP, STEP))
+    for n, sequence in enumerate((2, 3, 5), 2):
+        rank.hears(lambda n=n: len(rank.nodes[0].all(Publish)) == n)
+        rank.nodes[0].say(Ack(sequence, sequence, n * STEP, n * STEP))
+    assert [published.sequence for published in rank.nodes[0].all(Publish)] == [0, 2, 3, 5]
+    assert sequences_dropped(rank) == []  # it is known already
+
+
+def test_a_wait_ends_when_the_step_is_dropped_elsewhere(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1)
+    rank.publish()
+    rank.controller.say(Skip((1,)))
+    rank.publish()
+    assert rank.dropped == 1

@@ -27,6 +27,8 @@ def tracked() -> Tracker:
     for rank, rows in enumerate((4, 3)):
         blocks = (BlockSpec(U, (4 * rank,), (4,)), BlockSpec(V, (4 * rank,), (rows,)))
         tracker.layout(rank, Layout(0, blocks))
+    tracker.offer(U)
+    tracker.offer(V)
     steps = tuple(ClosedStep(n, n, 0.0, 0, 100, ()) for n in range(5) if n != 2)
     tracker.closed(0, Closed(0, (((0, 0), (1, 0)),), steps))
     tracker.drop(2, "no room")
@@ -70,9 +72,10 @@ def test_every_step_is_accounted_for(tmp_path: Path) -> None:
         "dropped_because": {"no room": 1, "rank 1 had ended before": 1},
     }
     missing = "1 of its 8 cells is missing beside those of ranks 0, 1"
+    unneeded, nothing = "no operator folds it", dict.fromkeys(("produced_bytes", "selected_bytes", "sent_bytes"), 0)
     assert built["variables"] == {
-        "u": {"delivered": 4, "left_out": 0, "because": []},
-        "v": {"delivered": 0, "left_out": 4, "because": [missing]},
+        "u": {"delivered": 4, "left_out": 0, "because": [unneeded], "lossless_parts": 0, **nothing},
+        "v": {"delivered": 0, "left_out": 4, "because": [missing], "lossless_parts": 0, **nothing},
     }
 
 
