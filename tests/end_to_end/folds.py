@@ -4,6 +4,8 @@
 A configuration names them ``tests.end_to_end.folds:Total``; the checkout is on the PYTHONPATH of these runs.
 """
 
+import errno
+import os
 import threading
 from collections.abc import Mapping
 from typing import Literal
@@ -12,6 +14,7 @@ import numpy as np
 
 from insitu.model import Array, Variable
 from insitu.operator import Batch, Operator, State
+from insitu.results import recording
 
 
 class Total(Operator):
@@ -52,6 +55,16 @@ class Slow(Total):
     def update(self, state: State, batch: Batch) -> State:
         threading.Event().wait(self.pause_s * len(batch))
         return super().update(state, batch)
+
+
+class FullDisk(Total):
+    """Lets no chunk of a recording be written on this worker, as a full disk would."""
+
+    def warm_up(self) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        recording._append = full
 
 
 class Faulty(Total):
