@@ -8,7 +8,7 @@ import errno
 import os
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -65,6 +65,21 @@ class FullDisk(Total):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         recording._append = full
+
+
+class SlowDisk(Total):
+    """Makes each chunk of a recording take `pause_s` on this worker."""
+
+    pause_s: float
+
+    def warm_up(self) -> None:
+        append, pause = recording._append, threading.Event()
+
+        def slow(*arguments: Any) -> None:
+            pause.wait(self.pause_s)
+            append(*arguments)
+
+        recording._append = slow
 
 
 class Faulty(Total):

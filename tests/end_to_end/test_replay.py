@@ -123,6 +123,22 @@ def test_the_recorded_run_is_never_replaced(shapes: Left) -> None:
     assert "give the new one another name: --set run=NAME" in again.stderr
 
 
+def test_a_disk_that_is_slow_holds_the_ranks_back(start: Start) -> None:
+    disk = {"use": "tests.end_to_end.folds:SlowDisk", "of": "u", "over": "space", "pause_s": 0.05}
+    left = start(
+        *program("heavy", "--steps", 40, "--kib", 1024),
+        operators={"disk": disk},
+        staging={"memory": "8 MiB", "transport": "tcp"},
+        variables={"*": {"buffer": "4 MiB"}},
+        outputs=[RECORD],
+    ).wait()
+    assert left.status == 0, left.stderr
+    (node,) = left.report["staging"]
+    assert node["peak_bytes"] <= 4 * 2**20
+    assert left.report["ranks"]["waited_for_staging_s"] > 40 * 0.05 / 2
+    assert left.report["recording"]["steps"] == left.report["steps"]["delivered"] == 40
+
+
 def test_a_disk_that_is_full_ends_the_recording_only(start: Start) -> None:
     operators = {"sum": total(), "disk": {"use": "tests.end_to_end.folds:FullDisk", "of": "u", "over": "step"}}
     left = start(*program("steady", "--steps", 40), operators=operators, outputs=[RECORD]).wait()
