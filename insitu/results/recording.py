@@ -115,7 +115,7 @@ class _Rows:
     def __init__(self, group: Group, room: Extent, variable: Variable) -> None:
         self._room = room
         self._per_chunk = rows_per_chunk(room, variable.dtype.itemsize)
-        self._data = _array(group, "data", room, variable.dtype, self._per_chunk, variable.joined)
+        self._data = _array(group, "data", room, variable.dtype, self._per_chunk)
         self._index = _array(group, "index", (1 + 2 * variable.ndim,), np.dtype("i8"))
         self._written = 0
         self._waiting: list[Array] = []
@@ -165,16 +165,14 @@ def _quoted(name: str) -> str:
     return f"var-{quote(name, safe=' ')}"
 
 
-def _array(
-    group: Group, name: str, row: Extent, dtype: np.dtype[Any], per_chunk: int = SERIES_ROWS, padded: bool = False
-) -> zarr.Array[Any]:
+def _array(group: Group, name: str, row: Extent, dtype: np.dtype[Any], per_chunk: int = SERIES_ROWS) -> zarr.Array[Any]:
     return group.create_array(
         name,
         shape=(0, *row),
         chunks=(per_chunk, *row),
         dtype=dtype,
-        # Padding is worth compressing; values of a simulation hardly are.
-        compressors=ZstdCodec(level=1) if padded else None,
+        # Values of a simulation shrink little, but rows that are padded and chunks that are not full do.
+        compressors=ZstdCodec(level=1),
         # A chunk of zeros would not be written, and -0.0 come back as 0.0.
         config={"write_empty_chunks": True},
     )

@@ -21,8 +21,10 @@ from insitu.staging.assembler import Blocks, ReadyStep
 from insitu.staging.folder import Folded
 from insitu.wire.messages import Event, Finished
 
-#: How often what was recorded is made safe from a crash; each time costs some milliseconds for each rank and variable.
+#: How often what was recorded is made safe from a crash. Each time costs some milliseconds for each rank and variable;
+#: where they are so many that this would take more than a part of the time, it is done less often.
 COMMIT_S = 2.0
+COMMIT_PART = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Recorder:
         self._writer: RecordingWriter | None = None
         self._failed = False
         self._first_s: float | None = None
-        self._committed_s = 0.0
+        self._commit_at = 0.0
         self._closing = threading.Event()
         self._work: queue.SimpleQueue[list[tuple[float, ReadyStep]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="insitu-recorder", daemon=True)
@@ -105,7 +107,7 @@ class Recorder:
                 if not self._closing.is_set():
                     self._guarded(partial(self._write, came_s, ready))
                     self._done(Folded([ready], []))
-            if not item or time.monotonic() - self._committed_s > COMMIT_S:
+            if not item or time.monotonic() > self._commit_at:
                 self._guarded(self._commit)
             if not item:
                 self._done(Folded([], [Finished(self._member)]))
@@ -127,13 +129,15 @@ class Recorder:
     def _write(self, came_s: float, ready: ReadyStep) -> None:
         if self._writer is None:
             self._writer = RecordingWriter(self._plan.path, self._node, self._ranks, self._limit_bytes)
-            self._first_s = self._committed_s = came_s
+            self._first_s = came_s
         assert self._first_s is not None
         self._writer.write(ready.step, self._plan.chosen(ready.blocks), came_s - self._first_s)
         self.nbytes = self._writer.nbytes
 
     def _commit(self) -> None:
+        begin = time.monotonic()
         if self._writer is not None:
             self._writer.commit()
             self.steps = self._writer.steps
-        self._committed_s = time.monotonic()
+        end = time.monotonic()
+        self._commit_at = end + max(COMMIT_S, (end - begin) / COMMIT_PART)
