@@ -91,5 +91,8 @@ def test_keys_of_one_variable_override_those_of_all(tmp_path: Path) -> None:
 def test_a_variable_to_be_recorded_must_be_published(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD + "outputs: [{to: record, of: [v, w]}]\n")
     assert config.recorded == {"v", "w"}
+    assert [need.name for need in Pipeline(config).needs] == ["v", "w"]
+    everything = load(tmp_path, GOOD + "outputs: [{to: record}]\n")
+    assert Pipeline(everything).needs[1:] == (Need("*", (), "", "none", 0.0),)
     with pytest.raises(ConfigError, match=r'outputs.0.of: no rank publishes a variable "w"'):
         Pipeline(config).describe({"v": Variable("v", np.dtype("f8"), (4,), ("x",))})
