@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from insitu.config import Config
+from insitu.config.places import Path
 from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
@@ -31,33 +32,48 @@ class Pipeline:
 
     @property
     def stored(self) -> tuple[str, ...]:
-        """The operators whose results go to ``results.zarr``, each once, in the order of the file."""
-        wanted = {name for output in self.config.outputs for name in output.of}
+        """The operators whose results go to ``results.zarr``, each once, in the order of the file.
+
+        All of them where the outputs are recordings only, which say nothing of results.
+        """
+        outputs = self.config.outputs
+        results = [output for output in outputs if output.to == "zarr"]
+        wanted = {name for output in results for name in output.of} if results or not outputs else {"*"}
         return tuple(name for name in self.operators if name in wanted or "*" in wanted)
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What the operators need of the ranks: each variable that any of them folds, once. Nothing else is sent."""
-        names = dict.fromkeys(name for operator in self.operators.values() for name in operator.inputs)
-        return tuple(self._need(name) for name in names)
+        """What is needed of the ranks: each variable that is folded, or recorded, once. Nothing else is sent.
+
+        Where all variables are recorded, those that nobody names are sent whole.
+        """
+        folded = [name for operator in self.operators.values() for name in operator.inputs]
+        recorded = self.config.recorded
+        named = tuple(self._need(name) for name in dict.fromkeys([*folded, *sorted(recorded - {"*"})]))
+        return (*named, Need("*", (), "", "none", 0.0)) if "*" in recorded else named
 
     def _need(self, name: str) -> Need:
         rules = self.config.rules(name)
         ranges = tuple(Range(dim, *indices(text)) for dim, text in rules.select.items())
         return Need(name, ranges, rules.dtype or "", rules.codec, rules.tolerance or 0.0)
 
-    def describe(self, variables: Mapping[str, Variable]) -> dict[str, dict[str, Variable]]:
+    def describe(
+        self, variables: Mapping[str, Variable], lacking: str = "no rank publishes a variable"
+    ) -> dict[str, dict[str, Variable]]:
         """Return the results of every operator for these variables as the ranks put them, by operator and name.
 
         A result is described without its leading dimension ``window`` or ``step``. Raises `ConfigError` with all
-        mistakes: variables that nobody publishes, selections that they do not have, and operators that can never fold
-        what is sent.
+        mistakes: variables that nobody publishes (said in the words of `lacking`), to be folded or recorded, selections
+        that they do not have, and operators that can never fold what is sent.
         """
         inputs, problems = self._inputs(variables)
         described: dict[str, dict[str, Variable]] = {}
         for name, operator in self.operators.items():
             missing = [wanted for wanted in operator.inputs if wanted not in variables]
-            problems += [self._unknown(name, wanted, variables) for wanted in missing]
+            problems += [
+                self._unknown(("operators", name, _key_of(operator, wanted)), wanted, variables, lacking)
+                for wanted in missing
+            ]
             if not all(wanted in inputs for wanted in operator.inputs):
                 continue
             try:
@@ -66,6 +82,9 @@ class Pipeline:
                 problems.append(self.config.problem(("operators", name), str(error)))
             except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on
                 problems.append(self.config.problem(("operators", name), f"{type(error).__name__}: {error}"))
+        for index, output in enumerate(self.config.outputs):
+            unknown = set(output.of) - {"*", *variables} if output.to == "record" else ()
+            problems += [self._unknown(("outputs", index, "of"), name, variables, lacking) for name in sorted(unknown)]
         if problems:
             raise ConfigError(problems)
         return described
@@ -88,10 +107,10 @@ class Pipeline:
         cure = "" if own else f'; where "*" does not fit, give "{name}" a select of its own, be it {{}}'
         return self.config.problem(("variables", name if own else "*", "select", dim), fault + cure)
 
-    def _unknown(self, name: str, wanted: str, variables: Mapping[str, Variable]) -> Problem:
+    def _unknown(self, path: Path, wanted: str, variables: Mapping[str, Variable], lacking: str) -> Problem:
         known = ", ".join(variables) or "none"
-        message = f'no rank publishes a variable "{wanted}"{nearest(wanted, variables)} (published are {known})'
-        return self.config.problem(("operators", name, _key_of(self.operators[name], wanted)), message)
+        message = f'{lacking} "{wanted}"{nearest(wanted, variables)} (published are {known})'
+        return self.config.problem(path, message)
 
 
 def _key_of(operator: Operator, wanted: str) -> str:

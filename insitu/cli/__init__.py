@@ -25,6 +25,7 @@ from insitu.errors import ConfigError, InsituError
 #: name -> what ``insitu --help`` says of it; the command is found in the module of that name.
 COMMANDS = {
     "run": "Run the simulation of CONFIG and fold what it publishes.",
+    "replay": "Fold what a run has recorded, without its simulation.",
     "check": "Check a configuration and say what it will do.",
     "operators": "List the operators, or describe one.",
     "report": "Show what a run did.",

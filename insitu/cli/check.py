@@ -39,7 +39,11 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
         ("network", f"interface {checked.network.interface}, security {checked.network.security}"),
         ("buffer", f"{size(buffering.buffer)} per rank, {full}"),
     ]
-    lines += [("variable", f"{need.name}: {sent}") for need in pipeline.needs if (sent := _sent(checked, need.name))]
+    lines += [
+        ("variable", f"{need.name}: {sent}")
+        for need in pipeline.needs
+        if need.name != "*" and (sent := _sent(checked, need.name))
+    ]
     for name, operator in pipeline.operators.items():
         lines.append(("operator", f"{name}: {_does(operator)}{'' if name in pipeline.stored else ', not stored'}"))
     return lines

@@ -8,13 +8,17 @@ import click
 Command = Callable[..., None]
 
 
-def configuration(command: Command) -> Command:
-    """Take CONFIG and any number of ``--set path=value``, as `path` and `overrides`."""
-    option = click.option(
+def overriding(command: Command) -> Command:
+    """Take any number of ``--set path=value``, as `overrides`."""
+    return click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="PATH=VALUE",
         help="Override a key, as in --set staging.nodes=2; the value is YAML.",
-    )
-    return click.argument("path", metavar="CONFIG")(option(command))
+    )(command)
+
+
+def configuration(command: Command) -> Command:
+    """Take CONFIG and any number of ``--set path=value``, as `path` and `overrides`."""
+    return click.argument("path", metavar="CONFIG")(overriding(command))

@@ -2,12 +2,13 @@
 """``insitu run``: the simulation, its analysis, and the results."""
 
 import sys
+from collections.abc import Callable
 
 import click
 
 from insitu import config
 from insitu.cli.options import configuration
-from insitu.controller.progress import new_progress
+from insitu.controller.progress import Progress, new_progress
 from insitu.controller.report import Outcome
 from insitu.controller.run import Run
 
@@ -23,8 +24,13 @@ def command(path: str, overrides: tuple[str, ...], force: bool) -> None:
     """
     loaded = config.load(path, overrides)
     progress = new_progress()
+    carry_out(lambda: Run(loaded, progress, force=force), progress)
+
+
+def carry_out(make: Callable[[], Run], progress: Progress) -> None:
+    """Make a run and execute it, say how it ended, and exit with its status."""
     try:
-        run = Run(loaded, progress, force=force)
+        run = make()
         outcome = run.execute()
     finally:
         progress.close()

@@ -59,7 +59,7 @@ class Contract:
 
         The controller finds what does not fit by the variable's offer, and says so with the line of the configuration.
         """
-        need = self._needs.get(variable.name)
+        need = self._needs.get(variable.name) or self._needs.get("*")
         if need is None or faults_of_selection(variable, need.select):
             return None
         part, leaves = cut(variable, need.select, start, count), sent(variable, need)

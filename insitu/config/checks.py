@@ -28,7 +28,7 @@ def in_config(config: Config) -> list[Problem]:
             f"no operator folds this variable{nearest(name, inputs)} (folded are {', '.join(inputs)})",
         )
         for name in config.variables
-        if name not in ("*", *inputs)
+        if name not in ("*", *inputs, *config.recorded)
     ]
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
     return unneeded + codecs + _of_policy(config)
@@ -81,7 +81,8 @@ def _unknown_operators(document: Document) -> list[Problem]:
 
 
 def _names(output: Any) -> list[str]:
-    of = output.get("of") if isinstance(output, dict) else None
+    """Return the operators that an output names; a recording names variables, which only the run knows."""
+    of = output.get("of") if isinstance(output, dict) and output.get("to") != "record" else None
     names = of if isinstance(of, list) else [of]
     return [name for name in names if isinstance(name, str)]
 

@@ -150,10 +150,14 @@ Names = Annotated[_NonEmpty, BeforeValidator(_as_tuple, json_schema_input_type=s
 
 
 class Output(Section):
-    """Where results go."""
+    """Where results go, and which blocks are recorded."""
 
-    of: Names = Field(default=("*",), description='an operator, a list of operators, or "*" for all')
-    to: Literal["zarr"] = Field(default="zarr", description="zarr: results.zarr in the run's directory")
+    of: Names = Field(default=("*",), description='an operator (of record: a variable), a list of them, or "*" for all')
+    to: Literal["zarr", "record"] = Field(
+        default="zarr",
+        description="zarr: results, to results.zarr in the run's directory; record: published blocks as they came, to "
+        "recording.zarr, for insitu replay",
+    )
 
 
 def operator_entry(operator: Operator) -> dict[str, Any]:
@@ -238,6 +242,11 @@ class Config(Section):
     def _only_what_was_said(self, variables: dict[str, Rules]) -> dict[str, Any]:
         """Defaults are written out for all variables; for one they would hide what is said for all."""
         return {name: rules.model_dump(mode="json", exclude_unset=name != "*") for name, rules in variables.items()}
+
+    @property
+    def recorded(self) -> frozenset[str]:
+        """The variables whose blocks are recorded; ``"*"`` stands for all."""
+        return frozenset(name for output in self.outputs if output.to == "record" for name in output.of)
 
     def remember(self, places: Places) -> None:
         """Keep where each key stands, for `problem`."""

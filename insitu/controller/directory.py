@@ -5,6 +5,7 @@
 ``config.yaml``       the configuration with all defaults
 ``contact.json``      where the run is found, while it lasts
 ``results.zarr``      results, a group for each operator
+``recording.zarr``    blocks as they came, where they are recorded
 ``log.jsonl``         what happened, one JSON object a line
 ``report.json``       counts, times, drops, versions and the exit status
 ====================  =====================================================================
@@ -30,6 +31,7 @@ class Directory:
         self.config = path / "config.yaml"
         self.contact = path / "contact.json"
         self.results = path / "results.zarr"
+        self.recording = path / "recording.zarr"
         self.log = path / "log.jsonl"
         self.report = path / "report.json"
 

@@ -5,7 +5,7 @@ Every node that is fed hands over one part of each window of each operator, be i
 it says up to which sequence it has said all. A node that is gone is not waited for: the window is then incomplete.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from insitu.operator import Operator, State
@@ -40,7 +40,7 @@ class Rows:
 @dataclass(slots=True)
 class _Waiting:
     nodes: set[int] = field(default_factory=set)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[tuple[int, Entry]] = field(default_factory=list)
     held: list[tuple[int, Held]] = field(default_factory=list)
 
 
@@ -52,7 +52,7 @@ class Gather:
         self._nodes = set(nodes)
         self._lost: set[int] = set()
         self._windows: dict[tuple[str, int], _Waiting] = {}
-        self._steps: dict[str, dict[int, list[Entry]]] = {name: {} for name in operators}
+        self._steps: dict[str, dict[int, list[tuple[int, Entry]]]] = {name: {} for name in operators}
         self._upto: dict[str, dict[int, int]] = {name: dict.fromkeys(self._nodes, -1) for name in operators}
 
     def partial(self, node: int, partial: Partial) -> list[Window | Rows]:
@@ -61,10 +61,10 @@ class Gather:
             return []
         if not self._operators[partial.operator].keeps_steps:
             waiting = self._waiting(partial.operator, partial.window, node)
-            waiting.entries += partial.entries
+            waiting.entries += [(node, entry) for entry in partial.entries]
             return self._complete_windows()
         for entry in partial.entries:
-            self._steps[partial.operator].setdefault(entry.key, []).append(entry)
+            self._steps[partial.operator].setdefault(entry.key, []).append((node, entry))
         self._upto[partial.operator][node] = partial.upto
         return self._complete_rows(partial.operator)
 
@@ -104,18 +104,28 @@ class Gather:
         done: list[Window | Rows] = []
         for key in ready:
             waiting = self._windows.pop(key)
-            done.append(Window(*key, tuple(waiting.entries), tuple(waiting.held), complete=not self._lost))
+            held = tuple(sorted(waiting.held, key=_node))
+            done.append(Window(*key, _in_order(waiting.entries), held, complete=not self._lost))
         return done
 
     def _complete_rows(self, operator: str) -> list[Window | Rows]:
         nodes = self._nodes - self._lost
         upto = min((self._upto[operator][node] for node in nodes), default=-1)
         steps = self._steps[operator]
-        ready = [_merged(self._operators[operator], steps.pop(key)) for key in sorted(steps) if key <= upto]
+        ready = [_merged(self._operators[operator], _in_order(steps.pop(key))) for key in sorted(steps) if key <= upto]
         return [Rows(operator, tuple(ready))] if ready else []
 
 
-def _merged(operator: Operator, entries: list[Entry]) -> Entry:
+def _node(at: tuple[int, object]) -> int:
+    return at[0]
+
+
+def _in_order(entries: list[tuple[int, Entry]]) -> tuple[Entry, ...]:
+    """Return the entries by their nodes' numbers, whichever spoke first: rounding is then the same in every run."""
+    return tuple(entry for _, entry in sorted(entries, key=_node))
+
+
+def _merged(operator: Operator, entries: Sequence[Entry]) -> Entry:
     """Join the nodes' states of one step."""
     state: State = operator.init()
     for entry in entries:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from insitu import __version__
@@ -17,6 +18,7 @@ from insitu.controller.service import Peer, Service
 from insitu.controller.sink import Sink
 from insitu.controller.tracker import Tracker
 from insitu.pipeline import Pipeline
+from insitu.results.recording import files_of
 
 #: How far the bytes of a variable have come, and how many parts zfp could not take.
 MOVED = ("produced_bytes", "selected_bytes", "sent_bytes", "lossless_parts")
@@ -77,6 +79,19 @@ def build_report(
         },
         "config_hash": config_hash(config),
         "versions": _versions(),
+    }
+
+
+def describe_recording(path: Path, service: Service) -> dict[str, Any]:
+    """Say how much was recorded: steps that are whole on all staging nodes, bytes of blocks, and files."""
+    counters = [node.counters for node in service.nodes.values()]
+    files, nbytes = files_of(path)
+    return {
+        "steps": min((int(one.get("recorded_steps", 0)) for one in counters), default=0),
+        "blocks_bytes": sum(int(one.get("recorded_bytes", 0)) for one in counters),
+        "files": files,
+        "files_bytes": nbytes,
+        "ended_early": list(service.unrecorded.values()),
     }
 
 

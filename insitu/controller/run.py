@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,13 +23,17 @@ from insitu.config import Config, config_hash
 from insitu.controller import network
 from insitu.controller.directory import Directory, Journal
 from insitu.controller.progress import Progress, Snapshot
-from insitu.controller.report import Outcome, build_report
+from insitu.controller.replay import Replay
+from insitu.controller.report import Outcome, build_report, describe_recording
 from insitu.controller.service import Service, Terms
 from insitu.controller.simulation import Simulation
 from insitu.controller.sink import Sink
 from insitu.errors import RunError
 from insitu.pipeline import Pipeline
-from insitu.staging.executors import Cluster, start_cluster
+from insitu.results.recording import create_recording
+from insitu.staging.executors import Cluster, MakeNode, start_cluster
+from insitu.staging.node import StagingNode
+from insitu.staging.recorder import RecordingPlan
 from insitu.wire.addresses import toward
 from insitu.wire.contact import Contact
 from insitu.wire.limits import STATES_BYTES
@@ -56,10 +61,13 @@ KILL_S = 2.0
 
 
 class Run:
-    """The run of one configuration. `execute` does it all, once."""
+    """The run of one configuration, of a simulation or a `replay` of one. `execute` does it all, once."""
 
-    def __init__(self, config: Config, progress: Progress, *, force: bool = False) -> None:
+    def __init__(
+        self, config: Config, progress: Progress, *, force: bool = False, replay: Replay | None = None
+    ) -> None:
         self._config = config
+        self._replay = replay
         self._pipeline = Pipeline(config)
         self._progress = progress
         self._begin = time.monotonic()
@@ -117,6 +125,14 @@ class Run:
             where = self.directory.contact.resolve()
             self._progress.say(f"Waiting for the simulation. Start its ranks with INSITU_CONTACT={where}")
 
+    def _staging_node(self) -> MakeNode:
+        """Say how a staging node is made. Recorded steps and replayed ones are folded alike, to the same bits."""
+        variables, plan = self._config.recorded, None
+        if variables:
+            create_recording(self.directory.recording, self._config.staging.nodes)
+            plan = RecordingPlan(self.directory.recording.resolve(), variables)
+        return partial(StagingNode, recording=plan, one_by_one=bool(plan or self._replay))
+
     def _listen(self, stack: ExitStack) -> tuple[Listener, Contact]:
         """Open the door, and say where it is and what opens it."""
         scheduler = self._cluster.scheduler
@@ -153,7 +169,8 @@ class Run:
         try:
             self._installing = True
             if not self._interrupts:
-                self._cluster.install(contact, self._pipeline.operators, self._config.staging.memory)
+                memory_bytes = self._config.staging.memory
+                self._cluster.install(contact, self._pipeline.operators, memory_bytes, self._staging_node())
         except KeyboardInterrupt:
             assert self._interrupts
         finally:
@@ -258,15 +275,20 @@ class Run:
             self._turn()
             if self._interrupts > 1:
                 end = min(end, time.monotonic() + HAND_OVER_S)
-            folded = sum(int(node.counters.get("folded_steps", 0)) for node in self._service.nodes.values())
-            if folded != before:
-                begin, before = time.monotonic(), folded
+            folded = self._counted("folded_steps")
+            done = folded + self._counted("recorded_steps")
+            if done != before:
+                begin, before = time.monotonic(), done
             waited_s = time.monotonic() - begin
             if waited_s > SAY_AFTER_S and not said:
                 said = True
                 self._progress.say(f"Waiting for the staging nodes, which have folded {folded} steps so far.")
             if waited_s > STUCK_S:
                 self._service.give_up_nodes(f"no step was folded for {STUCK_S:g} s")
+
+    def _counted(self, what: str) -> int:
+        """Sum what all staging nodes have counted."""
+        return sum(int(node.counters.get(what, 0)) for node in self._service.nodes.values())
 
     def _sweep(self) -> None:
         """Remove what ranks of this machine left that were killed while they joined."""
@@ -312,10 +334,9 @@ class Run:
         counts = service.tracker.counts
         waits = ("wait_staging_s", "wait_network_s")
         waited = sum(float(rank.counters.get(wait, 0)) for rank in service.ranks.values() for wait in waits)
-        waiting = sum(int(node.counters.get("waiting_bytes", 0)) for node in service.nodes.values())
         return Snapshot(
-            steps=counts.whole, dropped=counts.dropped.total(), received_bytes=counts.nbytes, waiting_bytes=waiting,
-            waited_s=waited, windows=self._sink.rows,
+            steps=counts.whole, dropped=counts.dropped.total(), received_bytes=counts.nbytes,
+            waiting_bytes=self._counted("waiting_bytes"), waited_s=waited, windows=self._sink.rows,
         )  # fmt: skip
 
     def _outcome(self) -> Outcome:
@@ -344,10 +365,16 @@ class Run:
         failures += [f"rank {rank} is gone" for rank in service.gone]
         stopped = {**self._sink.failures, **service.failed}
         failures += [f"operator '{name}': {reason}" for name, reason in stopped.items()]
+        failures += [f"{where}: {reason}" for where, reason in service.unrecorded.items()]
         failures += [f"staging node {number} is gone" for number, node in service.nodes.items() if node.ended]
         return failures
 
     def _report(self, outcome: Outcome) -> dict[str, Any]:
-        return build_report(
+        report = build_report(
             self._config, outcome, self._service, self._sink, time.monotonic() - self._begin, self._first_step_s
         )
+        if self._config.recorded:
+            report["recording"] = describe_recording(self.directory.recording, self._service)
+        if self._replay is not None:
+            report["replay"] = self._replay.report
+        return report

@@ -110,6 +110,8 @@ class Service:
         self.nodes: dict[int, Peer] = {}
         self.parameters: dict[str, Declare] = {}
         self.failed: dict[str, str] = {}
+        #: Where the recording has ended early, and why.
+        self.unrecorded: dict[str, str] = {}
         self.size: int | None = None
         self.tracker: Tracker | None = None
         self.gone: list[int] = []
@@ -388,6 +390,8 @@ class Service:
         self._journal(peer.name, event)
         if event.kind == "operator-stopped":
             self.fail(str(event.details.get("operator")), str(event.details.get("reason", event.text)))
+        elif event.kind == "recording-stopped":
+            self.unrecorded[peer.name] = event.text
 
     def fail(self, operator: str, reason: str) -> None:
         """An operator is stopped: what comes of it from elsewhere is not waited for any more."""

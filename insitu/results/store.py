@@ -59,7 +59,7 @@ class ResultStore:
         """Start a store whose root holds `attrs`, in the types of JSON. Nothing may be at `path` yet."""
         if path.exists():
             raise RunError(f"{path} exists already and results are never overwritten. Take another run directory.")
-        with _writing("results", path):
+        with writing("results", path):
             zarr.create_group(path, attributes={"Conventions": "CF-1.11", **attrs})
             return cls(path)
 
@@ -68,7 +68,7 @@ class ResultStore:
         """Continue a store, after a crash as well: rows that were not shown whole are taken back."""
         if not (path / "zarr.json").is_file():
             raise RunError(f"{path} holds no results. Give the results.zarr of a run directory.")
-        with _writing("results", path):
+        with writing("results", path):
             for _, group in zarr.open_group(path, mode="r+", use_consolidated=False).groups():
                 rows = rows_of(group)
                 for _, array in group.arrays():
@@ -83,7 +83,7 @@ class ResultStore:
         The group's attributes hold the operator's configuration as JSON beside `attrs`. Raises `OperatorError` for
         results that cannot be stored side by side.
         """
-        with _writing(f"the results of operator '{name}'", self._path):
+        with writing(f"the results of operator '{name}'", self._path):
             described = create_group(self._root, name, operator, inputs, attrs)
             self._root = self._consolidated()
         return described
@@ -100,11 +100,11 @@ class ResultStore:
         name = results[0].operator
         group = self._group(name)
         first = rows_of(group)
-        with _writing(f"the results of operator '{name}'", self._path):
+        with writing(f"the results of operator '{name}'", self._path):
             for key in _declared(group):
                 array = array_of(group, key)
                 rows = np.stack([_checked(result, key, array) for result in results])
-                _grown(array, first + len(rows))[first:] = rows
+                grown(array, first + len(rows))[first:] = rows
         self.publish(name, [result.provenance for result in results])
 
     def publish(self, name: str, provenances: Sequence[Provenance]) -> None:
@@ -116,13 +116,13 @@ class ResultStore:
         group = self._group(name)
         first, leading = rows_of(group), leading_of(group)
         rows = first + len(provenances)
-        with _writing(f"the results of operator '{name}'", self._path):
+        with writing(f"the results of operator '{name}'", self._path):
             for key in _declared(group):
                 _resize(group, key, rows)
             for key in COORDINATES_OF[leading]:
                 field = "index" if key == leading else key
                 array = array_of(group, key)
-                _grown(array, rows)[first:] = np.array([getattr(each, field) for each in provenances], array.dtype)
+                grown(array, rows)[first:] = np.array([getattr(each, field) for each in provenances], array.dtype)
                 _resize(group, key, rows)
             self._root.update_attributes({})  # writes the root's file, the arrays' metadata with it
 
@@ -145,13 +145,13 @@ def write_slab(path: Path, name: str, result: str, row: int, slab: Slab, values:
     May be called in any process that reaches `path`, for different slabs at once: `slab` is one of
     `insitu.results.chunks.slabs`. Writing the same slab again replaces it. Raises `RunError` as the store does.
     """
-    with _writing(f"the results of operator '{name}'", path):
+    with writing(f"the results of operator '{name}'", path):
         array = zarr.open_array(path, path=f"{name}/{result}", mode="r+")
-        _grown(array, row + 1)[(slice(row, row + 1), *slab)] = values[np.newaxis]
+        grown(array, row + 1)[(slice(row, row + 1), *slab)] = values[np.newaxis]
 
 
 @contextmanager
-def _writing(what: str, path: Path) -> Iterator[None]:
+def writing(what: str, path: Path) -> Iterator[None]:
     """Turn the operating system's errors into a sentence."""
     try:
         yield
@@ -167,7 +167,7 @@ def _declared(group: zarr.Group) -> list[str]:
     return sorted(set(group.array_keys()) - set(COORDINATES_OF[leading_of(group)]))
 
 
-def _grown(array: zarr.Array[Any], rows: int) -> zarr.Array[Any]:
+def grown(array: zarr.Array[Any], rows: int) -> zarr.Array[Any]:
     """Return the array as if it had `rows` rows; the one on disk stays as it is."""
     inner = array.async_array
     metadata = inner.metadata.update_shape((rows, *array.shape[1:]))

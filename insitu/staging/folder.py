@@ -64,7 +64,8 @@ class Folder:
     """Folds the steps of one `member` on one staging node, in a thread of its own.
 
     `memory_bytes` bounds the states, open and held ones together: while the held ones leave no room, folding waits for
-    the controller to take them, and with it, by their credits, the ranks. `done` is called from the folding thread.
+    the controller to take them, and with it, by their credits, the ranks. A batch has at most `batch` steps. `done` is
+    called from the folding thread.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Folder:
         holder: Holder,
         prefix: str,
         done: Callable[[Folded], None],
+        batch: int = STEPS_PER_BATCH,
     ) -> None:
         self.counters = FoldCounters()
         self._member = member
@@ -83,6 +85,7 @@ class Folder:
         self._holder = holder
         self._prefix = prefix
         self._done = done
+        self._batch = batch
         self._closing = threading.Event()
         self._work: queue.SimpleQueue[list[ReadyStep] | int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="insitu-folder", daemon=True)
@@ -92,6 +95,16 @@ class Folder:
     def alive(self) -> bool:
         """Whether the thread runs. It ends by `close`, or by an error of this code, never by one of an operator's."""
         return self._thread.is_alive()
+
+    def status(self) -> dict[str, int | float | str]:
+        """What the controller is told of the folding so far."""
+        counters = self.counters
+        return {
+            "folded_steps": counters.steps,
+            "batches": counters.batches,
+            "fold_s": counters.busy_s,
+            "state_bytes": counters.state_bytes,
+        }
 
     def submit(self, steps: list[ReadyStep]) -> None:
         """Queue committed steps; they come in the order of their sequence."""
@@ -110,9 +123,9 @@ class Folder:
     def _run(self) -> None:
         while not self._closing.is_set():
             steps, end = self._take()
-            for begin in range(0, len(steps), STEPS_PER_BATCH):
+            for begin in range(0, len(steps), self._batch):
                 if not self._closing.is_set():
-                    self._fold(steps[begin : begin + STEPS_PER_BATCH])
+                    self._fold(steps[begin : begin + self._batch])
             if end is not None:
                 messages = self._messages(self._folds.finish(end))
                 self._done(Folded([], [*messages, Finished(self._member)]))

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A staging node: receives blocks, folds them where they arrive, hands over windows. Lives inside a Dask worker.
 
-Two threads share the work. The *receiver* owns all sockets, the *folder* owns all states. So a slow fold delays neither
-receiving nor a sign of life, and no state has a lock. What passes between them passes through two queues.
+Two threads share the work. The *receiver* owns all sockets, the *folder* owns all states; where blocks are recorded, a
+*recorder* is the third. So a slow fold delays neither receiving nor a sign of life, and no state has a lock. What
+passes between them passes through queues.
 """
 
 from collections.abc import Callable, Mapping
 
 from insitu.errors import OperatorError
 from insitu.operator import Operator
-from insitu.staging.folder import Folded, Folder, Holder
+from insitu.staging.consumers import Consumer, Consumers, Done
+from insitu.staging.folder import STEPS_PER_BATCH, Folder, Holder
 from insitu.staging.receiver import Receiver
+from insitu.staging.recorder import Recorder, RecordingPlan
 from insitu.wire.contact import Contact
+from insitu.wire.messages import Feed
 
 
 class StagingNode:
@@ -20,23 +24,47 @@ class StagingNode:
     `holder` keeps large states as data of this Dask worker. The operators' kernels are compiled first, which takes some
     seconds where they never were before: then nobody has to wait for it in a step. Raises `OperatorError` for an
     operator that fails already there. `close` may be called twice.
+
+    With a `recording` blocks are written there too; an eighth of the memory is for those that wait to be written
+    together. `one_by_one`: how many steps happen to wait never matters to rounding, since each is folded by itself.
     """
 
     def __init__(
-        self, contact: Contact, number: int, operators: Mapping[str, Operator], memory_bytes: int, holder: Holder
+        self,
+        contact: Contact,
+        number: int,
+        operators: Mapping[str, Operator],
+        memory_bytes: int,
+        holder: Holder,
+        *,
+        recording: RecordingPlan | None = None,
+        one_by_one: bool = False,
     ) -> None:
         for name, operator in operators.items():
             _warm_up(name, operator)
         half = memory_bytes // 2
+        room = half // 4 if recording is not None else 0
 
-        def make_folder(member: int, done: Callable[[Folded], None]) -> Folder:
-            return Folder(member, operators, half, holder, f"insitu-{contact.run}-{number}", done)
+        def make_consumer(feed: Feed, done: Done) -> Consumer:
+            batch = 1 if one_by_one else STEPS_PER_BATCH
 
-        self._receiver = Receiver(contact, number, half, make_folder)
+            def make_folder(done: Done) -> Folder:
+                prefix = f"insitu-{contact.run}-{number}"
+                return Folder(feed.member, operators, half - room, holder, prefix, done, batch)
+
+            if recording is None:
+                return make_folder(done)
+            return Consumers([make_folder, _recorder(recording, number, feed, room)], done)
+
+        self._receiver = Receiver(contact, number, half, make_consumer)
 
     def close(self) -> None:
         """End all threads and sockets."""
         self._receiver.close()
+
+
+def _recorder(plan: RecordingPlan, node: int, feed: Feed, room: int) -> Callable[[Done], Recorder]:
+    return lambda done: Recorder(feed.member, feed.size, plan, node, room, done)
 
 
 def _warm_up(name: str, operator: Operator) -> None:

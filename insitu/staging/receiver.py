@@ -2,7 +2,8 @@
 """The thread that receives: it owns all sockets of a staging node.
 
 It takes blocks in, tells the controller which steps are closed and the ranks what is acknowledged, and passes committed
-steps on to the folder. A rank that breaks the protocol is refused and not listened to any more; nobody else suffers.
+steps on to whoever takes them. A rank that breaks the protocol is refused and not listened to any more; nobody else
+suffers.
 """
 
 import os
@@ -15,7 +16,8 @@ from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
 from insitu.staging.assembler import Assembler, ClosedHere, ReadyStep, closed_message
-from insitu.staging.folder import Folded, Folder, operator_stopped
+from insitu.staging.consumers import Consumer
+from insitu.staging.folder import Folded, operator_stopped
 from insitu.staging.ranks import RankLink
 from insitu.wire import guard
 from insitu.wire.addresses import toward
@@ -60,18 +62,18 @@ CLOSED_S = 0.02
 #: Messages taken in before anything is answered, so that nobody waits for an endless stream of others.
 MESSAGES_PER_TURN = 256
 
-#: Makes the folder once it is known who feeds this node: of a member, and where it reports.
-MakeFolder = Callable[[int, Callable[[Folded], None]], Folder]
+#: Makes what takes committed steps, once it is known who feeds this node, and where it reports.
+MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Consumer]
 
 
 class Receiver:
     """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded."""
 
-    def __init__(self, contact: Contact, number: int, memory_bytes: int, make_folder: MakeFolder) -> None:
+    def __init__(self, contact: Contact, number: int, memory_bytes: int, make_consumer: MakeConsumer) -> None:
         self._contact = contact
         self._number = number
         self._memory_bytes = memory_bytes
-        self._make_folder = make_folder
+        self._make_consumer = make_consumer
         self._closing = threading.Event()
         self._waker = Waker()
         self._done: deque[Folded] = deque()
@@ -85,7 +87,7 @@ class Receiver:
         self._unsendable: set[str] = set()
         self._feed: Feed | None = None
         self._assembler = Assembler(())
-        self._folder: Folder | None = None
+        self._consumer: Consumer | None = None
         self._status_at = 0.0
         self._folding_steps = 0
         self._waiting_bytes = 0
@@ -115,8 +117,8 @@ class Receiver:
                 while not self._closing.is_set():
                     self._turn()
         finally:
-            if self._folder is not None:
-                self._folder.close()
+            if self._consumer is not None:
+                self._consumer.close()
             for link in self._links.values():
                 link.release()
 
@@ -140,8 +142,8 @@ class Receiver:
         if self._waker in ready:
             self._waker.clear()
             self._take_folded()
-        if self._folder is not None and not self._folder.alive:
-            raise RunError("The folding thread of this staging node has ended; its traceback stands above.")
+        if self._consumer is not None and not self._consumer.alive:
+            raise RunError("A thread that takes steps on this staging node has ended; its traceback stands above.")
         self._submit(self._assembler.take_approved())
         self._report_closed(lull=not ready)
         self._acknowledge(lull=not ready)
@@ -227,8 +229,8 @@ class Receiver:
                     self._assembler.approve(approve)
                 case Commit() as commit:
                     self._commit(commit)
-                case Finish(_, steps) if self._folder is not None:
-                    self._folder.finish(steps)
+                case Finish(_, steps) if self._consumer is not None:
+                    self._consumer.finish(steps)
                 case Shutdown():
                     self._closing.set()
 
@@ -240,7 +242,7 @@ class Receiver:
         self._feed = feed
         self._member = feed.member
         self._assembler = Assembler(feed.ranks)
-        self._folder = self._make_folder(feed.member, self._folded)
+        self._consumer = self._make_consumer(feed, self._folded)
         for link in self._links.values():
             self._grant(link)
 
@@ -248,12 +250,12 @@ class Receiver:
         self._submit(self._assembler.commit(commit))
 
     def _submit(self, ready: list[ReadyStep]) -> None:
-        if ready and self._folder is not None:
+        if ready and self._consumer is not None:
             self._folding_steps += len(ready)
-            self._folder.submit(ready)
+            self._consumer.submit(ready)
 
     def _folded(self, folded: Folded) -> None:
-        """Called by the folder, from its thread."""
+        """Called by the consumer, from a thread of its own."""
         self._done.append(folded)
         self._waker.wake()
 
@@ -298,14 +300,8 @@ class Receiver:
             "received_bytes": sum(link.received_bytes for link in self._links.values()),
             "refused_clients": self._listener.refused.total(),
         }
-        if self._folder is not None:
-            folding = self._folder.counters
-            counters |= {
-                "folded_steps": folding.steps,
-                "batches": folding.batches,
-                "fold_s": folding.busy_s,
-                "state_bytes": folding.state_bytes,
-            }
+        if self._consumer is not None:
+            counters |= self._consumer.status()
         self._say(Status(counters))
 
     def _refuse(self, identity: bytes, reason: str) -> None:

@@ -80,7 +80,8 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What the analysis needs of one variable. Of a variable without a need, nothing leaves its rank.
+    """What the analysis needs of one variable. Of a variable without a need, nothing leaves its rank. The name
+    ``*`` stands for all variables that have no need of their own.
 
     `select` holds at most one range for each dim; of the others all is needed. A need that does not fit the variable is
     not met: nothing is sent, and the controller, which sees it too, says why. `dtype` is ``float32``, ``float16`` or

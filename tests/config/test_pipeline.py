@@ -51,6 +51,8 @@ def test_a_simulation_that_publishes_nothing(tmp_path: Path) -> None:
         ("outputs: [{of: density}, {of: [density, speed]}]", ("speed", "density")),
         ("outputs: [{of: density}]", ("density",)),
         ("outputs: []", ()),
+        ("outputs: [{to: record, of: v}]", ("speed", "density")),
+        ("outputs: [{to: record}, {of: density}]", ("density",)),
     ],
 )
 def test_each_result_is_stored_once_if_an_output_names_it(tmp_path: Path, outputs: str, stored: tuple[str]) -> None:
@@ -84,3 +86,13 @@ def test_keys_of_one_variable_override_those_of_all(tmp_path: Path) -> None:
     again = load(tmp_path, config.resolved_yaml())
     assert again.rules("v") == config.rules("v")
     assert again.resolved() == config.resolved()
+
+
+def test_a_variable_to_be_recorded_must_be_published(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD + "outputs: [{to: record, of: [v, w]}]\n")
+    assert config.recorded == {"v", "w"}
+    assert [need.name for need in Pipeline(config).needs] == ["v", "w"]
+    everything = load(tmp_path, GOOD + "outputs: [{to: record}]\n")
+    assert Pipeline(everything).needs[1:] == (Need("*", (), "", "none", 0.0),)
+    with pytest.raises(ConfigError, match=r'outputs.0.of: no rank publishes a variable "w"'):
+        Pipeline(config).describe({"v": Variable("v", np.dtype("f8"), (4,), ("x",))})

@@ -4,14 +4,17 @@
 A configuration names them ``tests.end_to_end.folds:Total``; the checkout is on the PYTHONPATH of these runs.
 """
 
+import errno
+import os
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from insitu.model import Array, Variable
 from insitu.operator import Batch, Operator, State
+from insitu.results import recording
 
 
 class Total(Operator):
@@ -59,6 +62,31 @@ class Late(Total):
 
     def warm_up(self) -> None:
         threading.Event().wait(30.0)
+
+
+class FullDisk(Total):
+    """Lets no chunk of a recording be written on this worker, as a full disk would."""
+
+    def warm_up(self) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        recording._append = full
+
+
+class SlowDisk(Total):
+    """Makes each chunk of a recording take `pause_s` on this worker."""
+
+    pause_s: float
+
+    def warm_up(self) -> None:
+        append, pause = recording._append, threading.Event()
+
+        def slow(*arguments: Any) -> None:
+            pause.wait(self.pause_s)
+            append(*arguments)
+
+        recording._append = slow
 
 
 class Faulty(Total):

@@ -72,8 +72,8 @@ class Node:
         contact = Contact("melt", self.controller.listener.address, 1, "n17", "")
         operators = {"sum": Total(of="u", over="step", window=window)}
 
-        def make_folder(member: int, done: Callable[[Folded], None]) -> Folder:
-            return Folder(member, operators, 1 << 20, Shelf(), "insitu-melt-0", done)
+        def make_folder(feed: Feed, done: Callable[[Folded], None]) -> Folder:
+            return Folder(feed.member, operators, 1 << 20, Shelf(), "insitu-melt-0", done)
 
         self.receiver = Receiver(contact, 0, MEMORY, make_folder)
         stack.callback(self.receiver.close)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who takes committed steps on a staging node: the folder, and beside it the recorder where one is wanted.
+
+Each has a thread and a queue of its own. A step is done with when all of them are, and only then its memory and its
+credit are free again. All take the steps in the same order, so it is enough to count.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from insitu.staging.assembler import ReadyStep
+from insitu.staging.folder import Folded
+from insitu.wire.messages import Finished
+
+Done = Callable[[Folded], None]
+
+
+class Consumer(Protocol):
+    """Takes committed steps in the order of their sequence, and says through its `done` what it is done with."""
+
+    @property
+    def alive(self) -> bool: ...
+    def status(self) -> dict[str, int | float | str]: ...
+    def submit(self, steps: list[ReadyStep]) -> None: ...
+    def finish(self, steps: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Consumers:
+    """Several consumers as one. Each is made by its function, which gets the `done` to call."""
+
+    def __init__(self, make: Sequence[Callable[[Done], Consumer]], done: Done) -> None:
+        self._done = done
+        self._lock = threading.Lock()
+        self._steps: deque[ReadyStep] = deque()
+        self._ahead = [0] * len(make)
+        self._unfinished = len(make)
+        self._all = [one(self._done_of(number)) for number, one in enumerate(make)]
+
+    @property
+    def alive(self) -> bool:
+        """Whether all of them are."""
+        return all(each.alive for each in self._all)
+
+    def status(self) -> dict[str, int | float | str]:
+        """What all of them have to say."""
+        return {name: value for each in self._all for name, value in each.status().items()}
+
+    def submit(self, steps: list[ReadyStep]) -> None:
+        with self._lock:
+            self._steps.extend(steps)
+        for each in self._all:
+            each.submit(steps)
+
+    def finish(self, steps: int) -> None:
+        for each in self._all:
+            each.finish(steps)
+
+    def close(self) -> None:
+        for each in self._all:
+            each.close()
+
+    def _done_of(self, number: int) -> Done:
+        return lambda folded: self._one_is_done(number, folded)
+
+    def _one_is_done(self, number: int, folded: Folded) -> None:
+        """Pass messages on at once, steps when the last one is done with them; `Finished` is said once."""
+        with self._lock:  # held while they are passed on, so that they come in order
+            self._ahead[number] += len(folded.steps)
+            free = min(self._ahead)
+            self._ahead = [count - free for count in self._ahead]
+            steps = [self._steps.popleft() for _ in range(free)]
+            finished = [message for message in folded.messages if isinstance(message, Finished)]
+            self._unfinished -= len(finished)
+            messages = [message for message in folded.messages if message not in finished]
+            if finished and not self._unfinished:
+                messages += finished
+            if steps or messages:
+                self._done(Folded(steps, messages))
