@@ -30,6 +30,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from insitu.errors import OperatorError
 from insitu.model import Array
 from insitu.operator import State
 
@@ -113,7 +114,16 @@ class Factors:
         return np.maximum(self.forgetting ** (latest - steps).astype(float), _TINY)
 
     def leading(self, rows: Reals) -> tuple[Reals, float]:
-        """Return the leading directions in which rows combine, (rows, at most carry), and the square cut off."""
+        """Return the leading directions in which rows combine, (rows, at most carry), and the square cut off.
+
+        Raises `OperatorError` for rows whose squares no float64 holds.
+        """
+        if not rows.shape[1]:
+            return np.zeros((len(rows), 0)), 0.0
+        if np.abs(rows).max() > np.sqrt(np.finfo(float).max / rows.size):
+            raise OperatorError(
+                "values are so far from their mean that their squares overflow; publish them in another unit"
+            )
         if self.method == "gram":
             squares, turns = np.linalg.eigh(rows @ rows.T)
             squares, turns = squares[::-1], turns[:, ::-1]
