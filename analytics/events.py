@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from analytics.fields import OneName, label, require_dimension, require_real
 from analytics.kernels.values import refuse_nan
-from analytics.regions import Regions, joined, library
+from analytics.regions import Regions, joined, scipy_part
 from insitu.errors import OperatorError
 from insitu.model import Array, Variable
 from insitu.operator import Batch, Operator, State
@@ -87,7 +87,7 @@ class Events(Operator):
             )
         for name in self.periodic:
             require_dimension(of, name)
-        library("ndimage")
+        scipy_part("ndimage")
         whole, real, k = np.dtype(np.int64), np.dtype(np.float64), (self.largest,)
         regions, place = f"regions with {label(of)} {self.side} {self.threshold:g}", ("event", "dimension")
         results = [

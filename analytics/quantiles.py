@@ -11,7 +11,7 @@ from analytics.bins import Found, OwnBins, SharedBins
 from analytics.fields import OneName, Range, label, require_real
 from analytics.histogram import Histogram
 from analytics.kernels.values import refuse_nan
-from analytics.sketches import Sketch, library
+from analytics.sketches import Sketch, datasketches
 from insitu.model import Array, Variable
 from insitu.operator import Batch, NanPolicy, Operator, State, require_array
 
@@ -124,7 +124,7 @@ class Quantiles(Operator):
         of = inputs[self.of[0]]
         require_real(of)
         if self.method == "kll":
-            library()
+            datasketches()
         shape, dims = (of.shape or (), of.dims) if self.keeps_cells else ((), ())
         real, whole, number = np.dtype(np.float64), np.dtype(np.int64), len(self.levels)
         name = label(of)

@@ -32,7 +32,7 @@ from insitu.operator import State
 
 
 @functools.cache
-def library(name: str) -> Any:
+def scipy_part(name: str) -> Any:
     """Import a part of SciPy only where regions are asked for; raise `OperatorError` where it is not installed."""
     try:
         return importlib.import_module(f"scipy.{name}")
@@ -57,7 +57,7 @@ class Regions:
 
     def of_block(self, beyond: Array, field: Array, sign: float, start: Extent) -> State:
         """Return the regions of a block, of whose cells some are beyond; the larger `sign` times `field`, the more."""
-        labels, n = library("ndimage").label(beyond)
+        labels, n = scipy_part("ndimage").label(beyond)
         at = np.flatnonzero(beyond)
         region = labels.reshape(-1)[at].astype(np.int64) - 1
         index, sums = np.zeros(len(at), np.int64), np.zeros((n, len(self.shape), 2))
@@ -129,8 +129,8 @@ def _met(state: State) -> State:
     if not len(one):
         return state
     n = len(state["size"])
-    graph = library("sparse").coo_array((np.ones(len(one), np.int8), (one, other)), (n, n))
-    n, group = library("sparse.csgraph").connected_components(graph, directed=False)
+    graph = scipy_part("sparse").coo_array((np.ones(len(one), np.int8), (one, other)), (n, n))
+    n, group = scipy_part("sparse.csgraph").connected_components(graph, directed=False)
     size, sums = np.zeros(n, np.int64), np.zeros((n, *state["sums"].shape[1:]))
     first, peak = np.full(n, np.iinfo(np.int64).max), np.full(n, -np.inf)
     np.add.at(size, group, state["size"])

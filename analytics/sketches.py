@@ -23,7 +23,7 @@ PIECE = 1 << 16
 
 
 @functools.cache
-def library() -> Any:
+def datasketches() -> Any:
     """Import the library only where a sketch is asked for; raise `OperatorError` where it is not installed."""
     try:
         return importlib.import_module("datasketches")
@@ -42,10 +42,10 @@ class Sketch:
     k: int
 
     def warm_up(self) -> None:
-        library()
+        datasketches()
 
     def update(self, state: State, batch: Batch) -> State:
-        sketch = _load(state) if state else library().kll_doubles_sketch(self.k)
+        sketch = _load(state) if state else datasketches().kll_doubles_sketch(self.k)
         unknown = state.get("nan", 0)
         for values in (array.reshape(-1) for array in batch[self.name]):
             for first in range(0, values.size, PIECE):
@@ -64,7 +64,7 @@ class Sketch:
         return _save(sketch, a["nan"] + b["nan"])
 
     def read(self, state: State, levels: Array) -> tuple[Array, Array, Array]:
-        sketch = _load(state) if state else library().kll_doubles_sketch(self.k)
+        sketch = _load(state) if state else datasketches().kll_doubles_sketch(self.k)
         found = np.full(len(levels), np.nan)
         if sketch.n:
             found[:] = sketch.get_quantiles(levels.tolist(), True)
@@ -72,7 +72,7 @@ class Sketch:
 
 
 def _load(state: State) -> Any:
-    return library().kll_doubles_sketch.deserialize(state["sketch"].tobytes())
+    return datasketches().kll_doubles_sketch.deserialize(state["sketch"].tobytes())
 
 
 def _save(sketch: Any, unknown: int) -> State:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from insitu.wire.sockets import pinned
 
-#: Parts that are remembered as they are sent, about 1 KiB each: the same come again and again, few while the staging
+#: Parts that are remembered as they are sent: the same come again and again, and they are few while the staging
 #: side keeps up.
 PARTS = 4096
 #: Slots begin at multiples of this: a cache line, enough for any dtype.

@@ -206,7 +206,7 @@ def test_no_regions(data):
 
 def test_without_scipy_the_cure_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
-    regions.library.cache_clear()
+    regions.scipy_part.cache_clear()
     with pytest.raises(OperatorError, match=r"events needs the package scipy.*pip install 'insitu\[events\]'"):
         make().describe({"u": FIELD})
 

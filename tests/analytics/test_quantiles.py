@@ -121,7 +121,7 @@ class TestSketch:
 
     def test_the_promise_is_that_of_the_library(self):
         for k in (200, 1000, 4000):
-            promised = sketches.library().kll_doubles_sketch.get_normalized_rank_error(k, False)
+            promised = sketches.datasketches().kll_doubles_sketch.get_normalized_rank_error(k, False)
             assert promised == pytest.approx(2.3 / k**0.97, rel=0.03)
 
     def test_larger_than_a_piece(self):
@@ -132,7 +132,7 @@ class TestSketch:
 
     def test_without_the_library_it_says_what_to_install(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "datasketches", None)
-        sketches.library.cache_clear()
+        sketches.datasketches.cache_clear()
         with pytest.raises(OperatorError, match=r"pip install 'insitu\[sketches\]', or take method: histogram"):
             self.operator.describe({"u": FIELD})
 
