@@ -2,21 +2,23 @@
 """How kernels are compiled: released from the GIL, cached on disk, free to reorder sums but not to lose NaN.
 
 A kernel that has variants (an order, a policy) is built by a factory whose arguments numba sees as constants, so that
-what a variant does not need is not in its code. The cache has two gaps, both closed by giving each variant a name, and
-with it a cache file, of its own:
+what a variant does not need is not in its code. numba's cache has two gaps:
 
-* it numbers the files of one name by counting, so two processes that compile different variants at once would take each
-  other's code for their own;
-* it looks at the kernel's own file when it decides whether code is current, not at the helpers' files; so the name ends
-  in a digest of all of them.
+* it numbers what it saves by counting, so of two processes that compile for different dtypes at once, one could later
+  take the other's code for its own; so one at a time saves;
+* it looks at the kernel's own file when it decides whether code is current, not at the helpers' files; so the name of a
+  kernel, and with it of its files, ends in a digest of all of them.
 """
 
+import fcntl
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numba
+from numba.core.caching import FunctionCache
 
 
 class Kernel(Protocol):
@@ -33,17 +35,27 @@ _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
 
 
+class _OneAtATime(FunctionCache):
+    """numba's cache of one function, to which one process at a time saves."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        folder = Path(self.cache_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{_DIGEST}.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
 def compiled(function: Callable[..., Any], *variant: object) -> Kernel:
     """Return `function` as a kernel that is compiled at its first call, or read from the cache.
 
     Where no cache can be written (a read-only installation without a home directory) it is compiled in each process.
     """
     function.__qualname__ = "_".join(map(str, (function.__name__, *variant, _DIGEST)))
-    try:
-        kernel: Kernel = numba.njit(nogil=True, fastmath=FASTMATH, cache=True)(function)
-    except RuntimeError:  # "cannot cache function ...: no locator available"
-        kernel = inlined(function)
-    return kernel
+    kernel: Any = inlined(function)
+    with suppress(RuntimeError):  # "cannot cache function ...: no locator available"
+        kernel._cache = _OneAtATime(function)  # type: ignore[no-untyped-call]
+    return cast(Kernel, kernel)
 
 
 def inlined(function: Callable[..., Any]) -> Kernel:

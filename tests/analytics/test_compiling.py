@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels are cached where they can be, each variant for itself."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 from analytics.kernels.compiling import compiled
 
 
@@ -22,3 +27,12 @@ def test_without_a_place_for_a_cache_a_kernel_is_compiled_all_the_same():
     scope = {}
     exec("def add(x):\n    return x + 1", scope)  # of no file, so numba finds no place beside it
     assert compiled(scope["add"], "nowhere")(1) == 2
+
+
+def test_processes_that_compile_at_once_keep_each_others_code(tmp_path):
+    shutil.copy(Path(__file__).parent / "compile_at_once.py", tmp_path)
+    program = tmp_path / "compile_at_once.py"
+    ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    hits, results = ended.stdout.splitlines()
+    assert (hits, results) == ("4", "[3, 3.0, 3.0, (3+0j)]")
