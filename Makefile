@@ -20,8 +20,9 @@ demo: $(STAMP)
 	insitu run configs/lammps_melt.yaml --force
 	python demos/lammps_summary.py runs/lammps_melt
 
+# One worker takes what waits for processes, the other what computes.
 test: $(STAMP)
-	pytest $(ARGS)
+	pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 lint: $(STAMP)
 	ruff check .

@@ -28,6 +28,9 @@ SHARED_MEMORY = Path("/dev/shm")
 #: Pools that a library keeps for the life of the process and fills when it likes, by the start of their threads' names.
 POOLS = ("Dask-Offload", "asyncio_", "zarr_")
 
+#: Folders of tests that start processes, and wait for them more than they compute.
+STARTS_PROCESSES = {("tests", name) for name in ("adapters", "cli", "demos", "docs", "end_to_end", "wire")}
+
 
 def _start_zmq() -> None:
     """Start pyzmq's collector, the thread that lets go of what was sent without a copy."""
@@ -60,6 +63,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--grace", type=float, default=5.0, metavar="S", help="seconds that leftovers of a test have to go"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers (``-n 2``), one has all tests that start processes: two runs at once slow each other down."""
+    if not config.pluginmanager.has_plugin("xdist"):
+        return
+    for item in items:
+        folder = item.path.relative_to(config.rootpath).parts[:2]
+        together = "processes" if folder in STARTS_PROCESSES else item.path.name
+        item.add_marker(pytest.mark.xdist_group(together))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
