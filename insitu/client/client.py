@@ -340,8 +340,7 @@ class Client:
         publisher.finish(self._steps)
         publisher.report()
         self._controller.say(Bye(self._steps, {**publisher.counters, "close_s": time.monotonic() - begin}))
-        for link in publisher.links:
-            link.socket.close()
+        publisher.close_links()
         publisher.close_memory()
         self._controller.close()
 

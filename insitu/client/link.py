@@ -70,6 +70,8 @@ class NodeLink:
         #: The bytes of each variable that were sent, or lent.
         self.sent: Counter[str] = Counter()
         self.encoder = encoder
+        #: When the node last said anything.
+        self.heard_at = 0.0
         #: Whether the node has mapped the segment; ``None`` while it has not said so.
         self.lent: bool | None = False if lend is None else None
         self._session = Session(Link.RANK_NODE, Side.CONNECTS)
@@ -144,6 +146,7 @@ class NodeLink:
         dropped after one wait. The simulation does not end for it.
         """
         while (frames := self.socket.receive()) is not None:
+            self.heard_at = time.monotonic()
             if self._given_up:
                 continue
             try:

@@ -107,7 +107,7 @@ class Publisher:
         self._kept: dict[int, _Kept] = {}
         self._layouts: dict[tuple[int, ...], int] = {}
         self._shedding = False
-        self._said_at = self._pumped_at = time.monotonic()
+        self._said_at = self._pumped_at = self._finished_at = time.monotonic()
         self._last_bytes = 0
         self._step: Step | None = None
         self._puts: dict[str, _Put] = {}
@@ -148,6 +148,14 @@ class Publisher:
             link.send()
         if self._segment is not None and self._segment.named and all(link.lent is not None for link in self.links):
             self._segment.unlink()
+
+    def close_links(self) -> None:
+        """Leave the staging nodes; what was sent has some seconds to leave, but not towards one that is silent."""
+        for link in self.links:
+            if link.idle or link.heard_at > self._finished_at:
+                link.socket.close()
+            else:
+                link.socket.close(linger_s=0)
 
     def close_memory(self) -> None:
         """Let go of the memory; staging nodes that have mapped it keep it until they are done."""
@@ -202,6 +210,7 @@ class Publisher:
 
     def finish(self, steps: int) -> None:
         """Bring out what is queued, for at most `max_wait_s`, then detach from the staging nodes."""
+        self._finished_at = time.monotonic()
         if not self._wait(lambda: all(link.idle for link in self.links), "the last steps to be received"):
             log.warning("rank %d ends with %d steps that no staging node acknowledged", self._rank, len(self._kept))
             self._give_up()
