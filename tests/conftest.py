@@ -66,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers (``-n 2``), one has all tests that start processes: two runs at once slow each other down."""
+    """With several workers (``-n 2``) one has all tests that start processes: two runs at once slow each other."""
     if not config.pluginmanager.has_plugin("xdist"):
         return
     for item in items:
