@@ -24,7 +24,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from insitu.errors import ActionError
-from insitu.steering.parameters import ParameterSpec, Value, plain
+from insitu.model import Array
+from insitu.steering.parameters import ARRAY_CELLS, ParameterSpec, Value, plain
 
 #: The kinds that every simulation knows; a simulation adds names of its own.
 VERBS = ("set", "pause", "resume", "checkpoint", "stop", "trate")
@@ -163,6 +164,21 @@ class Receipt:
             data.get("time"), dict(data.get("old") or {}), dict(data.get("new") or {}), tuple(data.get("ranks") or ()),
             data.get("latency_s"), data.get("latency_steps"),
         )  # fmt: skip
+
+
+def large(action: Action) -> list[tuple[str, Array]]:
+    """Return the values of an action that are fields."""
+    return [
+        (name, value)
+        for name, value in action.values.items()
+        if isinstance(value, np.ndarray) and value.size > ARRAY_CELLS
+    ]
+
+
+def substituted(receipt: Receipt, values: Mapping[str, Any]) -> Receipt:
+    """Return a receipt with something else in the place of some values, which are too large for where it goes."""
+    action = replace(receipt.action, values={**receipt.action.values, **values})
+    return replace(receipt, action=action, new={name: values.get(name, new) for name, new in receipt.new.items()})
 
 
 def check_values(

@@ -206,8 +206,9 @@ class Proposal(_Machine):
         return not self.silent and self.move(self._tally())
 
     def _hear_of_promise(self, rank: int, word: Word) -> bool:
-        if word is Word.PROMISE or (self._spare and word is Word.ENDED):
+        if word is Word.PROMISE or word in _FAILS:
             self.words[rank] = word
+        if word is Word.PROMISE or (self._spare and word is Word.ENDED):
             if self.silent:
                 return False
             self.move(Event.ALL_PROMISE)
