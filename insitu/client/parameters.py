@@ -91,16 +91,19 @@ class StateArray:
             )
         self._array = array
 
-    def part(self, value: object) -> Array:
+    def part(self, value: Any) -> Array:
         """Return this rank's part of what the field is set to: of all of it, or of the part alone.
 
         Raises `ActionError` where it does not fit.
         """
-        if isinstance(value, np.ndarray) and value.shape != self.count and value.shape == self.spec.shape:
-            value = value[tuple(slice(low, low + n) for low, n in zip(self.start, self.count, strict=True))]
-        elif not isinstance(value, np.ndarray) or value.shape != self.count:
-            what = f"shape {value.shape}" if isinstance(value, np.ndarray) else f"type {type(value).__name__}"
-            raise ActionError(f"{self.name} has shape {self.spec.shape}, the value that it is set to has {what}.")
+        try:
+            shape = np.shape(value)
+        except ValueError:  # lists of unequal length
+            raise ActionError(f"{self.name} is set to what is no array.") from None
+        if shape not in (self.count, self.spec.shape):
+            raise ActionError(f"{self.name} has shape {self.spec.shape}, the value that it is set to has {shape}.")
+        if shape != self.count:
+            value = np.asarray(value)[tuple(slice(low, low + n) for low, n in zip(self.start, self.count, strict=True))]
         own = ParameterSpec(
             self.name, "field", None, self.spec.minimum, self.spec.maximum, shape=self.count, dtype=self.spec.dtype
         )

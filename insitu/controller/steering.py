@@ -185,7 +185,7 @@ class Steering:
         self._pace.forget(rank)
         word = Word.ENDED if ended else Word.LOST
         for asked in [self._now, *list(self._replaying.values())]:
-            if asked is not None and asked.proposal is not None and asked.proposal.hear(rank, word, why):
+            if asked is not None and asked.proposal is not None and asked.proposal.hear(rank, word, f"it {why}"):
                 self._follow(asked, time.monotonic())
         if len(self._gone) == self._size:
             self.end()
