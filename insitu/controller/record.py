@@ -28,8 +28,8 @@ class ActionRecord:
         self._path = path
         self._file = path.open("a", buffering=1)
 
-    def commit(self, action: Action, boundary: int) -> None:
-        """All ranks are about to be told to apply an action at this boundary."""
+    def commit(self, action: Action, boundary: int | None) -> None:
+        """All ranks are about to be told to apply an action at this boundary, if it is known yet."""
         torn = substituted(Receipt(action, "torn", boundary=boundary), self._stored(action))
         self._write({**torn.action.to_plain(), "boundary": boundary, "committed": True})
 

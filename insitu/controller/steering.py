@@ -289,7 +289,7 @@ class Steering:
         assert proposal is not None
         match proposal.state:
             case State.COMMITTED:
-                self._record.commit(asked.action, proposal.at)
+                self._record.commit(asked.action, proposal.at if proposal.at >= 0 else None)
                 self._tell(asked, apply=True)
                 if asked.action.kind == "stop":
                     self._stopped = asked

@@ -199,11 +199,12 @@ class Proposal(_Machine):
             self.reasons[rank] = reason
         if self._spare and word is Word.LOST:
             word = Word.ENDED
-        if self.state is State.PROPOSED:
+        if self.state is State.PROPOSED and rank in self._voters:
             return self._hear_of_promise(rank, word)
         if word in LAST_WORDS:
             self.words[rank] = word
-        return not self.silent and self.move(self._tally())
+        # Where one promises for all, another may have applied it before that promise is heard of here.
+        return self.state is State.COMMITTED and not self.silent and self.move(self._tally())
 
     def _hear_of_promise(self, rank: int, word: Word) -> bool:
         if word is Word.PROMISE or word in _FAILS:

@@ -54,11 +54,22 @@ class Scene:
                 self._start(f"rank-{rank}", "-m", "tests.steering.programs.rank", *map(str, options), **place)
             )
 
-    def _start(self, name: str, *command: str, **environment: str) -> "subprocess.Popen[bytes]":
+    def begin_mpi(self, *command: str, delay_s: float, seed: int = 0) -> None:
+        """Start all ranks of a program by mpiexec, behind one slow network."""
+        self.proxies.append(Proxy(int(self.contact.address.rsplit(":", 1)[1]), delay_s, seed))
+        contact = self.folder / "contact-mpi.json"
+        replace(self.contact, address=f"tcp://127.0.0.1:{self.proxies[-1].port}").write(contact)
+        mpiexec = str(Path(sys.executable).with_name("mpiexec"))
+        place = {"INSITU_CONTACT": str(contact)}
+        self.ranks = [self._start("mpi", "-n", str(self.size), sys.executable, *command, by=mpiexec, **place)]
+
+    def _start(
+        self, name: str, *command: str, by: str = sys.executable, **environment: str
+    ) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{name}.out").open("w") as out, (self.folder / f"{name}.err").open("w") as err:
             outside = {key: value for key, value in os.environ.items() if not key.startswith("INSITU_")}
             process = subprocess.Popen(
-                [sys.executable, *command],
+                [by, *command],
                 cwd=self.folder,
                 env=outside | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
                 stdin=subprocess.DEVNULL,

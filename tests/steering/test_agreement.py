@@ -286,8 +286,12 @@ def test_a_stop_does_without_ranks_that_are_not_there(word: Word) -> None:
 
 def test_one_that_votes_for_all_is_enough() -> None:
     proposal = Proposal(5, range(3), voters=[0])
+    assert not proposal.hear(2, Word.APPLIED), "it is told by the one, and faster than that one's promise"
     assert proposal.hear(0, Word.PROMISE)
-    assert proposal.silent == {0, 1, 2}
+    assert proposal.silent == {0, 1}
+    proposal.hear(0, Word.APPLIED)
+    assert proposal.hear(1, Word.APPLIED)
+    assert proposal.state is State.APPLIED
 
 
 def test_every_state_but_the_last_ones_has_a_way_on() -> None:

@@ -3,35 +3,18 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from insitu.console import Console
 from insitu.steering.actions import Receipt
+from tests.steering.conftest import Make
 from tests.steering.scene import Scene
 from tests.waiting import wait_until
 
-Make = Callable[..., Scene]
 LIMIT_S = 60.0
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Make]:
-    scenes: list[Scene] = []
-
-    def make(name: str = "scene", ranks: int = 2, **options: object) -> Scene:
-        folder = tmp_path / name
-        folder.mkdir()
-        scenes.append(Scene(folder, ranks, **options))
-        return scenes[-1]
-
-    yield make
-    for each in scenes:
-        each.close()
 
 
 def feeds(it: Scene) -> list[list[tuple[int, float]]]:
