@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streaming in-situ analysis: statistics, learning and steering while a simulation runs.
 
-A simulation needs one name of this package, `Client`. It is looked up when it is first used (PEP 562), so that whoever
-imports only `insitu.operator` or `insitu.model`, as every file in ``analytics/`` does, loads no ZeroMQ.
+A simulation needs one name of this package, `Client`; who steers one from outside, `steer`. They are looked up when
+they are first used (PEP 562), so that whoever imports only `insitu.operator` or `insitu.model`, as every file in
+``analytics/`` does, loads no ZeroMQ.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from insitu.client import Client
+    from insitu.console import steer
 
-__all__ = ["Client", "__version__"]
+__all__ = ["Client", "__version__", "steer"]
 
 __version__ = "0.1.0"
 
@@ -20,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from insitu.client import Client
 
         return Client
+    if name == "steer":
+        from insitu.console import steer
+
+        return steer
     raise AttributeError(f"module 'insitu' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 

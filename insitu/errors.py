@@ -3,13 +3,14 @@
 
 Every message names the value, the place and the cure. The class tells who has to act:
 
-=======================  ==============================================================
+=======================  =====================================================================
 `ConfigError`            whoever wrote the YAML or the command line (exit status 2)
 `LocalProtocolError`     whoever called the API wrongly
 `RemoteProtocolError`    the peer, which sent nonsense: it alone is dropped
 `OperatorError`          the author of an operator, or the data it was given
+`ActionError`            whoever asked for an action: a value out of bounds, a name that nobody declared
 `RunError`               nobody yet: the run could not go on (exit status 1)
-=======================  ==============================================================
+=======================  =====================================================================
 """
 
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class RemoteProtocolError(ProtocolError):
 
 class OperatorError(InsituError):
     """An operator cannot fold what it was given, or was configured so that it never could."""
+
+
+class ActionError(InsituError):
+    """An action that can never be applied: nobody declared that name, or the value is not one it may have."""
 
 
 class RunError(InsituError):

@@ -26,6 +26,7 @@ from insitu.errors import ConfigError, InsituError
 COMMANDS = {
     "run": "Run the simulation of CONFIG and fold what it publishes.",
     "replay": "Fold what a run has recorded, without its simulation.",
+    "steer": "Change a running simulation, on all ranks after the same step.",
     "check": "Check a configuration and say what it will do.",
     "operators": "List the operators, or describe one.",
     "report": "Show what a run did.",

@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -16,7 +17,12 @@ from insitu.controller.run import Run
 @click.command()
 @configuration
 @click.option("--force", is_flag=True, help="Replace the directory of an earlier run of this name.")
-def command(path: str, overrides: tuple[str, ...], force: bool) -> None:
+@click.option(
+    "--actions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Apply the actions of this record (an earlier run's actions.jsonl) at the steps that it names.",
+)
+def command(path: str, overrides: tuple[str, ...], force: bool, actions: Path | None) -> None:
     """Run the simulation of CONFIG and fold what it publishes.
 
     What the simulation writes is shown as it comes. Ctrl-C stops it after a common step of all ranks and keeps what was
@@ -24,7 +30,7 @@ def command(path: str, overrides: tuple[str, ...], force: bool) -> None:
     """
     loaded = config.load(path, overrides)
     progress = new_progress()
-    carry_out(lambda: Run(loaded, progress, force=force), progress)
+    carry_out(lambda: Run(loaded, progress, force=force, actions=actions), progress)
 
 
 def carry_out(make: Callable[[], Run], progress: Progress) -> None:

@@ -79,7 +79,7 @@ class Catalogue:
 def _interior(data: Array, count: Extent, halo: Halo) -> Array:
     if halo == 0:
         return data
-    lows = [low for low, _ in _widths(halo, data.ndim)]
+    lows = [low for low, _ in widths(halo, data.shape)]
     return data[tuple(slice(low, low + n) for low, n in zip(lows, count, strict=True))]
 
 
@@ -91,14 +91,9 @@ def _described(name: str, data: Array, put: Put) -> tuple[Variable, Extent, Arra
             f"dtype {data.dtype} cannot be published; take integers, floats of at most 64 bits, complex numbers of at "
             "most 128, or booleans."
         )
-    widths = _widths(put.halo, data.ndim)
-    for axis, (low, high) in enumerate(widths):
-        if low < 0 or high < 0 or low + high > data.shape[axis]:
-            raise LocalProtocolError(
-                f"halo {put.halo} does not fit the array's shape {data.shape}; give the cells to cut off at each side."
-            )
+    sides = widths(put.halo, data.shape)
     interior = _interior(
-        data, tuple(n - low - high for n, (low, high) in zip(data.shape, widths, strict=True)), put.halo
+        data, tuple(n - low - high for n, (low, high) in zip(data.shape, sides, strict=True)), put.halo
     )
     dims = _dims(put.dims, data.ndim)
     joined = put.shape is None and data.ndim > 0
@@ -170,12 +165,19 @@ def _lengths(what: str, lengths: Extent) -> Extent:
     return whole
 
 
-def _widths(halo: Halo, ndim: int) -> list[tuple[int, int]]:
-    """Spell out a halo: one number for all sides, or for each dimension a number or a pair."""
-    if isinstance(halo, int):
-        return [(halo, halo)] * ndim
-    if len(halo) != ndim:
+def widths(halo: Halo, shape: Extent) -> list[tuple[int, int]]:
+    """Spell out a halo: one number for all sides, or for each dimension a number or a pair.
+
+    Raises `LocalProtocolError` where it does not fit an array of this shape.
+    """
+    if not isinstance(halo, int) and len(halo) != len(shape):
         raise LocalProtocolError(
-            f"halo {halo} has {len(halo)} entries for {ndim} dimensions; give one for each, or one number."
+            f"halo {halo} has {len(halo)} entries for {len(shape)} dimensions; give one for each, or one number."
         )
-    return [(width, width) if isinstance(width, int) else width for width in halo]
+    each = (halo,) * len(shape) if isinstance(halo, int) else halo
+    sides = [(width, width) if isinstance(width, int) else width for width in each]
+    if any(low < 0 or high < 0 or low + high > n for n, (low, high) in zip(shape, sides, strict=True)):
+        raise LocalProtocolError(
+            f"halo {halo} does not fit the array's shape {shape}; give the cells to cut off at each side."
+        )
+    return sides

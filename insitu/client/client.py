@@ -1,42 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a simulation calls.
 
-`Client`, `Client.step`, `put`, `Client.parameter` and `Client.stopping` are all there is. Without the environment
-variable ``INSITU_CONTACT`` every call does nothing, in below two microseconds, so that the instrumented code runs as
-before where no analysis is wanted.
+`Client`, `Client.step` and `put` publish; `Client.parameter`, `state`, `action`, `on_checkpoint` and `stopping` let the
+run steer. Without the environment variable ``INSITU_CONTACT`` every call does nothing, in below two microseconds, so
+that the instrumented code runs as before where no analysis is wanted.
 
-A client belongs to the thread that made it. It calls no MPI; `comm` is asked for its rank and size and nothing else.
+A client belongs to the thread that made it. It calls no MPI; `comm` is asked for its rank and size and nothing else,
+but where the configuration says ``steering: {agree: mpi}``.
 """
 
 import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from insitu.client.catalogue import Catalogue, Halo, Known, Put
-from insitu.client.contract import Contract, Sent
+from insitu.client.catalogue import Catalogue, Halo
+from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.encoding import Encoder
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
+from insitu.client.parameters import FreeState, Function, Parameter, StateArray
 from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
-from insitu.errors import InsituError, LocalProtocolError, RunError
-from insitu.model import Array, Extent, Step
+from insitu.client.steering import Broadcaster, Steered
+from insitu.client.writer import NO_STEP, NoStep, StepWriter, UnpublishedStep
+from insitu.errors import ActionError, LocalProtocolError, RunError
+from insitu.model import Array, Step
 from insitu.plan import Part
+from insitu.steering.parameters import ParameterSpec, Value
 from insitu.wire.contact import Contact
-from insitu.wire.messages import VERSION, Attach, Bye, Declare, Hello, Lend, Scalar, Welcome
+from insitu.wire.messages import VERSION, Attach, Bye, Hello, Lend, Welcome
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import connect
 
 log = logging.getLogger("insitu.client")
+
+F = TypeVar("F", bound=Callable[[], object])
 
 #: The environment variable that names the contact file; the run's launcher sets it.
 CONTACT = "INSITU_CONTACT"
@@ -44,176 +49,6 @@ CONTACT = "INSITU_CONTACT"
 MEMBER = 0
 #: The controller is up before the simulation starts, so an answer takes milliseconds; this is for a loaded machine.
 CONNECT_TIMEOUT_S = 30.0
-
-
-class Parameter:
-    """A value that the run knows by name. `value` is what the simulation is to use from the next step on."""
-
-    __slots__ = ("name", "value")
-
-    def __init__(self, name: str, value: Scalar) -> None:
-        self.name = name
-        self.value: Any = value
-
-    def __repr__(self) -> str:
-        return f"Parameter({self.name!r}, {self.value!r})"
-
-
-class StepWriter:
-    """An open step. Leaving the ``with`` block closes it; leaving it by an exception abandons it on all ranks."""
-
-    def __init__(self, catalogue: Catalogue, contract: Contract, publisher: Publisher) -> None:
-        self._catalogue = catalogue
-        self._contract = contract
-        self._publisher = publisher
-        self._step: Step | None = None
-        self._names: set[str] = set()
-        self._scratch: dict[str, Array] = {}
-        self._late: list[tuple[Sent, Array]] = []
-
-    def open(self, step: Step) -> Self:
-        self._step = step
-        self._names.clear()
-        self._late.clear()
-        self._publisher.open(step)
-        return self
-
-    def put(
-        self,
-        name: str,
-        data: npt.ArrayLike,
-        *,
-        start: Sequence[int] | None = None,
-        shape: Sequence[int] | None = None,
-        dims: Sequence[str] | None = None,
-        units: str = "",
-        long_name: str = "",
-        halo: Halo = 0,
-    ) -> None:
-        """Publish this rank's block of a variable.
-
-        `data` is any numeric array, in any memory order, contiguous or not; it is copied and may be changed as soon as
-        `put` returns. `shape` is the global shape and `start` the place of `data`'s first cell in it, both *without*
-        the halo: `halo` cells are cut off first, given as one number, or per dimension as a number or a pair (before,
-        after). `start` may be left out where `data` is the whole.
-
-        Without `shape` the ranks' blocks are joined along the first dimension, in the order of the ranks (particles:
-        their number may differ between ranks and steps). A number or 0-d array is one value for the whole
-        simulation: rank 0's, whether the other ranks put it too or not.
-
-        An empty block is legal. Costs one copy; waits only where the buffer is full, at most `max_wait`. Of a variable
-        that no operator folds nothing is sent: then it is checked, and costs neither.
-
-        Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in
-        this step, a dtype, shape, dims or units unlike the first put's, a block that reaches beyond the shape.
-        """
-        asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
-        known, interior = self._admit(name, asked)
-        if known.sent is not None:
-            self._publish(known.sent, interior)
-
-    def empty(
-        self,
-        name: str,
-        count: Sequence[int],
-        dtype: npt.DTypeLike = float,
-        *,
-        start: Sequence[int] | None = None,
-        shape: Sequence[int] | None = None,
-        dims: Sequence[str] | None = None,
-        units: str = "",
-        long_name: str = "",
-    ) -> Array:
-        """Return an array of shape `count` to write this rank's block into: a put without a copy.
-
-        Fill all of it before the step is closed, and do not touch it afterwards: it lies where the staging node reads
-        it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined. Where only a
-        part of the block is sent, or in another dtype, that is copied when the step is closed.
-        """
-        block = np.broadcast_to(np.empty((), dtype), tuple(count))
-        known, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
-        sent = known.sent
-        if sent is not None and sent.as_put:
-            room = self._publisher.empty(sent.spec, sent.spec_id, tuple(count))
-            if room is not None:
-                return room
-        spare = self._spare(name, block)
-        if sent is not None and not sent.as_put:
-            self._late.append((sent, spare))
-        return spare
-
-    def _publish(self, sent: Sent, block: Array) -> None:
-        """Copy what is sent of a block."""
-        if not sent.narrows:
-            self._publisher.put(sent.spec, sent.spec_id, sent.of(block))
-            return
-        assert self._step is not None
-        with self._contract.watched(sent.spec.variable, self._step.index):
-            self._publisher.put(sent.spec, sent.spec_id, sent.of(block))
-
-    def _spare(self, name: str, like: Array) -> Array:
-        """Return memory that is not sent: the same for each step, so that its pages are there."""
-        spare = self._scratch.get(name)
-        if spare is None or spare.shape != like.shape or spare.dtype != like.dtype:
-            spare = self._scratch[name] = np.empty(like.shape, like.dtype)
-        return spare
-
-    def _admit(self, name: str, asked: Put) -> tuple[Known, Array]:
-        if self._step is None:
-            raise LocalProtocolError(
-                f"put of '{name}' outside a step; write: with sim.step(n, time=t) as step: step.put(...)."
-            )
-        if name in self._names:
-            raise LocalProtocolError(
-                f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them."
-            )
-        known, interior = self._catalogue.admit(name, asked, self._step.index)
-        self._names.add(name)
-        self._contract.count(name, interior, known.sent)
-        return known, interior
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._put_late()
-                self._publisher.close()
-            else:
-                self._publisher.abandon(f"the simulation raised {kind.__name__} inside the step")
-        finally:
-            self._step = None
-
-    def _put_late(self) -> None:
-        """Publish the parts of what the author has written into spare memory."""
-        try:
-            for sent, spare in self._late:
-                self._publish(sent, spare)
-        except InsituError as error:
-            self._publisher.abandon(str(error))
-            raise
-
-
-class _NoStep:
-    """The step of a client without a run."""
-
-    def put(self, *_: object, **__: object) -> None:
-        pass
-
-    def empty(self, name: str, count: Sequence[int], dtype: npt.DTypeLike = float, **_: object) -> Array:
-        return np.empty(tuple(count), dtype)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-_NO_STEP = _NoStep()
 
 
 class Client:
@@ -234,12 +69,13 @@ class Client:
 
     def __init__(self, contact: str | os.PathLike[str] | None = None, *, comm: Communicator | None = None) -> None:
         self._publisher: Publisher | None = None
-        self._steps = 0
+        self._published = 0
         self._last_index: int | None = None
         path = contact if contact is not None else os.environ.get(CONTACT)
         if not path:
             return
         self.rank, self.size = rank_and_size(comm)
+        self._comm = comm
         self._join(Contact.read(path))
 
     def _join(self, contact: Contact) -> None:
@@ -253,9 +89,26 @@ class Client:
             )  # fmt: skip
             self._controller.give_up()
             return
+        self._steered = self._be_steered(welcome)
         contract = Contract(self.rank, welcome.needs, self._controller.say)
-        self._publisher = self._attach(contact, welcome, contract)
-        self._writer = StepWriter(Catalogue(self.rank, contract), contract, self._publisher)
+        publisher = self._attach(contact, welcome, contract)
+        self._steered.meet(welcome.steering.scheduled, CONNECT_TIMEOUT_S, publisher.pump)
+        self._writer = StepWriter(Catalogue(self.rank, contract), contract, publisher, self._steered)
+        self._unpublished = UnpublishedStep(publisher, self._steered)
+        self._publisher = publisher
+
+    def _be_steered(self, welcome: Welcome) -> Steered:
+        comm: Broadcaster | None = None
+        if welcome.steering.agree == "mpi" and self.size > 1:
+            if not hasattr(self._comm, "Bcast"):
+                raise LocalProtocolError(
+                    "The run agrees on actions by MPI (steering.agree: mpi); pass the communicator: "
+                    "Client(comm=MPI.COMM_WORLD), or take agree: promise."
+                )
+            comm = self._comm  # type: ignore[assignment]
+        steered = Steered(self.rank, welcome.steering, self._controller, comm)
+        self._controller.steer = steered.hear
+        return steered
 
     def _attach(self, contact: Contact, welcome: Welcome, contract: Contract) -> Publisher:
         segment = _segment(welcome)
@@ -288,46 +141,110 @@ class Client:
     @property
     def stopping(self) -> bool:
         """Whether the simulation is asked to end; true on all ranks after the same step."""
-        return self._publisher is not None and self._controller.stops_after(self._steps - 1)
+        return self._publisher is not None and self._steered.stopping
 
     def parameter(
         self,
         name: str,
-        default: Scalar,
+        default: Value | Sequence[Any],
         *,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        choices: Sequence[Value] = (),
+        units: str = "",
+        description: str = "",
+    ) -> Parameter:
+        """Declare a value that the run may change between steps; all ranks declare the same, before their first step.
+
+        The default tells the kind: a float, an int, a bool, a str, or an array of at most 4096 numbers (a list becomes
+        one), whose shape stays. `minimum` and `maximum` are inclusive, and hold for each cell; `choices` lists all
+        values that a scalar may have.
+
+        Raises `LocalProtocolError` for a default that contradicts them, and for a name that is taken.
+        """
+        if self._publisher is None:
+            return Parameter(name, np.asarray(default) if isinstance(default, (list, tuple)) else default)
+        spec = _declared(
+            lambda: ParameterSpec.of(
+                name, default, minimum=minimum, maximum=maximum, choices=choices, units=units, description=description
+            )
+        )
+        return self._steered.parameter(spec)
+
+    def state(
+        self,
+        name: str,
+        array: Array,
+        *,
+        start: Sequence[int] | None = None,
+        shape: Sequence[int] | None = None,
+        halo: Halo = 0,
         minimum: float | None = None,
         maximum: float | None = None,
         units: str = "",
         description: str = "",
-    ) -> Parameter:
-        """Declare a value that the run is to know; all ranks declare the same.
+    ) -> StateArray | FreeState:
+        """Declare a field that the run may overwrite between steps, in place: data assimilation, hybrid twins.
 
-        Raises `LocalProtocolError` for a default outside its bounds.
+        `array` is this rank's part, which lies at `start` of the global `shape` without its `halo`, as in `put`; each
+        rank gets its own part of what the field is set to. Halo cells are left as they are. Where the simulation goes
+        on with another array (two that are swapped), assign that: ``state.array = u``.
+
+        Raises `LocalProtocolError` for a part that does not lie inside the shape.
+        """
+        if self._publisher is None:
+            return FreeState(name, array)
+        return self._steered.state(
+            _declared(
+                lambda: StateArray(
+                    name, array, start=start, shape=shape, halo=halo,
+                    minimum=minimum, maximum=maximum, units=units, description=description,
+                )
+            )
+        )  # fmt: skip
+
+    def action(
+        self, name: str, call: Callable[..., object], description: str = "", /, **arguments: Value | Mapping[str, Any]
+    ) -> None:
+        """Declare an action of the simulation's own: `call` is called with the arguments, on all ranks at one step.
+
+        Each argument is a default, which tells its kind, or a dict with `default` and the keywords of `parameter`:
+
+            sim.action("perturb", perturb, "add noise to u", amplitude={"default": 0.1, "minimum": 0.0}, seed=0)
+
+        What `call` raises is caught and told in the receipt; the simulation goes on.
+
+        Raises `LocalProtocolError` for a name that is taken, and for a default that contradicts its bounds.
         """
         if self._publisher is not None:
-            for bound, wrong in ((minimum, "below the minimum"), (maximum, "above the maximum")):
-                if bound is not None and (default < bound if bound is minimum else default > bound):  # type: ignore[operator]
-                    raise LocalProtocolError(f"parameter '{name}': the default {default!r} is {wrong} {bound!r}.")
-            self._controller.say(Declare(name, default, minimum, maximum, units, description))
-        return Parameter(name, default)
+            self._steered.function(_declared(lambda: Function.of(name, call, description, arguments)))
 
-    def step(self, index: int, *, time: float = 0.0) -> StepWriter | _NoStep:
+    def on_checkpoint(self, call: F) -> F:
+        """Declare what writes a checkpoint; it is called without arguments after a step, on all ranks the same."""
+        if self._publisher is not None:
+            self._steered.function(Function("checkpoint", call, {}, "write a checkpoint"))
+        return call
+
+    def step(self, index: int, *, time: float = 0.0) -> StepWriter | UnpublishedStep | NoStep:
         """Open step `index` at physical `time`; use it in a ``with`` statement.
 
         The step is atomic: the staging side sees it once every rank has closed it, or not at all. Raises
         `LocalProtocolError` for an index that is not above the one before, and for a time that is not finite.
         """
         if self._publisher is None:
-            return _NO_STEP
+            return NO_STEP
         if self._last_index is not None and index <= self._last_index:
             raise LocalProtocolError(
                 f"rank {self.rank}: step {index} does not come after step {self._last_index}; steps only go forward."
             )
         if not isfinite(time):
             raise LocalProtocolError(f"rank {self.rank}: step {index} has time {time!r}; give a finite number.")
-        step = Step(self._steps, int(index), float(time))
-        writer = self._writer.open(step)
-        self._steps += 1
+        step = Step(self._published, int(index), float(time))
+        if self._steered.publishes():
+            self._published += 1
+            writer: StepWriter | UnpublishedStep = self._writer.open(step)
+        else:
+            writer = self._unpublished.open(step)
         self._last_index = step.index
         return writer
 
@@ -337,9 +254,9 @@ class Client:
         if publisher is None:
             return
         begin = time.monotonic()
-        publisher.finish(self._steps)
+        publisher.finish(self._published)
         publisher.report()
-        self._controller.say(Bye(self._steps, {**publisher.counters, "close_s": time.monotonic() - begin}))
+        self._controller.say(Bye(self._published, {**publisher.counters, "close_s": time.monotonic() - begin}))
         publisher.close_links()
         publisher.close_memory()
         self._controller.close()
@@ -349,6 +266,17 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+T = TypeVar("T")
+
+
+def _declared(make: Callable[[], T]) -> T:
+    """What is wrong with a declaration is wrong with the call."""
+    try:
+        return make()
+    except ActionError as error:
+        raise LocalProtocolError(str(error)) from None
 
 
 def _segment(welcome: Welcome) -> Segment | None:
@@ -362,11 +290,3 @@ def _segment(welcome: Welcome) -> Segment | None:
             raise
         log.warning("%s Going on over tcp.", error)
         return None
-
-
-def _extent(lengths: Sequence[int] | None) -> Extent | None:
-    return None if lengths is None else tuple(lengths)
-
-
-def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return names if names is None or isinstance(names, str) else tuple(names)  # type: ignore[return-value]

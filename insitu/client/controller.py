@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rank's link to the controller: joining, saying what happens, hearing when to stop."""
+"""A rank's link to the controller: joining, saying what happens, hearing what it decides."""
 
 import time
+from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError
-from insitu.wire.messages import Hello, Message, Refuse, Skip, Stop, Welcome
+from insitu.wire.messages import Decide, Hello, Message, Propose, Refuse, Skip, Welcome
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Socket, poll
 
@@ -15,9 +16,11 @@ class ControllerLink:
     def __init__(self, socket: Socket) -> None:
         self.socket = socket
         self._session = Session(Link.RANK_CONTROLLER, Side.CONNECTS)
-        self._stop_at: int | None = None
         #: Sequences that other ranks have dropped, and that this one has not looked at yet.
         self.skipped: set[int] = set()
+        #: Called with what the controller says of actions.
+        self.steer: Callable[[Propose | Decide], None] = lambda message: None
+        self.heard_at = 0.0
 
     def join(self, hello: Hello, timeout_s: float) -> Welcome | None:
         """Ask to take part and return the answer, or ``None`` where none comes in time.
@@ -43,16 +46,14 @@ class ControllerLink:
     def listen(self) -> None:
         """Take in what the controller said, without waiting."""
         while (frames := self.socket.receive()) is not None:
+            self.heard_at = time.monotonic()
             match self._session.receive(frames):
                 case Skip(sequences):
                     self.skipped.update(sequences)
-                case Stop(at, _):
-                    self._stop_at = at
+                case Propose() | Decide() as message:
+                    self.steer(message)
                 case Refuse(reason):
                     raise LocalProtocolError(f"The run refuses this rank: {reason}")
-
-    def stops_after(self, sequence: int) -> bool:
-        return self._stop_at is not None and sequence >= self._stop_at
 
     def close(self) -> None:
         self.socket.close()

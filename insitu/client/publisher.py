@@ -157,6 +157,11 @@ class Publisher:
             else:
                 link.socket.close(linger_s=0)
 
+    def look(self) -> None:
+        """Look for news, unless that was done just now."""
+        if time.monotonic() - self._pumped_at > PUMP_S:
+            self.pump()
+
     def close_memory(self) -> None:
         """Let go of the memory; staging nodes that have mapped it keep it until they are done."""
         if self._segment is not None:
@@ -166,8 +171,7 @@ class Publisher:
     def open(self, step: Step) -> None:
         """Begin a step: room is looked for as much as the step before took, so that a full buffer is noticed here."""
         self._step, self._lost = step, None
-        if time.monotonic() - self._pumped_at > PUMP_S:
-            self.pump()
+        self.look()
         if step.sequence in self._controller.skipped:
             self._controller.skipped.remove(step.sequence)
             self._lost = _ELSEWHERE

@@ -160,6 +160,29 @@ class Output(Section):
     )
 
 
+class Steering(Section):
+    """How actions are agreed on over all ranks. A plain list in its place stands for its rules alone."""
+
+    max_wait: Seconds = Field(
+        default=1.0, description="longest wait of a rank, at the step of an action, for the decision on it"
+    )
+    max_pause: Seconds = Field(default=3600.0, description="longest pause; then the simulation goes on by itself")
+    in_doubt: Literal["stop", "revert"] = Field(
+        default="stop",
+        description="what follows where a rank could not learn a decision. stop: the simulation stops, this rank at "
+        "once and the others at the next common step; revert: it goes on, and what others have set is set back",
+    )
+    agree: Literal["promise", "mpi"] = Field(
+        default="promise",
+        description="promise: each rank promises before an action is decided; mpi: rank 0 decides and tells the others "
+        "by MPI, at each step; the simulation then passes its communicator to the client",
+    )
+
+
+def _as_section(value: object) -> object:
+    return {"rules": value} if isinstance(value, list) else value
+
+
 def operator_entry(operator: Operator) -> dict[str, Any]:
     """Return an entry of the YAML that builds this operator, as plain JSON data.
 
@@ -224,6 +247,9 @@ class Config(Section):
         "what a full buffer does",
     )
     operators: dict[Identifier, Entry] = Field(min_length=1, description="what is folded, by a name of your choice")
+    steering: Annotated[Steering, BeforeValidator(_as_section)] = Field(
+        default=Steering(), description="how actions are agreed on"
+    )
     outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
 
     _places: Places = PrivateAttr(default_factory=Places)

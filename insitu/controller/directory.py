@@ -6,6 +6,7 @@
 ``contact.json``      where the run is found, while it lasts
 ``results.zarr``      results, a group for each operator
 ``recording.zarr``    blocks as they came, where they are recorded
+``actions.jsonl``     what was asked of the simulation, and what became of it
 ``log.jsonl``         what happened, one JSON object a line
 ``report.json``       counts, times, drops, versions and the exit status
 ====================  =====================================================================
@@ -32,6 +33,7 @@ class Directory:
         self.contact = path / "contact.json"
         self.results = path / "results.zarr"
         self.recording = path / "recording.zarr"
+        self.actions = path / "actions.jsonl"
         self.log = path / "log.jsonl"
         self.report = path / "report.json"
 

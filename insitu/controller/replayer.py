@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from threading import Event
 
-from insitu.client import Client
-from insitu.client.client import StepWriter
+from insitu.client import Client, StepWriter
 from insitu.client.launcher import rank_and_size
 from insitu.model import Block
 from insitu.results.recorded import Recording

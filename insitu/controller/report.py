@@ -14,11 +14,14 @@ from typing import Any
 
 from insitu import __version__
 from insitu.config import Config, config_hash
-from insitu.controller.service import Peer, Service
+from insitu.controller.admission import Peer
+from insitu.controller.declarations import Declarations
+from insitu.controller.service import Service
 from insitu.controller.sink import Sink
 from insitu.controller.tracker import Tracker
 from insitu.pipeline import Pipeline
 from insitu.results.recording import files_of
+from insitu.steering.parameters import plain
 
 #: How far the bytes of a variable have come, and how many parts zfp could not take.
 MOVED = ("produced_bytes", "selected_bytes", "sent_bytes", "lossless_parts")
@@ -73,10 +76,8 @@ def build_report(
         "network": {"encrypted": service.encrypted, "refused_clients": service.refused_clients},
         "ranks": _ranks(service.ranks.values()),
         "staging": [{"node": node.number, "host": node.host, **node.counters} for node in service.nodes.values()],
-        "parameters": {
-            name: {"value": said.value, "minimum": said.minimum, "maximum": said.maximum, "units": said.units}
-            for name, said in service.parameters.items()
-        },
+        "parameters": _parameters(service.steering.declared),
+        "actions": dict(service.steering.counts),
         "config_hash": config_hash(config),
         "versions": _versions(),
     }
@@ -157,6 +158,19 @@ def _ranks(ranks: Iterable[Peer]) -> dict[str, Any]:
         "longest_wait_s": round(
             max(map(sum, zip(values("wait_staging_s"), values("wait_network_s"), strict=True)), default=0), 3
         ),
+    }
+
+
+def _parameters(declared: Declarations) -> dict[str, Any]:
+    return {
+        name: {
+            "value": plain(declared.values.get(name)),
+            "default": plain(spec.default),
+            "minimum": spec.minimum,
+            "maximum": spec.maximum,
+            "units": spec.units,
+        }
+        for name, spec in declared.parameters.items()
     }
 
 

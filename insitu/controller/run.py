@@ -21,11 +21,13 @@ from typing import Any
 
 from insitu.config import Config, config_hash
 from insitu.controller import network
+from insitu.controller.admission import Terms
 from insitu.controller.directory import Directory, Journal
 from insitu.controller.progress import Progress, Snapshot
+from insitu.controller.record import ActionRecord, to_replay
 from insitu.controller.replay import Replay
 from insitu.controller.report import Outcome, build_report, describe_recording
-from insitu.controller.service import Service, Terms
+from insitu.controller.service import Service
 from insitu.controller.simulation import Simulation
 from insitu.controller.sink import Sink
 from insitu.errors import RunError
@@ -37,6 +39,7 @@ from insitu.staging.recorder import RecordingPlan
 from insitu.wire.addresses import toward
 from insitu.wire.contact import Contact
 from insitu.wire.limits import STATES_BYTES
+from insitu.wire.messages import SteeringTerms
 from insitu.wire.segment import sweep
 from insitu.wire.sockets import Listener, listen
 
@@ -64,11 +67,18 @@ class Run:
     """The run of one configuration, of a simulation or a `replay` of one. `execute` does it all, once."""
 
     def __init__(
-        self, config: Config, progress: Progress, *, force: bool = False, replay: Replay | None = None
+        self,
+        config: Config,
+        progress: Progress,
+        *,
+        force: bool = False,
+        replay: Replay | None = None,
+        actions: Path | None = None,
     ) -> None:
         self._config = config
         self._replay = replay
         self._pipeline = Pipeline(config)
+        self._schedule, self._notes = to_replay(actions) if actions else ([], [])
         self._progress = progress
         self._begin = time.monotonic()
         self._first_step_s: float | None = None
@@ -107,11 +117,16 @@ class Run:
         listener, contact = self._listen(stack)
         self._sink = Sink(self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal)
         stack.callback(self._sink.close)
+        record = ActionRecord(self.directory.actions)
+        stack.callback(record.close)
         self._service = Service(
             listener, self._terms(), self._pipeline.operators, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
+            record=record, schedule=self._schedule,
         )  # fmt: skip
         stack.callback(self._service.shut_down)
+        for note in self._notes:
+            self._progress.say(f"Warning: {note}")
         self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
         self._install(contact)
         self._until_staged()
@@ -147,7 +162,7 @@ class Run:
         return listener, Contact(self._config.run, listener.address, os.getpid(), socket.gethostname(), place, keys)
 
     def _terms(self) -> Terms:
-        settings, buffering = self._config.simulation, self._config.buffering
+        settings, buffering, steering = self._config.simulation, self._config.buffering, self._config.steering
         ranks = None if settings.launcher == "external" else settings.ranks
         return Terms(
             self._config.run,
@@ -159,6 +174,7 @@ class Run:
             buffering.then,
             self._config.staging.transport,
             self._pipeline.needs,
+            SteeringTerms(steering.agree, steering.max_wait, steering.max_pause, steering.in_doubt, 0),
         )
 
     def _attrs(self) -> dict[str, Any]:
@@ -203,10 +219,11 @@ class Run:
         if tracker.counts.whole and known > self._published:
             self._published = known
             self._sink.published(tracker.offered, tracker.variables)
-        for problem in self._sink.unfit:
-            if str(problem) not in self._said:
-                self._said.add(str(problem))
-                self._progress.say(str(problem))
+        differing = self._service.steering.declared.differing.values()
+        for problem in [*map(str, self._sink.unfit), *(f"Cannot be steered: {text}." for text in differing)]:
+            if problem not in self._said:
+                self._said.add(problem)
+                self._progress.say(problem)
 
     def _stream(self) -> None:
         """Take turns until all ranks have ended, one way or another, and all their steps are decided."""

@@ -7,19 +7,25 @@ decided elsewhere, without sockets: which steps are whole (`Tracker`), which win
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
+from insitu.controller.admission import Peer, Terms, require_expected, why_not
+from insitu.controller.consoles import Consoles
 from insitu.controller.gather import Gather, Rows, Window
-from insitu.controller.stopping import Stopping
+from insitu.controller.record import ActionRecord
+from insitu.controller.steering import Steering
 from insitu.controller.tracker import Tracker
 from insitu.errors import RemoteProtocolError
 from insitu.operator import Operator
 from insitu.plan import Part, parts_by_rank
+from insitu.steering.actions import Action
 from insitu.wire import guard
 from insitu.wire.messages import (
+    Answer,
     Bye,
     Closed,
     Commit,
+    ConsoleHello,
     Counters,
     Declare,
     Dropped,
@@ -31,23 +37,22 @@ from insitu.wire.messages import (
     Hello,
     Layout,
     Message,
-    Need,
     NodeHello,
     NodeWelcome,
     Offer,
     Partial,
     Ping,
+    Reached,
     Refuse,
     Share,
     Shutdown,
     Skip,
     Status,
     Tally,
-    Traffic,
     Welcome,
 )
 from insitu.wire.session import Link, Session, Side, link_of
-from insitu.wire.sockets import Listener, poll
+from insitu.wire.sockets import Listener, Waker, poll
 
 #: The one stream that a run has.
 MEMBER = 0
@@ -57,42 +62,12 @@ LINGERS_S = 1.0
 PING_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a rank is told when it joins, and how many are expected (``None``: any number)."""
-
-    run: str
-    ranks: int | None
-    buffer_bytes: int
-    max_wait_s: float
-    policy: str
-    every: int
-    then: str
-    transport: str
-    needs: tuple[Need, ...]
-
-
-@dataclass(slots=True)
-class Peer:
-    """One rank or staging node that was admitted."""
-
-    identity: bytes
-    session: Session
-    name: str
-    number: int
-    host: str
-    pid: int
-    address: str = ""
-    counters: Mapping[str, int | float | str] = field(default_factory=dict)
-    traffic: tuple[Traffic, ...] = ()
-    ended: bool = False
-
-
 class Service:
     """The controller of one run with `nodes` staging nodes.
 
     `journal` gets every event with its source, `deliver` every window and row that is complete, with the number of
-    steps decided so far, and `release` large states that nobody will ask for.
+    steps decided so far, and `release` large states that nobody will ask for. `record` gets what became of actions, and
+    `schedule` are those of an earlier record.
     """
 
     def __init__(
@@ -105,10 +80,11 @@ class Service:
         journal: Callable[[str, Event], None],
         deliver: Callable[[Window | Rows, int], None],
         release: Callable[[Held], None],
+        record: ActionRecord,
+        schedule: Iterable[tuple[int, Action]] = (),
     ) -> None:
         self.ranks: dict[int, Peer] = {}
         self.nodes: dict[int, Peer] = {}
-        self.parameters: dict[str, Declare] = {}
         self.failed: dict[str, str] = {}
         #: Where the recording has ended early, and why.
         self.unrecorded: dict[str, str] = {}
@@ -131,7 +107,9 @@ class Service:
         self._pinged_at = 0.0
         self._gone_at: dict[int, float] = {}
         self._ended: set[int] = set()
-        self._stopping = Stopping()
+        self._waker = Waker()
+        self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
+        self._consoles = Consoles(self.steering, self._send)
 
     @property
     def staged(self) -> bool:
@@ -166,7 +144,8 @@ class Service:
 
     def turn(self, timeout_s: float) -> None:
         """Wait for messages, at most `timeout_s`, and answer all that are there."""
-        poll([self._listener], timeout_s)
+        poll([self._listener, self._waker], timeout_s)
+        self._waker.clear()
         while (arrived := self._listener.receive()) is not None:
             identity, frames = arrived
             if identity in self._refused:
@@ -178,12 +157,14 @@ class Service:
         for reason in self._listener.new_refusals():
             self._journal("controller", guard.event(reason))
         self._decide()
+        self.steering.turn(time.monotonic())
+        self._consoles.turn()
         if time.monotonic() - self._pinged_at > PING_S:
             self._ping()
 
     def stop(self, reason: str) -> None:
-        """Ask all ranks to end after the same step, as soon as it is known where that can be."""
-        self._stopping.ask(reason, time.monotonic())
+        """Ask all ranks to end after the same step."""
+        self.steering.ask(Action("stop", by="run", why=reason))
 
     def conclude(self, reason: str) -> None:
         """Nothing more will come from any rank: decide on what is left."""
@@ -193,6 +174,7 @@ class Service:
         for rank in range(self.size):
             if rank not in self.ranks or not self.ranks[rank].ended:
                 self.gone.append(rank)
+                self.steering.lose(rank, "is gone", ended=False)
                 self._rank_ended(rank, self.tracker.watermark + 1)
             if rank in self.ranks:
                 self.ranks[rank].ended = True
@@ -213,8 +195,15 @@ class Service:
                 self.node_gone(number)
 
     def shut_down(self) -> None:
+        """Let the staging nodes leave."""
         for node in self.nodes.values():
             self._send(node, Shutdown())
+        self.close()
+
+    def close(self) -> None:
+        """Answer what is still asked for, and take no more requests. May be called twice."""
+        self.steering.close()
+        self._waker.close()
 
     def rank_gone(self, rank: int) -> None:
         """A rank cannot be reached: unless its goodbye is still on the way, it will publish nothing more."""
@@ -245,45 +234,26 @@ class Service:
 
     def _admit(self, identity: bytes, session: Session, message: Message) -> None:
         match message:
-            case Hello():
-                reason = self._why_not(message)
-                if reason is None:
-                    peer = Peer(identity, session, f"rank {message.rank}", message.rank, message.host, message.pid)
-                    self._peers[identity] = self.ranks[message.rank] = peer
-                    self._welcome(peer, message.size)
+            case Hello() | ConsoleHello():
+                reason = why_not(message, self._terms, self.size, self.ranks)
+                name = f"rank {message.rank}" if isinstance(message, Hello) else f"console of {message.user}"
+                if reason is not None:
+                    self._journal(name, Event("error", f"{name.split()[0]}-refused", reason))
+                    self._listener.send(identity, session.send(Refuse(reason)))
                     return
-                self._journal(f"rank {message.rank}", Event("error", "rank-refused", reason))
-                self._listener.send(identity, session.send(Refuse(reason)))
+                number = message.rank if isinstance(message, Hello) else len(self._peers)
+                peer = self._peers[identity] = Peer(identity, session, name, number, message.host, message.pid)
+                if isinstance(message, Hello):
+                    self.ranks[message.rank] = peer
+                    self._welcome(peer, message.size)
+                else:
+                    self._consoles.admit(peer, self._terms.run)
             case NodeHello():
-                self._require_expected(message)
+                require_expected(message, self._terms.run, self._expected_nodes, self.nodes)
                 name = f"staging node {message.node}"
                 peer = Peer(identity, session, name, message.node, message.host, message.pid, message.address)
                 self._peers[identity] = self.nodes[message.node] = peer
                 self._send(peer, NodeWelcome(self._terms.run))
-
-    def _require_expected(self, hello: NodeHello) -> None:
-        """Staging nodes are started by the run itself: one that is not expected was started by somebody else."""
-        if hello.run != self._terms.run or hello.node in self.nodes or not 0 <= hello.node < self._expected_nodes:
-            raise RemoteProtocolError(
-                f"Staging node {hello.node} of run '{hello.run}' on {hello.host} is not expected."
-            )
-
-    def _why_not(self, hello: Hello) -> str | None:
-        """Say why a rank cannot take part."""
-        if hello.run != self._terms.run:
-            return f"this is run '{self._terms.run}', not '{hello.run}'; its contact file is an old one"
-        size = self.size or self._terms.ranks or hello.size
-        if hello.size != size:
-            return (
-                f"it says it is rank {hello.rank} of {hello.size}, but this run has {size}; check simulation.ranks and "
-                "simulation.launcher, or pass the communicator: Client(comm=MPI.COMM_WORLD)"
-            )
-        if not 0 <= hello.rank < size:
-            return f"rank {hello.rank} of {size} does not exist"
-        if hello.rank in self.ranks:
-            other = self.ranks[hello.rank]
-            return f"rank {hello.rank} is there already (process {other.pid} on {other.host})"
-        return None
 
     def _welcome(self, peer: Peer, size: int) -> None:
         if self.size is None:
@@ -292,16 +262,16 @@ class Service:
             Share(part.node, self.nodes[part.node].address, part.low, part.high, part.of)
             for part in self._parts[peer.number]
         )
-        terms = self._terms
+        terms, decided = self._terms, self.steering.join(peer.number, size)
         self._send(
             peer,
             Welcome(
                 terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
-                terms.transport, terms.needs,
+                terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)),
             ),
         )  # fmt: skip
-        if self._stopping.stop is not None:
-            self._send(peer, self._stopping.stop)
+        for propose in decided:
+            self._send(peer, propose)
 
     def _begin(self, size: int) -> None:
         """The first rank says how many there are, and with it who feeds which node."""
@@ -330,10 +300,13 @@ class Service:
             self._send(self.nodes[part.node], Feed(MEMBER, self.size, self._feeders(part.node)))
 
     def _handle(self, peer: Peer, message: Message) -> None:
-        if peer.session.link is Link.RANK_CONTROLLER:
-            self._handle_rank(peer, message)
-        else:
-            self._handle_node(peer, message)
+        match peer.session.link:
+            case Link.RANK_CONTROLLER:
+                self._handle_rank(peer, message)
+            case Link.CONSOLE_CONTROLLER:
+                self._consoles.hear(peer, message)
+            case _:
+                self._handle_node(peer, message)
 
     def _handle_rank(self, peer: Peer, message: Message) -> None:
         assert self.tracker is not None
@@ -344,8 +317,8 @@ class Service:
                 self.tracker.layout(peer.number, message)
             case Dropped():
                 self._dropped(peer, message, self.tracker)
-            case Declare():
-                self._declare(peer, message)
+            case Declare() | Reached() | Answer():
+                self.steering.hear(peer.number, message)
             case Event():
                 self._journal(peer.name, message)
             case Status(counters):
@@ -376,7 +349,6 @@ class Service:
                 self._event(peer, message)
             case Status(counters):
                 peer.counters = counters
-                self._stopping.heard(peer.number, int(counters.get("newest", -1)), time.monotonic())
             case Finished():
                 self._finished.add(peer.number)
 
@@ -399,24 +371,18 @@ class Service:
         for held in self._gather.fail(operator) if self._gather else []:
             self._release(held)
 
-    def _declare(self, peer: Peer, message: Declare) -> None:
-        first = self.parameters.setdefault(message.name, message)
-        if first != message:
-            text = f"Rank {peer.number} declares parameter '{message.name}' as {message}, another rank as {first}."
-            self._journal(peer.name, Event("error", "parameter-differs", text))
-
     def _bye(self, peer: Peer, steps: int, counters: Counters) -> None:
         assert self.tracker is not None
         peer.counters = counters
         peer.ended = True
         self._gone_at.pop(peer.number, None)
+        self.steering.lose(peer.number, "has ended", ended=True)
         self._rank_ended(peer.number, steps)
 
     def _decide(self) -> None:
         if self.tracker is None:
             return
         self._miss_ranks(self.tracker)
-        self._tell_to_stop(self.tracker)
         commit: Commit | None = self.tracker.decide()
         if commit is not None:
             for node in self.fed:
@@ -434,16 +400,10 @@ class Service:
                 peer = self.ranks[rank]
                 peer.ended = True
                 self.gone.append(rank)
+                self.steering.lose(rank, "is gone", ended=False)
                 text = f"Rank {rank} is gone: its connection is closed, and it said no goodbye."
                 self._journal(peer.name, Event("error", "rank-gone", text))
                 self._rank_ended(rank, tracker.watermark + 1)
-
-    def _tell_to_stop(self, tracker: Tracker) -> None:
-        speaking = [node for node in self.fed if not self.nodes[node].ended]
-        stop = self._stopping.decide(speaking, tracker.steps, time.monotonic())
-        if stop is not None:
-            for peer in self.ranks.values():
-                self._send(peer, stop)
 
     def _ping(self) -> None:
         """Send everybody a sign of life; whoever cannot be reached any more is gone."""
@@ -452,6 +412,9 @@ class Service:
             if not peer.ended:
                 self._send(peer, Ping())
 
+    def _say(self, rank: int, message: Message) -> None:
+        self._send(self.ranks[rank], message)
+
     def _send(self, peer: Peer, message: Message) -> None:
         if peer.ended:
             return
@@ -459,10 +422,13 @@ class Service:
             self._unreachable(peer)
 
     def _unreachable(self, peer: Peer) -> None:
-        if peer.session.link is Link.RANK_CONTROLLER:
-            self.rank_gone(peer.number)
-        else:
-            self.node_gone(peer.number)
+        match peer.session.link:
+            case Link.RANK_CONTROLLER:
+                self.rank_gone(peer.number)
+            case Link.CONSOLE_CONTROLLER:
+                self._consoles.lose(peer)
+            case _:
+                self.node_gone(peer.number)
 
     def _drop_peer(self, identity: bytes, reason: str) -> None:
         """Whoever breaks the protocol is not listened to any more; nobody else suffers."""

@@ -294,7 +294,6 @@ class Receiver:
     def _report(self) -> None:
         self._status_at = time.monotonic()
         counters: dict[str, int | float | str] = {
-            "newest": max((link.received for link in self._links.values()), default=-1),
             "waiting_bytes": self._waiting_bytes,
             "peak_bytes": self._peak_bytes,
             "received_bytes": sum(link.received_bytes for link in self._links.values()),

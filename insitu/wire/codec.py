@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages to frames, and frames to messages.
 
-Frame 0 is the header: a msgpack array of the version, the message's number, and its fields. Three messages have more:
+Frame 0 is the header: a msgpack array of the version, the message's number, and its fields. Some messages have more:
 
 * `Publish` has one raw frame for each buffer, in C order and little-endian, which is neither copied nor looked into;
 * `PublishEncoded` has the same, but what is in a buffer is for `insitu.wire.compression` to find out;
-* `Partial` has one raw frame with the arrays of all its states, one behind the other. In the header stands an extension
-  for each, with its dtype and shape. So no header can name a place outside the frame, or one place twice.
+* `Partial`, `Propose` and `Request` have one raw frame with all arrays of their states, one behind the other. In the
+  header stands an extension for each, with its dtype and shape. So no header can name a place outside the frame, or one
+  place twice.
 
 The one invariant: whatever frames a peer sends, `decode` returns a message or raises `RemoteProtocolError`.
 """
@@ -23,7 +24,7 @@ from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.model import Array
 from insitu.wire.fields import Wrong, extent, fits
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
-from insitu.wire.messages import VERSION, Buffer, Message, Partial, Publish, PublishEncoded
+from insitu.wire.messages import VERSION, Buffer, Message, Partial, Propose, Publish, PublishEncoded, Request
 from insitu.wire.schema import KINDS, NUMBERS, Record, dtype
 
 if sys.byteorder != "little":
@@ -36,7 +37,7 @@ _ARRAY = 1
 
 _PUBLISH = NUMBERS[Publish]
 _ENCODED = NUMBERS[PublishEncoded]
-_PARTIAL = NUMBERS[Partial]
+_STATES = frozenset({NUMBERS[Partial], NUMBERS[Propose], NUMBERS[Request]})
 
 # One packer for all: it packs plain values without letting go of the interpreter's lock, so threads may share it.
 _pack = msgpack.Packer().pack
@@ -64,7 +65,7 @@ def encode(message: Message) -> list[Buffer]:
 def decode(frames: Sequence[Frame]) -> Message:
     """Return the message that the frames are.
 
-    Buffers of a `Publish` are the frames themselves; arrays of a `Partial` are copies that belong to the caller.
+    Buffers of a `Publish` are the frames themselves; arrays of states are copies that belong to the caller.
     Nothing of a size that the peer chose is allocated before the size was checked.
 
     Raises `RemoteProtocolError` for everything that is no message, naming message, field and value.
@@ -90,7 +91,7 @@ def _encode(number: int, message: Any) -> list[Buffer]:
     fields = KINDS[number].dump(message)
     if number == _ENCODED:
         return [_pack([VERSION, number, *fields[:-1]]), *message.buffers]
-    if number == _PARTIAL:
+    if number in _STATES:
         return _encode_states([VERSION, number, *fields])
     return [_pack([VERSION, number, *fields])]
 
@@ -100,7 +101,7 @@ def _decode(record: Record, fields: list[Any], frames: Sequence[Frame]) -> Any:
         return _decode_publish(record, fields, frames)
     if record.cls is PublishEncoded:
         return record.load([*fields, tuple(frames[1:])])
-    if record.cls is Partial:
+    if NUMBERS[record.cls] in _STATES:
         return record.load(_decode_states(frames))
     if len(frames) != 1:
         raise Wrong("no frame behind the header", len(frames) - 1, "frames")
@@ -188,7 +189,7 @@ def _encode_states(header: list[Any]) -> list[Buffer]:
 
 
 def _decode_states(frames: Sequence[Frame]) -> list[Any]:
-    """Unpack the header of a `Partial` again, now with its arrays."""
+    """Unpack a header with states again, now with its arrays."""
     if len(frames) != 2:
         raise Wrong("one frame behind the header", len(frames) - 1, "frames")
     body, begin = frames[1], 0

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the processes of a run say to each other, as plain data.
 
-Three links exist. On each, the side that connects speaks first and the other admits or refuses it:
+Four links exist. On each, the side that connects speaks first and the other admits or refuses it:
 
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
-rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, Stop
-                          Dropped, Event, Status, Tally, Bye
+rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, Propose, Decide
+                          Dropped, Reached, Answer, Event,
+                          Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
-controller                Event, Status, Finished                Commit, Stop, Finish, Shutdown
+controller                Event, Status, Finished                Commit, Finish, Shutdown
+console to controller     ConsoleHello, Request, Leave           ConsoleWelcome, Refuse, Ping, Steerable, Settled
 ========================  =====================================  ==================================================
 
 Rule 1: a message holds only numbers, strings, tuples, dicts and raw buffers. Nothing here names code to run or to
@@ -33,7 +35,7 @@ from typing import Any
 from insitu.model import Array, Extent, Variable
 
 #: The version of everything in this file. Two versions never talk: the one that listens refuses the other.
-VERSION = 1
+VERSION = 2
 
 Scalar = bool | int | float | str
 Counters = dict[str, int | float]
@@ -185,14 +187,46 @@ class Layout:
 
 @dataclass(slots=True)
 class Declare:
-    """A parameter that the simulation reads, with its limits where it has any."""
+    """Something of the simulation that can be steered: a `parameter`, a `state`, or an `action` of the author's own.
 
+    `spec` is what `insitu.steering` says of it, as plain data. Of a state, this rank has the part at `start` with
+    `count`.
+    """
+
+    what: str
     name: str
-    value: Scalar
-    minimum: Scalar | None
-    maximum: Scalar | None
-    units: str
-    description: str
+    spec: dict[str, Any]
+    start: Extent
+    count: Extent
+
+
+@dataclass(slots=True)
+class Reached:
+    """The rank has passed `passed` boundaries: it has closed as many steps, the last one of this index and time."""
+
+    passed: int
+    index: int
+    time: float
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a rank says to attempt `round` at an action; `word` is one of `insitu.steering.agreement`.
+
+    `passed` is as in `Reached`; `index` and `time` are those of the step after which the action was applied, and `old`
+    the values before it. `waited_s` is how long the rank stood at the step, and `spare` how many boundaries before it
+    the decision was there.
+    """
+
+    round: int
+    word: str
+    passed: int
+    index: int
+    time: float
+    reason: str
+    old: dict[str, Any]
+    waited_s: float
+    spare: int
 
 
 @dataclass(slots=True)
@@ -224,6 +258,21 @@ class Bye:
 
 
 @dataclass(slots=True)
+class SteeringTerms:
+    """How actions are agreed on: by a `promise` of each rank, or by rank 0, which tells the others over `mpi`.
+
+    A rank waits for a decision at most `max_wait_s`, and in a pause at most `max_pause_s`; a rank `in_doubt` stops, or
+    goes on and is reverted. Behind the `Welcome` come so many `scheduled` actions, each as a `Propose` that is decided.
+    """
+
+    agree: str
+    max_wait_s: float
+    max_pause_s: float
+    in_doubt: str
+    scheduled: int
+
+
+@dataclass(slots=True)
 class Welcome:
     """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
 
@@ -241,6 +290,7 @@ class Welcome:
     then: str
     transport: str
     needs: tuple[Need, ...]
+    steering: SteeringTerms
 
 
 @dataclass(slots=True)
@@ -258,11 +308,25 @@ class Refuse:
 
 
 @dataclass(slots=True)
-class Stop:
-    """The simulation is to end once sequence `at` is closed, at once where it is beyond; so all ranks end alike."""
+class Propose:
+    """Attempt `round` at an action: it is to be applied at boundary `at`, if all ranks promise (-1: at the next one).
 
+    `values` hold the whole of a state, or the rank's own part of it. Where it is `decided`, nobody is asked any more.
+    """
+
+    round: int
     at: int
-    reason: str
+    decided: bool
+    kind: str
+    values: State
+
+
+@dataclass(slots=True)
+class Decide:
+    """All ranks `apply` the action of this attempt at its boundary, or none."""
+
+    round: int
+    apply: bool
 
 
 @dataclass(slots=True)
@@ -524,9 +588,73 @@ class Shutdown:
     """The run is over: the node leaves."""
 
 
+# Console to controller
+
+
+@dataclass(slots=True)
+class ConsoleHello:
+    """A console asks to look at a run and to steer it, for `user`."""
+
+    version: int
+    run: str
+    user: str
+    host: str
+    pid: int
+
+
+@dataclass(slots=True)
+class Request:
+    """The console asks for an action, and will know what became of it by its `token`."""
+
+    token: int
+    kind: str
+    values: State
+    by: str
+    why: str
+
+
+@dataclass(slots=True)
+class Leave:
+    """The console ends."""
+
+
+# Controller to console
+
+
+@dataclass(slots=True)
+class ConsoleWelcome:
+    """The console takes part."""
+
+    run: str
+
+
+@dataclass(slots=True)
+class Steerable:
+    """What can be steered: parameters and states, the author's own actions, and the values of all that are known.
+
+    They are what `insitu.steering` says of them, as plain data. Said again when there are more of them; `ready` once
+    all ranks have said what they have.
+    """
+
+    ready: bool
+    parameters: tuple[dict[str, Any], ...]
+    actions: dict[str, Any]
+    values: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Settled:
+    """The receipt of an action, as plain data: of the request with this `token`, or -1 where another asked for it."""
+
+    token: int
+    receipt: dict[str, Any]
+
+
 Message = (
-    Hello | Offer | Layout | Tally | Declare | Dropped | Bye | Welcome | Refuse | Skip | Stop | Ping
+    Hello | Offer | Layout | Tally | Declare | Reached | Answer | Dropped | Bye
+    | Welcome | Refuse | Skip | Propose | Decide | Ping
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
+    | ConsoleHello | Request | Leave | ConsoleWelcome | Steerable | Settled
 )  # fmt: skip

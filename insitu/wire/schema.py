@@ -196,6 +196,14 @@ _need_record = Record(
 _traffic_record = Record(
     m.Traffic, name=name, produced_bytes=whole(), selected_bytes=whole(), sent_bytes=whole(), lossless_parts=whole()
 )
+_steering_record = Record(
+    m.SteeringTerms,
+    agree=choice("promise", "mpi"),
+    max_wait_s=time,
+    max_pause_s=time,
+    in_doubt=choice("stop", "revert"),
+    scheduled=whole(0, ITEMS),
+)
 _form_record = Record(m.Form, codec=choice("", "lz4", "zstd", "zfp"), nbytes=whole(0, BUFFER_BYTES), tolerance=time)
 _closed_step = Record(
     m.ClosedStep,
@@ -232,13 +240,7 @@ KINDS: dict[int, Record] = {
     ),
     2: Record(m.Layout, _layout, id=whole(), blocks=many(_block_record.field, BLOCKS)),
     3: Record(
-        m.Declare,
-        name=name,
-        value=scalar,
-        minimum=optional(scalar),
-        maximum=optional(scalar),
-        units=label,
-        description=text,
+        m.Declare, what=choice("parameter", "state", "action"), name=name, spec=details, start=extent, count=extent
     ),
     4: Record(m.Dropped, sequence=whole(), index=_any, time=time, reason=text),
     5: Record(m.Bye, steps=whole(), counters=mapping(number)),
@@ -253,9 +255,9 @@ KINDS: dict[int, Record] = {
         then=name,
         transport=choice("auto", "shm", "tcp"),
         needs=many(_need_record.field, BLOCKS),
+        steering=_steering_record.field,
     ),
     7: Record(m.Refuse, reason=text),
-    8: Record(m.Stop, at=_newest, reason=text),
     9: Record(m.Ping),
     10: Record(m.Attach, version=_version, run=name, member=whole(), rank=whole(), host=name, pid=whole()),
     11: Record(m.Publish, sequence=whole(), index=_any, time=time, layout=whole(), buffers=buffers),
@@ -329,6 +331,27 @@ KINDS: dict[int, Record] = {
     ),
     33: Record(m.Approve, member=whole(), layouts=_rank_layouts, without=many(name)),
     34: Record(m.Skip, sequences=many(whole())),
+    35: Record(m.Reached, passed=whole(), index=_any, time=time),
+    36: Record(
+        m.Answer,
+        round=whole(),
+        word=choice("promise", "refuse", "late", "urge", "applied", "failed", "doubt"),
+        passed=whole(),
+        index=_any,
+        time=time,
+        reason=text,
+        old=details,
+        waited_s=time,
+        spare=whole(),
+    ),
+    37: Record(m.Propose, round=whole(), at=_newest, decided=truth, kind=name, values=state),
+    38: Record(m.Decide, round=whole(), apply=truth),
+    39: Record(m.ConsoleHello, version=_version, run=name, user=name, host=name, pid=whole()),
+    40: Record(m.ConsoleWelcome, run=name),
+    41: Record(m.Request, token=whole(), kind=name, values=state, by=label, why=text),
+    42: Record(m.Leave),
+    43: Record(m.Steerable, ready=truth, parameters=many(details, BLOCKS), actions=details, values=details),
+    44: Record(m.Settled, token=_newest, receipt=details),
 }
 
 #: Every message's number.

@@ -32,6 +32,7 @@ class Link(Enum):
     RANK_CONTROLLER = "rank to controller"
     RANK_NODE = "rank to staging node"
     NODE_CONTROLLER = "staging node to controller"
+    CONSOLE_CONTROLLER = "console to controller"
 
 
 class Side(Enum):
@@ -59,7 +60,10 @@ def _stays(state: State, *classes: type) -> Transitions:
 
 
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
+_TO_RANK = (m.Ping, m.Skip, m.Propose, m.Decide)
 _FROM_NODE = (m.Closed, m.Partial, m.Held, m.Event, m.Status, m.Finished)
+
+_TO_CONSOLE = (m.Ping, m.Steerable, m.Settled)
 
 #: What may be said in which state, and which state follows.
 TRANSITIONS: dict[Link, dict[State, Transitions]] = {
@@ -67,11 +71,21 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.NEW: {m.Hello: State.ASKED} | _REFUSED,
         State.ASKED: {m.Welcome: State.OPEN} | _REFUSED,
         State.OPEN: _stays(
-            State.OPEN, m.Offer, m.Layout, m.Declare, m.Dropped, m.Event, m.Status, m.Tally, m.Ping, m.Skip, m.Stop
+            State.OPEN,
+            m.Offer,
+            m.Layout,
+            m.Declare,
+            m.Dropped,
+            m.Reached,
+            m.Answer,
+            m.Event,
+            m.Status,
+            m.Tally,
+            *_TO_RANK,
         )
         | {m.Bye: State.ENDING}
         | _REFUSED,
-        State.ENDING: _stays(State.ENDING, m.Ping, m.Skip, m.Stop) | _REFUSED,
+        State.ENDING: _stays(State.ENDING, *_TO_RANK) | _REFUSED,
         State.REFUSED: {},
     },
     Link.RANK_NODE: {
@@ -88,10 +102,17 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.NODE_CONTROLLER: {
         State.NEW: {m.NodeHello: State.ASKED} | _REFUSED,
         State.ASKED: _stays(State.ASKED, m.Event, m.Status) | {m.NodeWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Stop, m.Finish)
+        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Finish)
         | {m.Shutdown: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_FROM_NODE) | _REFUSED,
+        State.REFUSED: {},
+    },
+    Link.CONSOLE_CONTROLLER: {
+        State.NEW: {m.ConsoleHello: State.ASKED} | _REFUSED,
+        State.ASKED: {m.ConsoleWelcome: State.OPEN} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, m.Request, *_TO_CONSOLE) | {m.Leave: State.ENDING} | _REFUSED,
+        State.ENDING: _stays(State.ENDING, *_TO_CONSOLE) | _REFUSED,
         State.REFUSED: {},
     },
 }
@@ -103,7 +124,8 @@ FROM_LISTENER = frozenset(
         m.Refuse,
         m.Ping,
         m.Skip,
-        m.Stop,
+        m.Propose,
+        m.Decide,
         m.Borrow,
         m.Credit,
         m.Ack,
@@ -113,6 +135,9 @@ FROM_LISTENER = frozenset(
         m.Commit,
         m.Finish,
         m.Shutdown,
+        m.ConsoleWelcome,
+        m.Steerable,
+        m.Settled,
     }
 )
 
@@ -120,6 +145,7 @@ _FIRST: dict[type, Link] = {
     m.Hello: Link.RANK_CONTROLLER,
     m.Attach: Link.RANK_NODE,
     m.NodeHello: Link.NODE_CONTROLLER,
+    m.ConsoleHello: Link.CONSOLE_CONTROLLER,
 }
 
 
@@ -142,7 +168,7 @@ class Session:
 
     >>> rank, node = Session(Link.RANK_NODE, Side.CONNECTS), Session(Link.RANK_NODE, Side.LISTENS)
     >>> node.receive(rank.send(m.Attach(m.VERSION, "melt", member=0, rank=3, host="n17", pid=4711)))
-    Attach(version=1, run='melt', member=0, rank=3, host='n17', pid=4711)
+    Attach(version=2, run='melt', member=0, rank=3, host='n17', pid=4711)
     >>> rank.send(m.Credit(1 << 30))
     Traceback (most recent call last):
         ...

@@ -20,6 +20,7 @@ from insitu.client.encoding import Encoder
 from insitu.client.link import NodeLink
 from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
+from insitu.client.steering import Steered
 from insitu.errors import RunError
 from insitu.model import Step
 from insitu.plan import Part
@@ -40,6 +41,7 @@ from insitu.wire.messages import (
     PublishLent,
     Refuse,
     Skip,
+    SteeringTerms,
     Welcome,
 )
 from insitu.wire.segment import Segment
@@ -49,6 +51,7 @@ from tests.waiting import wait_until
 from tests.wire.fakes import FakeListener
 
 #: All of `u` is needed, as it is put.
+STEERING = SteeringTerms("promise", 1.0, 60.0, "stop", 0)
 NEEDS = (Need("u", (), "", "none", 0.0),)
 #: The size of a step of these tests: eight numbers, which fill a slot.
 STEP = 64
@@ -77,7 +80,7 @@ class Rank:
         stack.callback(controller.give_up)
         assert controller.join(Hello(VERSION, "melt", 0, 0, 1, "n17", 1), 0.0) is None
         self.controller.hear(Hello)
-        self.controller.say(Welcome("melt", (), STEP * steps, max_wait_s, "block", 1, then, "auto", NEEDS))
+        self.controller.say(Welcome("melt", (), STEP * steps, max_wait_s, "block", 1, then, "auto", NEEDS, STEERING))
         contract = Contract(0, NEEDS, controller.say)
         segment = Segment.create(STEP * steps) if lent else None
         self.publisher = Publisher(
@@ -99,7 +102,7 @@ class Rank:
                 node.hear(Lend)
                 node.say(Borrow(True))
         self.publisher.meet(10.0 if credit else 0.0)
-        self._writer = StepWriter(Catalogue(0, contract), contract, self.publisher)
+        self._writer = StepWriter(Catalogue(0, contract), contract, self.publisher, Steered(0, STEERING, controller))
         self._steps = count()
 
     def _node(self, stack: ExitStack, number: int, nodes: int, segment: Segment | None) -> FakeListener:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from insitu.controller.admission import Peer
+from insitu.controller.declarations import Declarations
 from insitu.controller.report import Outcome, build_report
-from insitu.controller.service import Peer
 from insitu.controller.tracker import Tracker
 from insitu.model import Variable
+from insitu.steering.parameters import ParameterSpec
 from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Declare, Layout
 from insitu.wire.session import Link, Session, Side
 from tests.config.yaml_files import GOOD, load
@@ -42,6 +44,14 @@ def peer(number: int, link: Link, **counters: float) -> Peer:
     return Peer(b"", Session(link, Side.LISTENS), f"peer {number}", number, f"n{number}", 1, counters=counters)
 
 
+def declared() -> Declarations:
+    known = Declarations(lambda source, event: None)
+    feed = ParameterSpec.of("feed", 0.035, minimum=0.0, units="1/s")
+    known.add(0, Declare("parameter", "feed", feed.to_plain(), (), ()))
+    known.set({"feed": 0.05})
+    return known
+
+
 def report(folder: Path, tracker: Tracker | None, ranks: int = 0, **failures: dict[str, str]) -> dict[str, Any]:
     waits = [(1.5, 0.25), (0.5, 0.0), (0.0, 3.0)]
     service: Any = SimpleNamespace(
@@ -54,7 +64,7 @@ def report(folder: Path, tracker: Tracker | None, ranks: int = 0, **failures: di
             for k in range(ranks)
         },
         nodes={0: peer(0, Link.NODE_CONTROLLER, folded_steps=4)},
-        parameters={"feed": Declare("feed", 0.035, 0.0, None, "1/s", "")},
+        steering=SimpleNamespace(declared=declared(), counts={"applied": 2}),
     )
     sink: Any = SimpleNamespace(rows_of={"speed": 7}, failures=failures.get("sink", {}))
     outcome = Outcome("done", [], [], mistaken=False)
@@ -110,7 +120,9 @@ def test_an_operator_that_was_stopped_or_not_stored_says_why(tmp_path: Path, whe
 def test_nodes_parameters_and_versions_are_there(tmp_path: Path) -> None:
     built = report(tmp_path, None)
     assert built["staging"] == [{"node": 0, "host": "n0", "folded_steps": 4}]
-    assert built["parameters"] == {"feed": {"value": 0.035, "minimum": 0.0, "maximum": None, "units": "1/s"}}
+    feed = {"value": 0.05, "default": 0.035, "minimum": 0.0, "maximum": None, "units": "1/s"}
+    assert built["parameters"] == {"feed": feed}
+    assert built["actions"] == {"applied": 2}
     assert built["network"] == {"encrypted": False, "refused_clients": 3}
     assert {"insitu", "python", "numpy", "distributed"} <= built["versions"].keys()
 

@@ -4,22 +4,28 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from insitu.controller import service as module
+from insitu.controller.admission import Terms
 from insitu.controller.gather import Rows, Window
-from insitu.controller.service import Service, Terms
+from insitu.controller.record import ActionRecord
+from insitu.controller.service import Service
 from insitu.model import Variable
+from insitu.steering.parameters import ParameterSpec
 from insitu.wire.messages import (
     VERSION,
+    Answer,
     Approve,
     BlockSpec,
     Bye,
     Closed,
     ClosedStep,
     Commit,
+    Decide,
     Declare,
     Dropped,
     Entry,
@@ -34,11 +40,13 @@ from insitu.wire.messages import (
     NodeHello,
     NodeWelcome,
     Partial,
+    Propose,
+    Reached,
     Refuse,
     Share,
     Shutdown,
     Status,
-    Stop,
+    SteeringTerms,
     Welcome,
 )
 from insitu.wire.session import Link
@@ -50,26 +58,31 @@ from tests.wire.fakes import FakeCaller
 U = Variable("u", np.dtype("f8"), (8,), ("x",))
 #: How long a dead rank's goodbye may take in these tests.
 LINGERS_S = 0.1
+STEERING = SteeringTerms("promise", 1.0, 60.0, "stop", 0)
 
 
 class Controller:
     """A service, what came of it, and those who talk to it. Of two ranks and nodes, rank k feeds node k alone."""
 
-    def __init__(self, stack: ExitStack, ranks: int | None, nodes: int) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, ranks: int | None, nodes: int) -> None:
         self.journal: list[tuple[str, Event]] = []
         self.delivered: list[tuple[Window | Rows, int]] = []
         self.released: list[Held] = []
         self._stack = stack
         self._listener = stack.enter_context(listen("tcp://127.0.0.1:*"))
+        record = ActionRecord(folder / "actions.jsonl")
+        stack.callback(record.close)
         self.service = Service(
             self._listener,
-            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", ()),
+            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", (), STEERING),
             {"sum": Total(of="u", over="step", window=2)},
             nodes,
             journal=lambda source, event: self.journal.append((source, event)),
             deliver=lambda done, steps: self.delivered.append((done, steps)),
             release=self.released.append,
+            record=record,
         )
+        stack.callback(self.service.close)
         self.nodes = [self.node(number) for number in range(nodes)]
         for node in self.nodes:
             node.hear(NodeWelcome)
@@ -119,11 +132,11 @@ MakeController = Callable[..., Controller]
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeController]:
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MakeController]:
     monkeypatch.setattr(module, "LINGERS_S", LINGERS_S)
     monkeypatch.setattr(module, "PING_S", 0.01)
     with ExitStack() as stack:
-        yield lambda ranks=2, nodes=2: Controller(stack, ranks, nodes)
+        yield lambda ranks=2, nodes=2: Controller(stack, tmp_path, ranks, nodes)
 
 
 def part(window: int, number: int = 2) -> Partial:
@@ -136,7 +149,7 @@ def test_ranks_are_told_their_part_and_nodes_who_feeds_them(make: MakeController
     assert it.service.staged
     rank = it.rank(1)
     assert rank.hear(Welcome) == Welcome(
-        "melt", (Share(1, "tcp://127.0.0.1:5001", 0, 2, 2),), 1 << 20, 5.0, "block", 1, "drop", "tcp", ()
+        "melt", (Share(1, "tcp://127.0.0.1:5001", 0, 2, 2),), 1 << 20, 5.0, "block", 1, "drop", "tcp", (), STEERING
     )
     assert [node.hear(Feed) for node in it.nodes] == [Feed(0, 2, (0,)), Feed(0, 2, (1,))]
     assert it.journal == []
@@ -327,16 +340,19 @@ def test_an_operator_that_is_stopped_is_told_once_and_let_go_of(make: MakeContro
 def test_all_ranks_are_asked_to_stop_after_the_same_step_also_a_late_one(make: MakeController) -> None:
     it = make(ranks=3)
     early = [it.rank(number, 3) for number in range(2)]
-    for rank in early:
+    for number, rank in enumerate(early):
         rank.hear(Welcome)
-    it.nodes[0].say(Status({"newest": 41}))
-    it.until(lambda: it.service.nodes[0].counters)
+        rank.say(Reached(41 + number, 0, 0.0))
+        it.turn()
     it.service.stop("interrupted")
+    proposed = [rank.hear(Propose) for rank in early]
+    assert proposed == [Propose(1, 43, False, "stop", {})] * 2
+    for rank in early:
+        rank.say(Answer(1, "promise", 42, 0, 0.0, "", {}, 0.0, 0))
+    assert [rank.hear(Decide) for rank in early] == [Decide(1, True)] * 2
     late = it.rank(2, 3)
-    stops = [rank.hear(Stop) for rank in (*early, late)]
-    assert len({stop.at for stop in stops}) == 1
-    assert stops[0].at == 41 + 2
-    assert stops[0].reason == "interrupted"
+    assert late.hear(Welcome).steering.scheduled == 1
+    assert late.hear(Propose) == Propose(1, 43, True, "stop", {})
 
 
 def test_what_is_left_is_decided_at_once_where_nothing_more_will_come(make: MakeController) -> None:
@@ -360,7 +376,7 @@ def test_a_node_that_says_only_how_it_does_moves_nothing(make: MakeController) -
         rank.say(Status({"steps": 1}))  # by then its layout has come too
         it.until(lambda number=number: it.service.ranks[number].counters)
     before = it.service.moved_at
-    it.nodes[0].say(Status({"newest": 3}))
+    it.nodes[0].say(Status({"folded_steps": 3}))
     it.until(lambda: it.service.nodes[0].counters)
     assert it.service.moved_at == before
 
@@ -383,7 +399,10 @@ def test_parameters_on_which_ranks_differ_are_told_of(make: MakeController) -> N
     it = make()
     ranks = it.ranks()
     for rank, value in zip(ranks, (0.035, 0.04), strict=True):
-        rank.say(Declare("feed", value, 0.0, None, "", ""))
-        it.until(lambda: it.service.parameters)
-    it.until(lambda: it.events("parameter-differs"))
-    assert it.service.parameters["feed"].value == 0.035
+        rank.say(Declare("parameter", "feed", ParameterSpec.of("feed", value).to_plain(), (), ()))
+        it.until(lambda: it.service.steering.values)
+    it.until(lambda: it.events("declarations-differ"))
+    assert it.events("declarations-differ") == [
+        ("controller", "Rank 1 declares parameter 'feed' otherwise than rank 0.")
+    ]
+    assert it.service.steering.values["feed"] == 0.035

@@ -56,7 +56,9 @@ def _block(start: object, count: object, shape: object = (4, 6), row: object = (
 
 
 def _welcome(shares: list[Any], needs: Sequence[Any] = ()) -> bytes:
-    return header(m.Welcome, "melt", shares, 1, 1.0, "block", 1, "drop", "auto", list(needs))
+    return header(
+        m.Welcome, "melt", shares, 1, 1.0, "block", 1, "drop", "auto", list(needs), ["promise", 1.0, 60.0, "stop", 0]
+    )
 
 
 def _needs(need: object, times: int = 1) -> Frames:
@@ -76,6 +78,8 @@ def _nested(depth: int) -> object:
     return value
 
 
+_STATES = frames_of(next(message for message in MESSAGES if isinstance(message, m.Partial)))
+
 MALFORMED: dict[str, Frames] = {
     "no frame": [],
     "empty header": [b""],
@@ -94,9 +98,9 @@ MALFORMED: dict[str, Frames] = {
     "a dict": [msgpack.packb({"version": 1})],
     "an empty list": [msgpack.packb([])],
     "no kind": [msgpack.packb([1])],
-    "version 2": [msgpack.packb([2, 9])],
+    "version 1": [msgpack.packb([1, 9])],
     "version true": [msgpack.packb([True, 9])],
-    "version 1.0": [msgpack.packb([1.0, 9])],
+    "version 2.0": [msgpack.packb([2.0, 9])],
     "kind 0": [msgpack.packb([1, 0])],
     "kind 99": [msgpack.packb([1, 99])],
     "kind -1": [msgpack.packb([1, -1])],
@@ -180,11 +184,11 @@ MALFORMED: dict[str, Frames] = {
     "publish at a whole time": [header(m.Publish, 0, 0, 0, 0)],
     "publish by layout true": [header(m.Publish, 0, 0, 0.0, True)],
     "publish with too many buffers": [header(m.Publish, 0, 0, 0.0, 0), *[b""] * (BLOCKS + 1)],
-    "states without their frame": frames_of(MESSAGES[16])[:1],
-    "states with a frame too many": [*frames_of(MESSAGES[16]), b""],
-    "states with bytes left": [frames_of(MESSAGES[16])[0], frames_of(MESSAGES[16])[1] + b"\x00"],
-    "states with bytes missing": [frames_of(MESSAGES[16])[0], frames_of(MESSAGES[16])[1][:-1]],
-    "states of too many bytes": [frames_of(MESSAGES[16])[0], bytes(STATES_BYTES + 1)],
+    "states without their frame": _STATES[:1],
+    "states with a frame too many": [*_STATES, b""],
+    "states with bytes left": [_STATES[0], _STATES[1] + b"\x00"],
+    "states with bytes missing": [_STATES[0], _STATES[1][:-1]],
+    "states of too many bytes": [_STATES[0], bytes(STATES_BYTES + 1)],
     "state that is a list": [header(m.Partial, "stats", 0, 2, 7, [[2, 5, 30, 70, 0.5, None, []]]), b""],
     "state with bytes": [header(m.Partial, "stats", 0, 2, 7, [[2, 5, 30, 70, 0.5, None, {"raw": b"\x00"}]]), b""],
     "state too deep": [header(m.Partial, "stats", 0, 2, 7, [[2, 5, 30, 70, 0.5, None, {"deep": _nested(17)}]]), b""],
@@ -214,11 +218,14 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "a step with nothing in it": m.Layout(3, ()),
         "a drop at the end of time": m.Dropped(WHOLE, -WHOLE, sys.float_info.max, ""),
         "a drop again": m.Dropped(0, 0, 0.0, "x" * 65536),
-        "a parameter without bounds": m.Declare("p", float("-inf"), float("inf"), "low", "", ""),
+        "a parameter without a kind": m.Declare("parameter", "p", {"minimum": "low"}, (), ()),
         "no counters": m.Status({}),
         "counters of text": m.Status({"steps": "many", "put_bytes": -1}),
         "more was sent than was put": m.Tally((m.Traffic("u", 0, 0, WHOLE, 0),)),
         "an event of a rank that stops an operator": m.Event("error", "operator-stopped", "", {"operator": "stats"}),
+        "an answer to nothing": m.Answer(WHOLE, "applied", WHOLE, 0, 0.0, "", {"no": "such"}, -1.0, WHOLE),
+        "a doubt about nothing": m.Answer(0, "urge", 0, 0, 0.0, "x" * 65536, {}, 0.0, 0),
+        "a boundary beyond all": m.Reached(WHOLE, -WHOLE, -sys.float_info.max),
         "an end before the beginning": m.Bye(0, {"steps": -1.5}),
     },
     Link.RANK_NODE: {
@@ -240,6 +247,11 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "an event without its details": m.Event("error", "operator-stopped", "", {}),
         "counters of anything": m.Status({"waiting_bytes": "lots"}),
         "the end of nobody": m.Finished(WHOLE),
+    },
+    Link.CONSOLE_CONTROLLER: {
+        "an action of no kind": m.Request(WHOLE, "explode", {"a": np.zeros(3), "b": [None, {}]}, "", ""),
+        "a value of everything": m.Request(0, "set", {"": {"deep": [1, "x"]}, "feed": [[1], [1, 2]]}, "rule:x", "y"),
+        "a leave": m.Leave(),
     },
 }
 

@@ -74,7 +74,7 @@ def test_a_missing_file_is_told_with_the_cure(path: Path) -> None:
         Contact.read(path)
 
 
-RIGHT = {"version": 1, "run": "melt", "address": "a", "pid": 1, "host": "h", "directory": "d", "keys": None}
+RIGHT = {"version": 2, "run": "melt", "address": "a", "pid": 1, "host": "h", "directory": "d", "keys": None}
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ RIGHT = {"version": 1, "run": "melt", "address": "a", "pid": 1, "host": "h", "di
         ("[]", "it is no JSON object"),
         ("\xff", "codec can't decode"),
         ("x" * (FILE_BYTES + 1), "more than 65536 bytes"),
-        (RIGHT | {"version": 2}, "it has version 2, not 1"),
-        ({"run": "melt"}, "it has version None, not 1"),
+        (RIGHT | {"version": 3}, "it has version 3, not 2"),
+        ({"run": "melt"}, "it has version None, not 2"),
         (RIGHT | {"pid": "1"}, "its 'pid' is '1'"),
         (RIGHT | {"pid": True}, "its 'pid' is True"),
         (RIGHT | {"address": None}, "its 'address' is None"),

@@ -21,7 +21,9 @@ from tests.wire.pair import Pair
 
 EXAMPLE = {type(message): message for message in MESSAGES}
 OPENING = {Link.RANK_CONTROLLER: m.Hello, Link.RANK_NODE: m.Attach, Link.NODE_CONTROLLER: m.NodeHello}
+OPENING[Link.CONSOLE_CONTROLLER] = m.ConsoleHello
 ADMISSION = {Link.RANK_CONTROLLER: m.Welcome, Link.NODE_CONTROLLER: m.NodeWelcome}
+ADMISSION[Link.CONSOLE_CONTROLLER] = m.ConsoleWelcome
 
 
 def admitted(link: Link) -> Pair:
@@ -315,11 +317,17 @@ def test_the_examples_can_be_said_in_a_row() -> None:
         states = [State.NEW]
         pair = Pair(link)
         path = {
-            Link.RANK_CONTROLLER: [m.Hello, m.Welcome, m.Layout, m.Declare, m.Dropped, m.Status, m.Stop, m.Bye, m.Ping],
+            Link.RANK_CONTROLLER: [
+                *(m.Hello, m.Welcome, m.Layout, m.Declare, m.Dropped, m.Status, m.Propose, m.Reached, m.Answer),
+                *(m.Decide, m.Bye, m.Ping),
+            ],
             Link.RANK_NODE: [m.Attach, m.Credit, m.Layout, m.Publish, m.Ack, m.Detach, m.Ack],
             Link.NODE_CONTROLLER: [
                 *(m.NodeHello, m.Status, m.NodeWelcome, m.Feed, m.Closed, m.Commit, m.Partial, m.Held, m.Finish),
                 *(m.Event, m.Finished, m.Shutdown, m.Status),
+            ],
+            Link.CONSOLE_CONTROLLER: [
+                *(m.ConsoleHello, m.ConsoleWelcome, m.Steerable, m.Request, m.Settled, m.Ping, m.Leave, m.Settled),
             ],
         }[link]
         for cls in path:

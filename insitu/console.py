@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A console: steers a run from outside, over the run's own wire and with its keys.
+
+    >>> with insitu.steer("runs/gray-scott/contact.json") as run:  # doctest: +SKIP
+    ...     print(run.parameters["feed"].maximum, run.values["feed"])
+    ...     receipt = run.steer(feed=0.03).receipt(timeout=5)
+    ...     print(receipt.outcome, receipt.step)
+    0.1 0.035
+    applied 1240
+
+A console belongs to the thread that made it. It takes in what the run says whenever it is asked for something that
+needs it, and waits for nothing else.
+"""
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from insitu.errors import RunError
+from insitu.steering.actions import Action, Receipt
+from insitu.steering.parameters import ParameterSpec, Value
+from insitu.wire.contact import Contact
+from insitu.wire.messages import (
+    VERSION,
+    ConsoleHello,
+    ConsoleWelcome,
+    Leave,
+    Message,
+    Refuse,
+    Request,
+    Settled,
+    Steerable,
+)
+from insitu.wire.session import Link, Session, Side
+from insitu.wire.sockets import connect, poll
+
+#: The controller of a run answers within milliseconds; this is for one that stores a large result meanwhile.
+TIMEOUT_S = 10.0
+#: How long one wait lasts until its time is looked at.
+_POLL_S = 0.1
+
+
+class Asked:
+    """An action that was asked for."""
+
+    def __init__(self, console: "Console", action: Action, token: int) -> None:
+        self.action = action
+        self._console = console
+        self._token = token
+
+    def receipt(self, timeout: float | None = None) -> Receipt:
+        """Wait for what became of it, at most `timeout` seconds.
+
+        Raises `TimeoutError`, and `RunError` where the run has ended without saying; the action may have been applied
+        all the same, which ``actions.jsonl`` in the run's directory tells.
+        """
+        self._console.wait(lambda: self._token in self._console.settled, timeout, self.action.describe())
+        return self._console.settled[self._token]
+
+
+class Console:
+    """A link to the controller of a run. Made by `steer`."""
+
+    def __init__(self, contact: Contact, user: str = "") -> None:
+        #: What may be set, and the arguments of the simulation's own actions, each by name.
+        self.parameters: dict[str, ParameterSpec] = {}
+        self.actions: dict[str, dict[str, ParameterSpec]] = {}
+        #: What the parameters are set to.
+        self.values: dict[str, Any] = {}
+        #: The receipts of all actions since this console is there, whoever asked for them.
+        self.receipts: list[Receipt] = []
+        self.settled: dict[int, Receipt] = {}
+        self.ready = False
+        self._contact = contact
+        self._tokens = 0
+        self._user = user or _user()
+        self._welcome = self._told = False
+        self._session = Session(Link.CONSOLE_CONTROLLER, Side.CONNECTS)
+        self._socket = connect(contact.address, contact.keys)
+        self._heard_at = time.monotonic()
+        try:
+            self._say(ConsoleHello(VERSION, contact.run, self._user, socket.gethostname(), os.getpid()))
+            self.wait(lambda: self._told, TIMEOUT_S, "an answer")
+        except BaseException:
+            self._socket.close(linger_s=0)
+            raise
+
+    def steer(self, **values: Value) -> Asked:
+        """Set parameters and states, all at one step."""
+        return self._ask("set", values, "", "")
+
+    def pause(self) -> Asked:
+        """Let the simulation stand still after a step."""
+        return self.act("pause")
+
+    def resume(self) -> Asked:
+        """Let it go on."""
+        return self.act("resume")
+
+    def checkpoint(self) -> Asked:
+        """Have the simulation write its checkpoint."""
+        return self.act("checkpoint")
+
+    def stop(self) -> Asked:
+        """Let it end, after the same step on all ranks."""
+        return self.act("stop")
+
+    def act(self, kind: str, /, *, why: str = "", by: str = "", **values: Any) -> Asked:
+        """Ask for an action of any kind, such as one of the simulation's own."""
+        return self._ask(kind, values, why, by)
+
+    def _ask(self, kind: str, values: Mapping[str, Any], why: str, by: str) -> Asked:
+        action = Action(kind, values, by=by or f"user:{self._user}", why=why)
+        self._tokens += 1
+        self._say(Request(self._tokens, kind, dict(values), action.by, why))
+        return Asked(self, action, self._tokens)
+
+    def listen(self, wait_s: float = 0.0) -> None:
+        """Take in what the run says; wait for it at most `wait_s`.
+
+        Raises `RunError` where the run does not take part with this console.
+        """
+        poll([self._socket], wait_s)
+        while (frames := self._socket.receive()) is not None:
+            self._heard_at = time.monotonic()
+            self._take(self._session.receive(frames))
+
+    def wait(self, done: Callable[[], bool], timeout: float | None, what: str) -> None:
+        """Listen until `done`. Raises `TimeoutError` after `timeout` seconds, `RunError` when the run is silent."""
+        begin = time.monotonic()
+        while not done():
+            now = time.monotonic()
+            if timeout is not None and now - begin > timeout:
+                raise TimeoutError(f"Run '{self._contact.run}': {what}: nothing was heard of it within {timeout:g} s.")
+            if now - max(begin, self._heard_at) > TIMEOUT_S:
+                raise RunError(
+                    f"Run '{self._contact.run}' at {self._contact.address} has said nothing for {TIMEOUT_S:g} s; it "
+                    "has ended, or this is an old contact file."
+                )
+            self.listen(_POLL_S)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case ConsoleWelcome():
+                self._welcome = True
+            case Refuse(reason):
+                raise RunError(f"The run refuses this console: {reason}.")
+            case Steerable(ready, parameters, actions, values):
+                self.ready, self._told = ready, True
+                self.parameters = {str(each["name"]): ParameterSpec.from_plain(each) for each in parameters}
+                self.actions = {
+                    name: {key: ParameterSpec.from_plain(each) for key, each in arguments.items()}
+                    for name, arguments in actions.items()
+                }
+                self.values = dict(values)
+            case Settled(token, data):
+                receipt = Receipt.from_plain(data)
+                if token >= 0:
+                    self.settled[token] = receipt
+                else:
+                    self.receipts.append(receipt)
+                    if receipt.outcome == "applied" and receipt.action.kind == "set":
+                        self.values.update(receipt.new)
+
+    def _say(self, message: Message) -> None:
+        self._socket.send(self._session.send(message))
+
+    def close(self) -> None:
+        """Leave the run; what was asked for stays asked for. May be called twice."""
+        if self._session.state.name == "OPEN":
+            self._say(Leave())
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def steer(contact: str | os.PathLike[str], *, user: str = "") -> Console:
+    """Connect to a run by its contact file, or by the run's directory that holds it.
+
+    `user` is who the receipts name (default: who is logged in). Raises `RunError` where there is no such run, or it
+    does not answer, and `TimeoutError` where it is too slow.
+    """
+    path = os.fspath(contact)
+    return Console(Contact.read(os.path.join(path, "contact.json") if os.path.isdir(path) else path), user)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for this user
+        return str(os.getuid())

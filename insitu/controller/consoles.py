@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""People and programs that look at a run and steer it from outside. All belongs to the controller's thread."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from insitu.controller.admission import Peer
+from insitu.controller.steering import Steering
+from insitu.steering.actions import Action, Receipt, large, substituted
+from insitu.steering.parameters import plain
+from insitu.wire.messages import ConsoleWelcome, Leave, Message, Request, Settled, Steerable
+
+
+class Consoles:
+    """All consoles of a run. `send` reaches one of them."""
+
+    def __init__(self, steering: Steering, send: Callable[[Peer, Message], None]) -> None:
+        self._steering = steering
+        self._send = send
+        self._peers: dict[bytes, Peer] = {}
+        self._tokens: dict[int, tuple[Peer, int]] = {}
+        self._told = -1
+        steering.listeners.append(self._tell)
+
+    def admit(self, peer: Peer, run: str) -> None:
+        """A console takes part: tell it what can be steered."""
+        self._send(peer, ConsoleWelcome(run))
+        self._peers[peer.identity] = peer
+        self._send(peer, self._steerable())
+
+    def hear(self, peer: Peer, message: Message) -> None:
+        """Take in what a console says."""
+        match message:
+            case Request(token, kind, values, by, why):
+                handle = self._steering.ask(Action(kind, values, by=by or peer.name, why=why))
+                handle.then(partial(self._answer, peer, token))
+            case Leave():
+                self.lose(peer)
+
+    def lose(self, peer: Peer) -> None:
+        """A console has left, or is gone."""
+        self._peers.pop(peer.identity, None)
+        peer.ended = True
+
+    def turn(self) -> None:
+        """Tell all consoles where there is more to be steered than they know."""
+        declared = self._steering.declared
+        if self._told != declared.version:
+            self._told = declared.version
+            for peer in list(self._peers.values()):
+                self._send(peer, self._steerable())
+
+    def _answer(self, peer: Peer, token: int, receipt: Receipt) -> None:
+        self._send(peer, Settled(token, short(receipt)))
+
+    def _tell(self, receipt: Receipt) -> None:
+        for peer in list(self._peers.values()):
+            self._send(peer, Settled(-1, short(receipt)))
+
+    def _steerable(self) -> Steerable:
+        declared = self._steering.declared
+        actions = {
+            name: {argument.name: argument.to_plain() for argument in arguments.values()}
+            for name, arguments in declared.functions.items()
+        }
+        values = {name: plain(value) for name, value in declared.values.items()}
+        parameters = tuple(spec.to_plain() for spec in declared.parameters.values())
+        return Steerable(declared.ready, parameters, actions, values)
+
+
+def short(receipt: Receipt) -> dict[str, Any]:
+    """Return a receipt as plain data; of a field, which is too large to be told, its shape."""
+    return substituted(receipt, {name: f"<array {value.shape}>" for name, value in large(receipt.action)}).to_plain()

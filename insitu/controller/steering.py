@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's part of steering: takes requests, has all ranks agree on one after the other, writes receipts.
+
+`Steering.ask` may be called from any thread: it puts the request into a queue and wakes the controller. All else
+belongs to the controller's thread, which calls `turn`. One action is under way at a time, in the order of the requests
+(a stop goes first), so that each receipt's old value is the new one of the receipt before.
+
+What moves an attempt on is told by `insitu.steering.agreement`; this file turns words of ranks into its events, and its
+states into messages and receipts.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from insitu.controller.declarations import Declarations
+from insitu.controller.pace import Pace
+from insitu.controller.record import ActionRecord
+from insitu.errors import ActionError
+from insitu.steering.actions import Action, Outcome, Receipt
+from insitu.steering.agreement import Proposal, State, Word
+from insitu.steering.parameters import Value
+from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, SteeringTerms
+
+#: How long an action may look for a step: ranks answer once in each of theirs, which may take minutes.
+EXPIRES_S = 600.0
+
+#: Called with every receipt, in the controller's thread.
+Listener = Callable[[Receipt], None]
+
+
+class Handle:
+    """A request under way. `receipt` waits for what became of it; `then` calls back in the controller's thread."""
+
+    def __init__(self, action: Action) -> None:
+        self.action = action
+        self._receipt: Receipt | None = None
+        self._done = threading.Event()
+        self._then: list[Listener] = []
+        self._lock = threading.Lock()
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def receipt(self, timeout: float | None = None) -> Receipt:
+        """Wait for the receipt, at most `timeout` seconds. Never in the controller's own thread, which would wait for
+        itself; there, ask `done` or use `then`.
+
+        Raises `TimeoutError`; the action is still under way then.
+        """
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"No receipt of '{self.action.describe()}' within {timeout} s; it is still under way.")
+        assert self._receipt is not None
+        return self._receipt
+
+    def then(self, call: Listener) -> None:
+        """Have `call` called with the receipt, at once where there is one."""
+        with self._lock:
+            if self._receipt is None:
+                self._then.append(call)
+                return
+        call(self._receipt)
+
+    def settle(self, receipt: Receipt) -> None:
+        """The controller says what became of it."""
+        with self._lock:
+            self._receipt, waiting = receipt, self._then
+        self._done.set()
+        for call in waiting:
+            call(receipt)
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A request, and what is known of it by now."""
+
+    handle: Handle
+    action: Action
+    asked_at: float
+    passed: int
+    round: int = 0
+    proposal: Proposal | None = None
+    answers: dict[int, Answer] = field(default_factory=dict)
+
+    @property
+    def undecided(self) -> bool:
+        return self.proposal is not None and self.proposal.state is State.PROPOSED
+
+
+class Steering:
+    """Has the ranks of one simulation agree on actions. `say` sends to a rank, `journal` gets events.
+
+    `schedule` are actions of a record, with their boundaries: every rank is told of them when it joins.
+    """
+
+    def __init__(
+        self,
+        terms: SteeringTerms,
+        say: Callable[[int, Message], None],
+        journal: Callable[[str, Event], None],
+        record: ActionRecord,
+        schedule: Iterable[tuple[int, Action]] = (),
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.declared = Declarations(journal)
+        self.listeners: list[Listener] = []
+        self.counts: dict[str, int] = {}
+        self._terms = terms
+        self._say = say
+        self._journal = journal
+        self._record = record
+        self._wake = wake
+        self._pace = Pace()
+        self._asked: queue.SimpleQueue[tuple[Handle, float]] = queue.SimpleQueue()
+        self._waiting: deque[_Asked] = deque()
+        self._now: _Asked | None = None
+        self._number = self._round = 0
+        self._ranks: set[int] = set()
+        self._size: int | None = None
+        self._gone: dict[int, str] = {}
+        self._paused_at: int | None = None
+        self._stopped: _Asked | None = None
+        self._stopping = False
+        self._doubted = False
+        self._over = False
+        self._closed = False
+        self._lock = threading.Lock()
+        self._scheduled = {k: (at, each.numbered(k)) for k, (at, each) in enumerate(schedule, 1)}
+        self._replaying = {k: _Asked(Handle(each), each, 0.0, 0, k) for k, (_, each) in self._scheduled.items()}
+        self._number = self._round = len(self._scheduled)
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """The values of all parameters, as far as the ranks have said what they have."""
+        return self.declared.values
+
+    def ask(self, action: Action) -> Handle:
+        """Ask for an action. From any thread; what became of it is for the handle to say."""
+        handle = Handle(action)
+        with self._lock:
+            if not self._closed:
+                self._asked.put((handle, time.monotonic()))
+                self._wake()
+                return handle
+        handle.settle(Receipt(action, "expired", "too late: the run is over"))
+        return handle
+
+    def close(self) -> None:
+        """The run is over: answer what is still asked. May be called twice."""
+        with self._lock:
+            self._closed = True
+        self.end()
+
+    def join(self, rank: int, size: int) -> list[Propose]:
+        """A rank takes part; return what is decided already, for it to be told."""
+        self._size = size
+        self._ranks.add(rank)
+        decided = [Propose(k, at, True, each.kind, dict(each.values)) for k, (at, each) in self._scheduled.items()]
+        if self._stopped is not None and self._stopped.proposal is not None:
+            decided.append(Propose(self._stopped.round, self._stopped.proposal.at, True, "stop", {}))
+        return decided
+
+    def hear(self, rank: int, message: Declare | Reached | Answer) -> None:
+        """Take in what a rank says."""
+        now = time.monotonic()
+        if isinstance(message, Declare):
+            self.declared.add(rank, message)
+            return
+        self._pace.reached(rank, message.passed, now)
+        if self._paused_at is not None and message.passed > self._paused_at:
+            self._paused_at = None
+        if isinstance(message, Answer):
+            self._answered(rank, message, now)
+        if message.passed > 0:
+            self.declared.complete(rank, self._ranks, self._size)
+
+    def lose(self, rank: int, why: str, *, ended: bool) -> None:
+        """A rank has `ended` in order, or is gone."""
+        self._gone.setdefault(rank, why)
+        self._pace.forget(rank)
+        word = Word.ENDED if ended else Word.LOST
+        for asked in [self._now, *list(self._replaying.values())]:
+            if asked is not None and asked.proposal is not None and asked.proposal.hear(rank, word, f"it {why}"):
+                self._follow(asked, time.monotonic())
+        if len(self._gone) == self._size:
+            self.end()
+
+    def end(self) -> None:
+        """No rank is left: whatever waits has come too late."""
+        self._over = True
+        for asked in list(self._replaying.values()):
+            self._finish(asked, "expired", "too late: the simulation has ended")
+        self.turn(time.monotonic())
+
+    def turn(self, now: float) -> None:
+        """Take in requests, and begin what can be begun."""
+        while not self._asked.empty():
+            handle, asked_at = self._asked.get()
+            self._number += 1
+            asked = _Asked(handle, handle.action.numbered(self._number), asked_at, self._pace.passed(asked_at))
+            if handle.action.kind == "stop":
+                self._waiting.appendleft(asked)
+            else:
+                self._waiting.append(asked)
+        if self._now is not None and now - self._now.asked_at > EXPIRES_S and self._now.undecided:
+            self._tell(self._now, apply=False)
+            self._finish(self._now, "expired", f"no step was agreed on within {EXPIRES_S:g} s")
+        while self._now is None and self._waiting and self._begin(self._waiting[0], now):
+            pass
+
+    def _begin(self, asked: _Asked, now: float) -> bool:
+        """Take the next request as far as it goes now; return whether it is done with already."""
+        action = asked.action
+        if self._over or (self._stopping and action.kind != "stop"):
+            why = "the simulation has ended" if self._over else "the simulation was asked to stop"
+            return self._settle(asked, "expired", f"too late: {why}")
+        if action.kind == "stop":
+            if self._stopping:
+                return self._settle(asked, "expired", "the simulation was asked to stop before")
+            if not self._ranks - self._gone.keys():
+                return False
+        else:
+            if not self.declared.ready:
+                late = now - asked.asked_at > EXPIRES_S
+                return late and self._settle(asked, "expired", f"no step was taken within {EXPIRES_S:g} s")
+            why = self._unfit(action)
+            if why:
+                return self._settle(asked, "refused", why)
+        self._waiting.popleft()
+        self._now = asked
+        self._propose(asked, now)
+        return self._now is None
+
+    def _unfit(self, action: Action) -> str:
+        """Say why an action needs not be proposed to anybody."""
+        if self._gone:
+            return "; ".join(f"rank {rank} {why}" for rank, why in sorted(self._gone.items()))
+        try:
+            self.declared.check(action)
+        except ActionError as error:
+            return str(error)
+        return ""
+
+    def _propose(self, asked: _Asked, now: float) -> None:
+        """Make an attempt at an action."""
+        self._round += 1
+        stop = asked.action.kind == "stop"
+        ranks = self._ranks - self._gone.keys() if stop else self._ranks
+        mpi = self._terms.agree == "mpi"
+        at = -1 if mpi else self._paused_at if self._paused_at is not None else self._pace.next_boundary(now)
+        asked.round, asked.answers = self._round, {}
+        asked.proposal = Proposal(at, ranks, voters=[0] if mpi else None, spare=stop)
+        for rank in sorted(asked.proposal.silent):
+            values = self.declared.taken(asked.action)
+            if not mpi:
+                values = {name: self.declared.part(rank, name, value) for name, value in values.items()}
+            self._say(rank, Propose(self._round, at, False, asked.action.kind, values))
+
+    def _answered(self, rank: int, answer: Answer, now: float) -> None:
+        word = Word(answer.word)
+        asked = self._replaying.get(answer.round)
+        if asked is not None:
+            self._replayed(asked, rank, answer, word)
+            return
+        asked = self._now
+        if asked is None or asked.proposal is None or answer.round != asked.round:
+            if word is Word.DOUBT:
+                self._doubt(rank)
+            return
+        proposal = asked.proposal
+        if word not in (Word.PROMISE, Word.URGE):
+            asked.answers[rank] = answer
+        moved = proposal.hear(rank, word, answer.reason)
+        if word is Word.URGE and proposal.state is State.COMMITTED and not moved:
+            self._say(rank, Decide(asked.round, True))
+        if moved:
+            self._follow(asked, now)
+        if word is Word.DOUBT:
+            self._doubt(rank)
+
+    def _follow(self, asked: _Asked, now: float) -> None:
+        """Do what the state asks for that an attempt has come to."""
+        proposal = asked.proposal
+        assert proposal is not None
+        match proposal.state:
+            case State.COMMITTED:
+                self._record.commit(asked.action, proposal.at if proposal.at >= 0 else None)
+                self._tell(asked, apply=True)
+                if asked.action.kind == "stop":
+                    self._stopped = asked
+                    for rank in self._ranks - proposal.ranks:  # those that joined meanwhile
+                        self._say(rank, Propose(asked.round, proposal.at, True, "stop", {}))
+            case State.LATE:
+                self._tell(asked, apply=False)
+                self._pace.was_late()
+                self._propose(asked, now)
+            case State.REFUSED:
+                self._tell(asked, apply=False)
+                self._finish(asked, "refused", _reasons(proposal))
+            case State.LOST:
+                self._tell(asked, apply=False)
+                self._finish(
+                    asked, "refused" if Word.LOST in proposal.words.values() else "expired", _reasons(proposal)
+                )
+            case State.NOWHERE:
+                failed = Word.FAILED in proposal.words.values()
+                self._finish(asked, "refused" if failed else "expired", _reasons(proposal) or "too late")
+            case State.APPLIED:
+                self._finish(asked, "applied", "")
+            case State.TORN:
+                self._finish(asked, "torn", _torn(proposal, asked.answers))
+
+    def _tell(self, asked: _Asked, *, apply: bool) -> None:
+        assert asked.proposal is not None
+        told = asked.proposal.ranks if self._terms.agree != "mpi" else {0}
+        for rank in sorted(told - self._gone.keys()):
+            self._say(rank, Decide(asked.round, apply))
+
+    def _finish(self, asked: _Asked, outcome: Outcome, reason: str) -> None:
+        """The action that is under way has come to its end."""
+        if self._now is asked:
+            self._now = None
+        self._replaying.pop(asked.round, None)
+        self._settle(asked, outcome, reason)
+        if outcome == "torn":
+            self._mend(asked)
+
+    def _settle(self, asked: _Asked, outcome: Outcome, reason: str) -> bool:
+        """Write the receipt, and tell everybody who wants to know."""
+        if asked in self._waiting:
+            self._waiting.remove(asked)
+        receipt = self._receipt(asked, outcome, reason)
+        if outcome == "applied":
+            self._take_effect(receipt)
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+        self._record.settle(receipt)
+        level = "error" if outcome == "torn" else "info" if outcome == "applied" else "warning"
+        self._journal(
+            "controller", Event(level, f"action-{outcome}", receipt.describe(), {"action": receipt.action.id})
+        )
+        asked.handle.settle(receipt)
+        for listener in list(self.listeners):
+            listener(receipt)
+        return True
+
+    def _receipt(self, asked: _Asked, outcome: Outcome, reason: str) -> Receipt:
+        applied = {rank: answer for rank, answer in asked.answers.items() if answer.word == Word.APPLIED.value}
+        if outcome not in ("applied", "torn") or not applied:
+            return Receipt(asked.action, outcome, reason)
+        first = min(applied)
+        answer = applied[first]
+        boundary = answer.passed
+        if outcome == "applied" and asked.proposal is not None and asked.proposal.at >= 0:
+            self._pace.was_applied(
+                max(each.waited_s for each in applied.values()), min(each.spare for each in applied.values())
+            )
+        new = self.declared.taken(asked.action)
+        return Receipt(
+            asked.action, outcome, reason, answer.index, boundary, answer.time, answer.old, new, tuple(sorted(applied)),
+            round(time.monotonic() - asked.asked_at, 6) if asked.asked_at else None,
+            boundary - asked.passed if asked.asked_at else None,
+        )  # fmt: skip
+
+    def _take_effect(self, receipt: Receipt) -> None:
+        kind = receipt.action.kind
+        if kind == "pause":
+            self._paused_at = receipt.boundary
+            self._pace.rest()
+        elif kind == "resume":
+            self._paused_at = None
+        elif kind == "set":
+            self.declared.set(receipt.new)
+        elif kind == "stop":
+            self._stopping = True
+
+    def _doubt(self, rank: int) -> None:
+        """A rank stops, because it could not learn a decision; so the others have to."""
+        if self._terms.in_doubt == "stop" and not self._doubted:
+            self._doubted = True
+            self.ask(
+                Action("stop", by="steering.in_doubt", why=f"rank {rank} could not learn whether to apply an action")
+            )
+
+    def _mend(self, asked: _Asked) -> None:
+        """An action is torn: stop all, or set back what some have set."""
+        action, old = asked.action, next((each.old for each in asked.answers.values() if each.old), {})
+        why = f"action {action.id} is torn"
+        if self._terms.in_doubt == "revert" and not self._gone and action.kind in ("set", "trate", "pause"):
+            kind, values = ("resume", {}) if action.kind == "pause" else (action.kind, old)
+            if set(action.values) <= set(values) or kind == "resume":
+                self.ask(Action(kind, values, by="steering.in_doubt", why=why))
+                return
+        if action.kind != "stop" and not self._doubted:
+            self._doubted = True
+            self.ask(Action("stop", by="steering.in_doubt", why=why))
+
+    def _replayed(self, asked: _Asked, rank: int, answer: Answer, word: Word) -> None:
+        """A rank has come to the boundary of a recorded action."""
+        if asked.proposal is None:
+            asked.proposal = Proposal(answer.passed, self._ranks, spare=True)
+            for each in asked.proposal.ranks:
+                asked.proposal.hear(each, Word.PROMISE)
+            self._record.commit(asked.action, answer.passed)
+        asked.answers[rank] = answer
+        if asked.proposal.hear(rank, word, answer.reason):
+            self._follow(asked, time.monotonic())
+
+
+def _reasons(proposal: Proposal) -> str:
+    """Join what the ranks say, each reason once."""
+    by_reason: dict[str, list[int]] = {}
+    for rank, reason in sorted(proposal.reasons.items()):
+        by_reason.setdefault(reason, []).append(rank)
+    return "; ".join(
+        reason if len(ranks) == len(proposal.ranks) else f"rank {', '.join(map(str, ranks))}: {reason}"
+        for reason, ranks in by_reason.items()
+    )
+
+
+def _torn(proposal: Proposal, answers: Mapping[int, Any]) -> str:
+    """Say which ranks have applied an action, and which have not."""
+    parts = []
+    for word, said in (
+        (Word.APPLIED, "applied by"),
+        (Word.DOUBT, "not applied by, for want of the decision,"),
+        (Word.FAILED, "failed on"),
+        (Word.ENDED, "not reached by"),
+        (Word.LOST, "not known of, because it is gone,"),
+    ):
+        ranks = sorted(rank for rank, last in proposal.words.items() if last is word)
+        if ranks:
+            parts.append(f"{said} rank {', '.join(map(str, ranks))}")
+    reasons = _reasons(proposal)
+    return "; ".join([*parts, reasons] if reasons else parts)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A controller without staging nodes: all of steering and nothing else, so that many of its faults can be tried.
+
+It says on stdout what it tells ranks of actions and what it hears from them, a line each.
+"""
+
+import argparse
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from insitu.controller import service as module
+from insitu.controller.admission import Terms
+from insitu.controller.record import ActionRecord, to_replay
+from insitu.controller.service import Service
+from insitu.wire.contact import Contact
+from insitu.wire.messages import Answer, Decide, Event, Message, Propose, SteeringTerms
+from insitu.wire.sockets import listen
+
+
+def main() -> None:
+    options = parse_options()
+    module.PING_S, module.LINGERS_S = 0.05, 0.2
+    schedule = to_replay(options.actions)[0] if options.actions else []
+    steering = SteeringTerms(options.agree, options.max_wait, options.max_pause, options.in_doubt, 0)
+    with listen("tcp://127.0.0.1:*") as listener:
+        record = ActionRecord(options.folder / "actions.jsonl")
+        service = Service(
+            listener,
+            Terms("scene", options.ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", (), steering),
+            {},
+            0,
+            journal=journal,
+            deliver=lambda done, steps: None,
+            release=lambda held: None,
+            record=record,
+            schedule=schedule,
+        )
+        trace(service)
+        contact = Contact("scene", listener.address, os.getpid(), socket.gethostname(), str(options.folder))
+        contact.write(options.folder / "contact.json")
+        ended_at: float | None = None
+        while ended_at is None or time.monotonic() - ended_at < options.linger:
+            service.turn(0.05)
+            if ended_at is None and len(service.ranks) == service.size and all(r.ended for r in service.ranks.values()):
+                ended_at = time.monotonic()
+        service.close()
+        record.close()
+
+
+def journal(source: str, event: Event) -> None:
+    print("event", event.kind, event.text, file=sys.stderr, flush=True)
+
+
+def trace(service: Any) -> None:
+    """Say what is told to ranks and heard from them of actions."""
+    say, hear = service.steering._say, service.steering.hear
+
+    def traced_say(rank: int, message: Message) -> None:
+        if isinstance(message, Propose):
+            print("propose", rank, message.round, message.at, flush=True)
+        elif isinstance(message, Decide):
+            print("decide", rank, message.round, message.apply, flush=True)
+        say(rank, message)
+
+    def traced_hear(rank: int, message: Any) -> None:
+        if isinstance(message, Answer):
+            print(message.word, rank, message.round, message.passed, flush=True)
+        hear(rank, message)
+
+    service.steering._say, service.steering.hear = traced_say, traced_hear
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--agree", default="promise")
+    parser.add_argument("--max-wait", type=float, default=1.0)
+    parser.add_argument("--max-pause", type=float, default=60.0)
+    parser.add_argument("--in-doubt", default="stop")
+    parser.add_argument("--actions", type=Path)
+    parser.add_argument("--linger", type=float, default=0.0, help="how long it lives when all ranks have ended")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

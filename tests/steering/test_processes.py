@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Actions over real processes and real sockets: what everybody did is read from what each rank wrote down."""
+
+import json
+import signal
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from insitu.console import Console
+from insitu.steering.actions import Receipt
+from tests.steering.conftest import Make
+from tests.steering.scene import Scene
+from tests.waiting import wait_until
+
+LIMIT_S = 60.0
+
+
+def feeds(it: Scene) -> list[list[tuple[int, float]]]:
+    return [[(line["n"], line["feed"]) for line in it.log(rank)] for rank in range(it.size)]
+
+
+def check_same_values(it: Scene, receipts: list[Receipt]) -> None:
+    """In every step all ranks have used the same value: the one of the last receipt that says applied."""
+    applied = [each for each in receipts if each.outcome == "applied" and "feed" in each.action.values]
+    for log in feeds(it):
+        for n, feed in log:
+            before = [each.action.values["feed"] for each in applied if each.step is not None and each.step <= n]
+            assert feed == (before[-1] if before else 0.035), (n, feed)
+
+
+@pytest.mark.timeout(200)
+def test_all_ranks_take_each_value_at_the_same_step_and_a_record_gives_the_same_bits(scene: Make) -> None:
+    """Three ranks, whose words to the controller are late by chance; then twice again from the record."""
+    it = scene("first", ranks=3)
+    it.begin("--stride", 10, delay_s=0.02, seed=1)
+    run = it.console()
+    run.wait(lambda: run.ready, LIMIT_S, "the ranks")
+    assert list(run.parameters) == ["feed", "solver", "inlets", "u"]
+    receipts = [run.steer(feed=0.001 * k).receipt(LIMIT_S) for k in range(6)]
+    receipts += [run.act("perturb", amplitude=0.25).receipt(LIMIT_S), run.checkpoint().receipt(LIMIT_S)]
+    receipts += [run.steer(inlets=[3.0, 1 / 3], solver="gmres").receipt(LIMIT_S)]
+    receipts += [run.steer(u=numbers(2, 6)).receipt(LIMIT_S)]
+    assert [receipt.outcome for receipt in receipts] == ["applied"] * 10
+    assert receipts[1].old == {"feed": 0.0}
+    assert receipts[1].new == {"feed": 0.001}
+    assert receipts[1].action.by == "user:ada"
+    assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    it.end(it.ranks)
+    check_same_values(it, receipts)
+    logs = [it.log(rank) for rank in range(3)]
+    assert len({log[-1]["n"] for log in logs}) == 1, "all have stopped after the same step"
+    assert [log[-1]["u"] for log in logs] == [numbers(2, 6)[:, 2 * rank : 2 * rank + 2].tolist() for rank in range(3)]
+    assert all(log[-1]["checkpoints"] == [receipts[7].step] for log in logs)
+    for seed in (7, 8):
+        again = scene(f"again{seed}", ranks=3, actions=it.folder / "actions.jsonl")
+        again.begin("--stride", 10, "--pause", 0.0, delay_s=0.02, seed=seed)
+        again.end(again.ranks)
+        again.end([again.controller])
+        assert [again.log(rank) for rank in range(3)] == logs
+        assert [(each.action.kind, each.boundary, each.outcome) for each in again.receipts] == [
+            (each.action.kind, each.boundary, each.outcome) for each in it.receipts
+        ]
+
+
+def numbers(*shape: int) -> "np.ndarray":
+    return np.arange(float(np.prod(shape))).reshape(shape) / 7.0
+
+
+def gated(it: Scene, delay_s: float | None = None) -> Console:
+    """Let two ranks come to step 5, and wait there."""
+    it.begin(gate=5, delay_s=delay_s)
+    for rank in range(it.size):
+        it.until_at(rank, 5)
+    run = it.console()
+    run.wait(lambda: run.ready, LIMIT_S, "the ranks")
+    return run
+
+
+def promise(it: Scene, rank: int) -> int:
+    """Let one rank take steps until it promises what was proposed; return the step that it has promised."""
+    it.until_traced("propose", rank)
+    for step in range(it.log(rank)[-1]["n"] + 1, 100):
+        it.open(rank, step)
+        it.until_at(rank, step)
+        with suppress(AssertionError):  # what was proposed was late, or came just behind the step's first look
+            wait_until(lambda: it.trace("promise", rank), 0.5)
+            break
+    return int(it.trace("propose", rank)[-1][3])
+
+
+def test_a_rank_killed_between_promise_and_commit_ends_the_action(scene: Make) -> None:
+    it = scene()
+    run = gated(it)
+    asked = run.steer(feed=0.01)
+    promise(it, 0)
+    it.ranks[0].send_signal(signal.SIGKILL)
+    receipt = asked.receipt(LIMIT_S)
+    assert (receipt.outcome, receipt.reason) == ("refused", "rank 0: it is gone")
+    assert run.steer(feed=0.01).receipt(LIMIT_S).reason == "rank 0 is gone"
+    it.open(1, 1_000_000)
+    it.until_at(1, 20)
+    assert run.stop().receipt(LIMIT_S).outcome == "applied", "a stop does without the rank that is gone"
+    it.end([it.ranks[1]])
+    assert {feed for _, feed in feeds(it)[1]} == {0.035}
+
+
+@pytest.mark.parametrize(("in_doubt", "stops"), [("stop", True), ("revert", False)])
+def test_a_controller_killed_between_propose_and_commit_leaves_nothing_applied(
+    scene: Make, in_doubt: str, stops: bool
+) -> None:
+    it = scene(in_doubt=in_doubt)
+    run = gated(it)
+    run.steer(feed=0.01)
+    at = promise(it, 0)
+    it.controller.send_signal(signal.SIGKILL)
+    it.controller.wait()
+    for rank in range(2):
+        it.open(rank, at + 20)
+    if stops:
+        it.end(it.ranks)
+        assert [log[-1][0] for log in feeds(it)] == [at, at], "both have stopped at the step that was proposed"
+    else:
+        for rank in range(2):
+            it.until_at(rank, at + 20)
+    assert {feed for log in feeds(it) for _, feed in log} == {0.035}
+    assert "could not be learnt within 1 s; it is not applied here" in it.said()
+    assert it.receipts == []
+
+
+@pytest.mark.parametrize(("in_doubt", "stops"), [("stop", True), ("revert", False)])
+def test_a_link_that_stands_still_between_promise_and_commit_is_torn(scene: Make, in_doubt: str, stops: bool) -> None:
+    it = scene(in_doubt=in_doubt)
+    run = gated(it, delay_s=0.0)
+    asked = run.steer(feed=0.01)
+    at = promise(it, 1)
+    it.proxies[1].held.set()
+    promise(it, 0)
+    it.until_traced("decide", 1)
+    for rank in range(2):
+        it.open(rank, 1_000_000)
+    receipt = asked.receipt(LIMIT_S)
+    assert (receipt.outcome, receipt.ranks, receipt.step) == ("torn", (0,), at)
+    assert receipt.reason == "applied by rank 0; not applied by, for want of the decision, rank 1"
+    it.proxies[1].held.clear()
+    if stops:
+        it.end(it.ranks)
+        assert dict(feeds(it)[1])[at] == 0.035
+        assert dict(feeds(it)[0])[at] == 0.01
+        return
+    wait_until(lambda: run.listen(0.01) or len(run.receipts) == 2, LIMIT_S, "the mending")
+    mended = run.receipts[1]
+    assert (mended.outcome, mended.action.by, mended.new) == ("applied", "steering.in_doubt", {"feed": 0.035})
+    assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    it.end(it.ranks)
+    logs = [dict(log) for log in feeds(it)]
+    assert mended.step is not None
+    assert {logs[0][n] for n in range(at, mended.step)} == {0.01}
+    assert set(logs[1].values()) == {0.035}
+    assert logs[0][mended.step] == 0.035
+    assert logs[0].keys() == logs[1].keys()
+
+
+def test_what_a_slow_rank_holds_up_is_tried_again_and_leaves_nobody_in_doubt(scene: Make) -> None:
+    it = scene(max_wait=0.4)
+    run = gated(it)
+    asked = run.steer(feed=0.01)
+    promise(it, 0)
+    it.open(0, 1_000)
+    it.until_traced("urge", 0, number=2)
+    it.open(1, 1_000)
+    receipt = asked.receipt(LIMIT_S)
+    assert receipt.outcome == "applied"
+    run.stop().receipt(LIMIT_S)
+    it.end(it.ranks)
+    check_same_values(it, [receipt])
+    assert not it.trace("doubt")
+
+
+def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_long(scene: Make) -> None:
+    it = scene(max_pause=0.5)
+    it.begin()
+    run = it.console()
+    run.wait(lambda: run.ready, LIMIT_S, "the ranks")
+    paused = run.pause().receipt(LIMIT_S)
+    assert paused.step is not None
+    changed = run.steer(feed=0.05).receipt(LIMIT_S)
+    resumed = run.resume().receipt(LIMIT_S)
+    assert changed.step == resumed.step == paused.step
+    again = run.pause().receipt(LIMIT_S)
+    assert again.step is not None
+    for rank in range(2):
+        it.until_at(rank, again.step + 1)
+    assert "goes on after a pause: max_pause, 0.5 s, is over" in it.said()
+    assert run.act("trate", every=3).receipt(LIMIT_S).outcome == "applied"
+    assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    it.end(it.ranks)
+    check_same_values(it, [changed])
+
+
+def test_what_is_wrong_with_an_action_is_said_and_changes_nothing(scene: Make) -> None:
+    it = scene(linger=2.0)
+    it.begin("--odd-one", 1)
+    run = it.console()
+    run.wait(lambda: run.ready, LIMIT_S, "the ranks")
+    wrong = {
+        "feed = 0.2 is above the maximum 0.1.": run.steer(feed=0.2),
+        "feed = 'much' is not a number.": run.steer(feed="much"),
+        "'food' is no parameter of this simulation; it declares feed, inlets, odd, solver, u.": run.steer(food=1),
+        "inlets has shape (2,), the value that it is set to has (3,).": run.steer(inlets=[1, 2, 3], feed=0.01),
+        "solver = 'jacobi' is none of its choices 'cg', 'gmres'.": run.steer(solver="jacobi"),
+        "the ranks do not agree on 'odd': rank 0 does not declare 'odd', and others do.": run.steer(odd=2),
+        "ValueError: an amplitude of 2.0 is too much": run.act("perturb", amplitude=2),
+    }
+    for why, asked in wrong.items():
+        receipt = asked.receipt(LIMIT_S)
+        assert (receipt.outcome, receipt.reason) == ("refused", why)
+    run.stop().receipt(LIMIT_S)
+    it.end(it.ranks)
+    late = run.steer(feed=0.01).receipt(LIMIT_S)
+    assert (late.outcome, late.reason) == ("expired", "too late: the simulation has ended")
+    assert {feed for log in feeds(it) for _, feed in log} == {0.035}
+    assert json.loads((it.folder / "actions.jsonl").read_text().splitlines()[0])["by"] == "user:ada"
