@@ -11,6 +11,7 @@ from insitu.config import Config
 from insitu.operator import Operator
 from insitu.pipeline import Pipeline
 from insitu.text import count, duration, size
+from insitu.windows import window_words
 
 
 @click.command()
@@ -63,4 +64,4 @@ def _does(operator: Operator) -> str:
     what = f"{registry.use_of(type(operator))} of {', '.join(operator.inputs)} over {' and '.join(operator.over)}"
     if operator.keeps_steps:
         return f"{what}, one result per step"
-    return f"{what}, one result per {'run' if operator.window == 'run' else count(operator.window, 'step')}"
+    return f"{what}, one result per {window_words(operator.window, operator.every)}"

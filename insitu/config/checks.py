@@ -21,7 +21,8 @@ def in_document(document: Document) -> list[Problem]:
 
 def in_config(config: Config) -> list[Problem]:
     """Return the mistakes of a configuration whose keys are all right by themselves."""
-    inputs = list(dict.fromkeys(name for operator in config.operators.values() for name in operator.inputs))
+    folded = [operator for operator in config.operators.values() if not operator.sources]
+    inputs = list(dict.fromkeys(name for operator in folded for name in operator.inputs))
     unneeded = [
         config.problem(
             ("variables", name),
@@ -31,7 +32,39 @@ def in_config(config: Config) -> list[Problem]:
         if name not in ("*", *inputs, *config.recorded)
     ]
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
-    return unneeded + codecs + _of_policy(config)
+    return unneeded + codecs + _of_policy(config) + _of_chains(config)
+
+
+def _of_chains(config: Config) -> list[Problem]:
+    """Look whether the operators whose results others take are there, and come before these."""
+    problems, known = [], config.operators
+    for name, operator in known.items():
+
+        def at(message: str, name: str = name) -> None:
+            problems.append(config.problem(("operators", name, "of"), message))
+
+        for source in operator.sources:
+            if source not in known:
+                known_are = f"{nearest(source, known)} (known are {', '.join(known)})"
+                at(f'no operator is called "{source}"{known_are}; a dot stands between an operator and its result')
+        if operator.sources and not all("." in wanted for wanted in operator.inputs):
+            at("takes variables and results of operators at once, which come at different times; make two entries")
+        elif len(operator.sources) > 1:
+            at(f"takes results of {' and '.join(operator.sources)}, but can take those of one operator only")
+        elif name in (circle := _onward(config, name)):
+            at(f"takes its own results, by way of {' of '.join(circle)}; break the circle")
+    return problems
+
+
+def _onward(config: Config, name: str) -> list[str]:
+    """Return the operators that one follows from, up to the first that comes again."""
+    found: list[str] = []
+    while name in config.operators and config.operators[name].sources:
+        name = config.operators[name].sources[0]
+        if name in found:
+            break
+        found.append(name)
+    return found
 
 
 def _of_policy(config: Config) -> list[Problem]:

@@ -108,7 +108,7 @@ class Run:
         self._sink = Sink(self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal)
         stack.callback(self._sink.close)
         self._service = Service(
-            listener, self._terms(), self._pipeline.operators, config.staging.nodes,
+            listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
         )  # fmt: skip
         stack.callback(self._service.shut_down)
@@ -170,7 +170,7 @@ class Run:
             self._installing = True
             if not self._interrupts:
                 memory_bytes = self._config.staging.memory
-                self._cluster.install(contact, self._pipeline.operators, memory_bytes, self._staging_node())
+                self._cluster.install(contact, self._pipeline.folded, memory_bytes, self._staging_node())
         except KeyboardInterrupt:
             assert self._interrupts
         finally:

@@ -91,8 +91,8 @@ class Peer:
 class Service:
     """The controller of one run with `nodes` staging nodes.
 
-    `journal` gets every event with its source, `deliver` every window and row that is complete, with the number of
-    steps decided so far, and `release` large states that nobody will ask for.
+    `journal` gets every event with its source, `deliver` every window and row that is complete, and `release` large
+    states that nobody will ask for.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Service:
         nodes: int,
         *,
         journal: Callable[[str, Event], None],
-        deliver: Callable[[Window | Rows, int], None],
+        deliver: Callable[[Window | Rows], None],
         release: Callable[[Held], None],
     ) -> None:
         self.ranks: dict[int, Peer] = {}
@@ -384,7 +384,7 @@ class Service:
         assert self.tracker is not None
         self._decide()  # a node that commits by itself says in the same breath what it closed and what came of it
         for done in complete:
-            self._deliver(done, self.tracker.watermark + 1)
+            self._deliver(done)
 
     def _event(self, peer: Peer, event: Event) -> None:
         self._journal(peer.name, event)

@@ -73,7 +73,7 @@ def test_mistakes_go_to_stderr_all_at_once_with_status_2(path: Path) -> None:
     assert result.stderr == dedent("""\
         melt.yaml:4: simulation.ranks: expected an integer of at least 1, got "many"
         melt.yaml:6: staging.node: unknown key; did you mean "nodes"? (known are cluster, nodes, transport, memory)
-        --set: operators.speed.window: expected an integer of at least 1 or "run", got 0
+        --set: operators.speed.window: expected an integer of at least 1, "run" or a time such as "0.5 time", got 0
     """)
 
 
