@@ -11,7 +11,10 @@ loaded, and by `Pipeline.describe` against the first layout. A mistake found the
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from insitu.config import Config
+from insitu.config.model import Expect
 from insitu.config.places import Path
 from insitu.config.values import indices
 from insitu.config.words import nearest
@@ -87,23 +90,24 @@ class Pipeline:
         return Need(name, ranges, rules.dtype or "", rules.codec, rules.tolerance or 0.0)
 
     def describe(
-        self, variables: Mapping[str, Variable], lacking: str = "no rank publishes a variable"
-    ) -> dict[str, dict[str, Variable]]:
+        self, variables: Mapping[str, Variable], lacking: str | None = "no rank publishes a variable"
+    ) -> Described:
         """Return the results of every operator for these variables as the ranks put them, by operator and name.
 
         A result is described without its leading dimension ``window`` or ``step``. What a `SeriesOperator` yields for
         single steps stands under the operator's name with ``.series`` behind it. Raises `ConfigError` with all
-        mistakes: variables that nobody publishes (said in the words of `lacking`), to be folded or recorded, selections
-        that they do not have, and operators that can never fold what is sent.
+        mistakes: variables that nobody publishes (said in the words of `lacking`, or with ``None`` no mistake, as they
+        may still come), to be folded or recorded, selections that they do not have, and operators that can never fold
+        what is sent.
         """
         inputs, problems = self._inputs(variables)
         described: Described = {}
         cells: dict[str, tuple[str, ...]] = {}
         for name, operator in self.folded.items():
-            missing = [wanted for wanted in operator.inputs if wanted not in variables]
             problems += [
                 self._unknown(("operators", name, _key_of(operator, wanted)), wanted, variables, lacking)
-                for wanted in missing
+                for wanted in operator.inputs
+                if wanted not in variables and lacking is not None
             ]
             if all(wanted in inputs for wanted in operator.inputs):
                 own = {wanted: inputs[wanted] for wanted in operator.inputs}
@@ -114,7 +118,11 @@ class Pipeline:
                 problems += self._describe_chained(name, source, described, cells)
         for index, output in enumerate(self.config.outputs):
             unknown = set(output.of) - {"*", *variables} if output.to == "record" else ()
-            problems += [self._unknown(("outputs", index, "of"), name, variables, lacking) for name in sorted(unknown)]
+            problems += [
+                self._unknown(("outputs", index, "of"), name, variables, lacking)
+                for name in sorted(unknown)
+                if lacking is not None
+            ]
         if problems:
             raise ConfigError(problems)
         return described
@@ -166,11 +174,35 @@ class Pipeline:
         for need in self.needs:
             if (variable := variables.get(need.name)) is None:
                 continue
+            problems += self._unexpected(variable)
             faults = faults_of_selection(variable, need.select)
             problems += [self._unfit(need.name, dim, fault) for dim, fault in faults.items()]
             if not faults:
                 inputs[need.name] = sent(variable, need)
         return inputs, problems
+
+    @property
+    def expected(self) -> dict[str, Variable]:
+        """The needed variables of which the configuration says what they are going to be."""
+        known = {name: self.config.rules(name).expect for name in dict.fromkeys(need.name for need in self.needs)}
+        return {name: _variable(name, expect) for name, expect in known.items() if expect is not None}
+
+    def sent(self, variables: Mapping[str, Variable]) -> dict[str, Variable]:
+        """Return variables as they leave their ranks, those that are needed and whose selection they have."""
+        return self._inputs(variables)[0]
+
+    def _unexpected(self, variable: Variable) -> list[Problem]:
+        """Say where what a rank puts is not what the configuration expects."""
+        expected = self.expected.get(variable.name)
+        differing = ("dims", "shape", "row", "dtype", "units") if expected else ()
+        return [
+            self.config.problem(
+                ("variables", variable.name, "expect"),
+                f"{key} of '{variable.name}' is {getattr(variable, key)!r}, expected was {getattr(expected, key)!r}",
+            )
+            for key in differing
+            if getattr(variable, key) != getattr(expected, key)
+        ]
 
     def _unfit(self, name: str, dim: str, fault: str) -> Problem:
         own = name in self.config.variables and "select" in self.config.variables[name].model_fields_set
@@ -181,6 +213,13 @@ class Pipeline:
         known = ", ".join(variables) or "none"
         message = f'{lacking} "{wanted}"{nearest(wanted, variables)} (published are {known})'
         return self.config.problem(path, message)
+
+
+def _variable(name: str, expect: Expect) -> Variable:
+    joined = None in expect.shape
+    lengths = tuple(length for length in expect.shape if length is not None)
+    dtype = np.dtype(expect.dtype)
+    return Variable(name, dtype, None if joined else lengths, expect.dims, expect.units, row=lengths if joined else ())
 
 
 def _key_of(operator: Operator, wanted: str) -> str:

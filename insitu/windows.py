@@ -166,10 +166,10 @@ def window_words(window: Length, every: Length | None) -> str:
     """Say how often there is a result.
 
     >>> window_words(100, None), window_words("0.5 time", "0.1 time"), window_words("run", None)
-    ('100 steps', '0.5 time, one every 0.1 time', 'run')
+    ('100 steps', '0.5 time, every 0.1 time', 'run')
     """
 
     def words(length: Any) -> str:
         return f"{length} step{'s' * (length != 1)}" if isinstance(length, int) else str(length)
 
-    return words(window) + (f", one every {words(every)}" if every is not None else "")
+    return words(window) + (f", every {words(every)}" if every is not None else "")

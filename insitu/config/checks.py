@@ -16,7 +16,7 @@ from insitu.wire.compression import missing
 
 def in_document(document: Document) -> list[Problem]:
     """Return the mistakes that can be seen whatever else is wrong."""
-    return _unknown_operators(document) + _buffers_of_one(document)
+    return _unknown_operators(document) + _buffers_of_one(document) + _expected_of_all(document)
 
 
 def in_config(config: Config) -> list[Problem]:
@@ -118,6 +118,16 @@ def _names(output: Any) -> list[str]:
     of = output.get("of") if isinstance(output, dict) and output.get("to") != "record" else None
     names = of if isinstance(of, list) else [of]
     return [name for name in names if isinstance(name, str)]
+
+
+def _expected_of_all(document: Document) -> list[Problem]:
+    """Find what is expected of all variables at once."""
+    variables = document.data.get("variables")
+    rules = variables.get("*") if isinstance(variables, dict) else None
+    if not isinstance(rules, dict) or rules.get("expect") is None:
+        return []
+    message = "what a variable is going to be stands under its own name, as no two need be alike"
+    return [document.places.problem(("variables", "*", "expect"), message)]
 
 
 def _buffers_of_one(document: Document) -> list[Problem]:
