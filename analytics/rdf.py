@@ -66,6 +66,8 @@ class Rdf(Operator):
 
     reductions: ClassVar[frozenset[frozenset[str]]] = frozenset({frozenset({"space"}), frozenset({"step", "space"})})
 
+    grows = True
+
     of: OneName
     box: tuple[Length, Length, Length] = Field(description="lengths of the sides, in the units of the positions")
     cutoff: Length = Field(description="largest distance, at most half of the shortest side")

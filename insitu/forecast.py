@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from insitu.config.function import Function
 from insitu.model import Step, Variable
 from insitu.operator import Batch, Operator, state_nbytes
 from insitu.pipeline import Described, Pipeline, series_of
@@ -101,6 +102,9 @@ def _load(
         window, per_step = _state_bytes(operator, inputs, nodes, lengths)
     except Exception as error:  # noqa: BLE001 - an operator is foreign code, and may fold only what its own data are like
         return Load(None, why=f"random values cannot be folded: {type(error).__name__}: {error}")
+    if isinstance(operator, Function):
+        held = 2 * window if operator.panes.count > 1 else window
+        return Load(held, per_step, nodes * (1 + len(inputs)) + 2)
     held = window
     if not operator.keeps_steps and operator.panes.count > 1:
         held = (2 * operator.panes.count + 1) * window

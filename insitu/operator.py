@@ -27,7 +27,7 @@ state, that is combined over all places, and every place is finalised with it. N
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -68,6 +68,8 @@ class Batch:
     variables: Mapping[str, Variable]
     start: Mapping[str, Extent]
     arrays: Mapping[str, Sequence[Array]]
+    #: Who published the blocks, for those that must keep joined rows in order; folds need not know.
+    rank: int = 0
 
     def __getitem__(self, name: str) -> Sequence[Array]:
         return self.arrays[name]
@@ -78,7 +80,7 @@ class Batch:
     def split(self) -> "list[Batch]":
         """One batch per step, in order."""
         return [
-            Batch((step,), self.variables, self.start, {name: (arrays[k],) for name, arrays in self.arrays.items()})
+            replace(self, steps=(step,), arrays={name: (arrays[k],) for name, arrays in self.arrays.items()})
             for k, step in enumerate(self.steps)
         ]
 
@@ -98,6 +100,8 @@ class Operator(BaseModel, ABC):
     )
     #: Whether windows may overlap or be spans of time; not where a fold must know where its window begins.
     slides: ClassVar[bool] = True
+    #: Whether a state grows with its steps, so that panes are better merged anew for each window than kept merged.
+    grows: ClassVar[bool] = False
 
     of: Names = Field(description="the variable or variables to fold, or results of an operator, as stats.mean")
     over: Over = Field(description="what is reduced: step (keeps every cell), space (keeps every step), or both")
@@ -139,6 +143,11 @@ class Operator(BaseModel, ABC):
     def inputs(self) -> tuple[str, ...]:
         """The variables that a batch holds: `of`, and what else a fold needs beside it."""
         return self.of
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether a step without one of the inputs is left out."""
+        return True
 
     @property
     def sources(self) -> tuple[str, ...]:

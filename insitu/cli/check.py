@@ -3,6 +3,7 @@
 
 import io
 import shlex
+import textwrap
 
 import click
 from rich.console import Console
@@ -44,7 +45,7 @@ def command(path: str, overrides: tuple[str, ...]) -> None:
         raise ConfigError([checked.problem(("staging", "memory"), message)])
     click.echo(f"{path}: ok")
     for name, text in _summary(checked):
-        click.echo(f"  {name:<11}{text}")
+        click.echo(textwrap.fill(f"  {name:<11}{text}", WIDTH, subsequent_indent=" " * 13, break_long_words=False))
     if expected.results:
         click.echo()
         click.echo(_tables(pipeline, expected), nl=False)

@@ -8,6 +8,7 @@ is wrong, and all mistakes are to be told at once. Those of `in_config` need the
 from typing import Any
 
 from insitu.config.document import Document
+from insitu.config.function import Function
 from insitu.config.model import Buffering, Config
 from insitu.config.words import nearest
 from insitu.errors import Problem
@@ -47,7 +48,11 @@ def _of_chains(config: Config) -> list[Problem]:
             if source not in known:
                 known_are = f"{nearest(source, known)} (known are {', '.join(known)})"
                 at(f'no operator is called "{source}"{known_are}; a dot stands between an operator and its result')
-        if operator.sources and not all("." in wanted for wanted in operator.inputs):
+            elif isinstance(known[source], Function):
+                at(f'what the function "{source}" yields is known only when it has run, too late for who takes it')
+        if operator.sources and isinstance(operator, Function):
+            at("is a function, which is given variables; results can be read from results.zarr, also during the run")
+        elif operator.sources and not all("." in wanted for wanted in operator.inputs):
             at("takes variables and results of operators at once, which come at different times; make two entries")
         elif len(operator.sources) > 1:
             at(f"takes results of {' and '.join(operator.sources)}, but can take those of one operator only")

@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from insitu import registry
+from insitu.config.function import Function
 from insitu.config.places import Path, Places
 from insitu.config.values import (
     Bytes,
@@ -200,7 +201,7 @@ def operator_entry(operator: Operator) -> dict[str, Any]:
         type(operator).model_validate(whole)
     except ValidationError:
         whole = operator.model_dump(mode="json", exclude_unset=True)
-    return {"use": registry.use_of(type(operator)), **whole}
+    return whole if isinstance(operator, Function) else {"use": registry.use_of(type(operator)), **whole}
 
 
 def operator_kind(entry: dict[str, Any]) -> type[Operator]:
@@ -210,7 +211,7 @@ def operator_kind(entry: dict[str, Any]) -> type[Operator]:
     if not isinstance(entry["use"], str):
         raise expected("the name of an operator, or module:Class")
     try:
-        return registry.load(entry["use"])
+        return Function if registry.is_function(entry["use"]) else registry.load(entry["use"])
     except ConfigError as error:
         raise PydanticCustomError("sentence", "{text}", {"text": str(error)}) from error
 
@@ -226,7 +227,7 @@ def _build_operator(entry: object) -> Operator:
     except PydanticCustomError as error:
         at_use = InitErrorDetails(type=error, loc=("use",), input=entry.get("use"))
         raise ValidationError.from_exception_data("operator", [at_use]) from error
-    return kind.model_validate({key: value for key, value in entry.items() if key != "use"})
+    return kind.model_validate({key: value for key, value in entry.items() if key != "use" or kind is Function})
 
 
 _ENTRY_SCHEMA = {

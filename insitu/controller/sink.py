@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from insitu.config.function import Function
 from insitu.controller.chains import Chains
 from insitu.controller.directory import Journal
+from insitu.controller.functions import Functions
 from insitu.controller.gather import Rows, Window
 from insitu.errors import ConfigError, Problem
 from insitu.model import Array, Step, Variable
@@ -51,7 +53,10 @@ class Sink:
         self._path = path
         self._store = ResultStore.create(path, attrs)
         self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
-        self._wanted = {*pipeline.stored, *pipeline.chained.values()}
+        functions = (name for name, operator in pipeline.operators.items() if isinstance(operator, Function))
+        self._wanted = {*pipeline.stored, *pipeline.chained.values(), *functions}
+        self._functions = Functions(cluster)
+        self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
         self._memories: dict[str, State] = {}
@@ -107,7 +112,10 @@ class Sink:
         except ConfigError as error:
             self.unfit = error.problems
         for name, operator in self._pipeline.folded.items():
-            if name in self._wanted and name not in self._recipes and all(each in sent for each in operator.inputs):
+            here = all(each in sent for each in operator.inputs)
+            if isinstance(operator, Function):
+                self._inputs[name] = {each: sent[each] for each in operator.inputs} if here else {}
+            elif name in self._wanted and name not in self._recipes and here:
                 self._guarded(name, partial(self._open, name, sent))
 
     def _open(self, name: str, variables: Mapping[str, Variable]) -> None:
@@ -121,7 +129,7 @@ class Sink:
         if isinstance(operator, SeriesOperator):
             series = self._series[name] = operator.describe_series(inputs)
             if stored:
-                self._store.declare_series(series_of(name), operator, series, self._attrs)
+                self._store.declare_group(series_of(name), "step", operator, series, self._attrs)
         yielded = [*recipe.described.items(), *series.items()]
         results = {f"{name}.{key}": each.renamed(f"{name}.{key}") for key, each in yielded}
         for taker in self._pipeline.takers(name):
@@ -169,6 +177,10 @@ class Sink:
             self.rows_of[operator] += len(rows)
 
     def _write_window(self, window: Window) -> None:
+        operator = self._pipeline.operators[window.operator]
+        if isinstance(operator, Function):
+            self._call(operator, window)
+            return
         recipe = self._recipes.get(window.operator)
         if recipe is None:
             return  # no variable of it ever came whole, which `unfit` or the steps' own account explains
@@ -201,6 +213,30 @@ class Sink:
             else:
                 fold = partial(self._chains.fold, taker, step, recipe, row, provenance.complete)
             self._guarded(taker, partial(self._store_all, fold))
+
+    def _call(self, function: Function, window: Window) -> None:
+        """Call a function of a window, and store what it returns; a window without any step is none."""
+        name, held = window.operator, [held for _, held in window.held]
+        try:
+            if not held or not self._inputs.get(name):
+                return
+            provenance = self._provenance(window)
+            answer = self._functions.call(name, function, self._inputs[name], window.window, held)
+            if answer.told.picture is not None:
+                folder = self._path.parent / "figures"
+                folder.mkdir(exist_ok=True)
+                (folder / f"{name}-{window.window:06}.png").write_bytes(answer.told.picture)
+            elif name in self._pipeline.stored:
+                if answer.is_first:
+                    self._store.declare_group(name, "window", function, answer.told.described, self._attrs)
+                if answer.told.values is not None:
+                    self._store.append([Result(name, provenance, answer.told.values)])
+                else:
+                    answer.write(self._path, name, self.rows_of[name])
+                    self._store.publish(name, [provenance])
+            self.rows_of[name] += 1
+        finally:
+            self._cluster.release([each.key for each in held])
 
     def _pass_on_steps(self, name: str, described: Mapping[str, Variable], rows: OfSteps, complete: bool) -> None:
         """Have what belongs to single steps folded by the operators that take it."""

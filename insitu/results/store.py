@@ -88,12 +88,12 @@ class ResultStore:
             self._root = self._consolidated()
         return described
 
-    def declare_series(
-        self, name: str, operator: Operator, described: Mapping[str, Variable], attrs: Mapping[str, Any]
+    def declare_group(
+        self, name: str, leading: str, operator: Operator, described: Mapping[str, Variable], attrs: Mapping[str, Any]
     ) -> None:
-        """Make room, in a group of its own called `name`, for what `operator` yields for single steps."""
+        """Make a group `name` for what `operator` yields beside or without what its `describe` says."""
         with writing(f"the results of '{name}'", self._path):
-            make_group(self._root, name, "step", described, (), {"operator": entry_of(operator), **attrs})
+            make_group(self._root, name, leading, described, (), {"operator": entry_of(operator), **attrs})
             self._root = self._consolidated()
 
     def rows(self, name: str) -> int:

@@ -234,6 +234,10 @@ class Cluster:
         """Have a function called where most of its arguments lie; return what stands for its result."""
         return self._task(function, *arguments)
 
+    def held(self, key: str) -> Any:
+        """Return what stands for data that a worker holds."""
+        return Future(key, self._client)
+
     def hold(self, future: Any) -> str:
         """Keep the result of a task until `release`; return its key."""
         self._kept[future.key] = future

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from insitu.config.function import Function
 from insitu.operator import Operator, state_nbytes
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.folds import Failure, Folds, Yield
@@ -80,6 +81,7 @@ class Folder:
     ) -> None:
         self.counters = FoldCounters()
         self._member = member
+        self._operators = operators
         self._folds = Folds(operators, memory_bytes)
         self._memory_bytes = memory_bytes
         self._holder = holder
@@ -184,7 +186,7 @@ class Folder:
 
     def _window(self, item: Yield) -> Message:
         nbytes = sum(state_nbytes(entry.state) for entry in item.entries)
-        if nbytes <= SMALL_BYTES:
+        if not item.entries or (nbytes <= SMALL_BYTES and not isinstance(self._operators[item.operator], Function)):
             return Partial(item.operator, self._member, item.window, item.since, item.upto, item.full, item.entries)
         key = f"{self._prefix}-{item.operator}-{item.window}"
         places = tuple(entry.place or ((), ()) for entry in item.entries)

@@ -195,13 +195,13 @@ class OperatorFolds:
                 states[place] = operator.update(states[place] if place in states else operator.init(), batch)
 
     def _has_inputs(self, blocks: Mapping[str, Block]) -> bool:
-        return all(name in blocks for name in self.operator.inputs)
+        return (all if self.operator.needs_all else any)(name in blocks for name in self.operator.inputs)
 
     def _batches(self, rank: int, steps: Iterable[ReadyStep]) -> Iterator[tuple[Place, Batch]]:
         """Cut a rank's blocks where their place changes; parts without cells are left out where cells are kept."""
         inputs = self.operator.inputs
         held = [
-            (ready.step, [ready.blocks[rank][name] for name in inputs])
+            (ready.step, [ready.blocks[rank][name] for name in inputs if name in ready.blocks[rank]])
             for ready in steps
             if self._has_inputs(ready.blocks.get(rank, {}))
         ]
@@ -214,10 +214,11 @@ class OperatorFolds:
                 tuple(step for step, _ in some),
                 {block.variable.name: block.variable for block in first},
                 {block.variable.name: block.start for block in first},
-                {name: tuple(blocks[k].data for _, blocks in some) for k, name in enumerate(inputs)},
+                {one.variable.name: tuple(blocks[k].data for _, blocks in some) for k, one in enumerate(first)},
+                rank,
             )
             self._describe(batch)
-            yield (place[0] if self.operator.keeps_cells else None), batch
+            yield (place[0][1:] if self.operator.keeps_cells else None), batch
 
     def _describe(self, batch: Batch) -> None:
         """Let the operator object to its inputs before the first fold."""
@@ -226,9 +227,12 @@ class OperatorFolds:
             self._described = True
 
 
-def _place(blocks: Sequence[Block]) -> tuple[tuple[Extent, Extent], ...]:
+def _place(blocks: Sequence[Block]) -> tuple[tuple[str, Extent, Extent], ...]:
     """Where the blocks lie, as far as it must stay the same within a batch: the rows of joined ones may change."""
-    return tuple((block.start, (-1, *block.count[1:]) if block.variable.joined else block.count) for block in blocks)
+    return tuple(
+        (block.variable.name, block.start, (-1, *block.count[1:]) if block.variable.joined else block.count)
+        for block in blocks
+    )
 
 
 Work = Callable[[OperatorFolds], Iterator[Yield]]

@@ -6,7 +6,8 @@ queue has two stacks (Tangwongsan and others, PVLDB 8, 2015): new panes go onto 
 leave from the *front*, where each one is already merged with all behind it in the front. When the front is empty, the
 back is turned over to it. A pane so takes part in three merges, however many windows it is in; and because states are
 merged in the order of their panes, all that an operator promises of `merge` holds. At most twice as many states are
-there as a window has panes. Windows of one pane are handed over as they are.
+there as a window has panes. Windows of one pane are handed over as they are. Where states grow with their steps, merged
+ones would be as large as all panes together: these are merged anew for each window.
 """
 
 from collections.abc import Sequence
@@ -78,13 +79,16 @@ class PaneQueue:
         return any(pane.since >= 0 for pane in (*self._front[-1:], *self._back))
 
     def push(self, pane: Pane) -> None:
-        if self._back:
+        if self._back and not self._operator.grows:
             own = self._sum or self._copied(self._back[0])
             self._sum = self._merged(own, pane)
         self._back.append(pane)
 
     def pop(self) -> None:
         """Let go of the oldest pane."""
+        if self._operator.grows:
+            del self._back[0]
+            return
         if not self._front:
             for pane in reversed(self._back):
                 self._front.append(self._merged(pane, self._front[-1]) if self._front else pane)
@@ -102,6 +106,11 @@ class PaneQueue:
         """
         if len(self) == 1:
             return (self._front or self._back)[0]
+        if self._operator.grows:
+            whole = self._copied(self._back[0]) if self._back else Pane(0)
+            for pane in self._back[1:]:
+                whole = self._merged(whole, pane)
+            return whole
         back = self._sum or (self._back[0] if self._back else None)
         if not self._front:
             return self._copied(back or Pane(0))
