@@ -108,7 +108,7 @@ def test_the_reference_names_every_key_and_its_default() -> None:
     for path, key in sections(schema, schema):
         stands, holds = data, resolved
         for part in path.split("."):
-            if part == "expect":  # which no two variables have alike
+            if part == "expect" and path[-len(part) :] != part:  # which no two variables have alike
                 stands, holds = data["variables"]["u"], resolved["variables"]["u"]
             index = int(part) if isinstance(stands, list) else part
             stands, holds = stands[index], holds[index]
