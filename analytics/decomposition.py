@@ -4,8 +4,9 @@
 Each place factors its own steps (`analytics.factors`). At the end of a window it says how its steps look in its own few
 directions: `coordinates`, (steps, directions), that have the distances and angles of its steps. Those of several places
 side by side have the distances and angles of all their cells together, and are turned to the leading directions again
-when they are more than `carry`. So whatever is to be found is found in one small matrix, and each place's patterns are
-its steps times a table that the summary gives.
+when they are more than `carry`. With them go sketches of the `directions` (`analytics.alignment`), by which patterns
+get their signs, and are told apart by those of the window before. So whatever is to be found is found in one small
+matrix, and each place's patterns are its steps times a table that the summary gives.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,16 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from analytics.alignment import sketch
 from analytics.factors import Factors, Method, Reals, coefficients, steps_of
 from analytics.fields import refuse_other_blocks, require_real, require_same_grid
 from analytics.kernels.values import refuse_nan
 from insitu.errors import OperatorError
-from insitu.model import Array, Extent, Variable
-from insitu.operator import Batch, JointOperator, Names, Over, State, require_array
+from insitu.model import Array, Extent, Step, Variable
+from insitu.operator import Batch, Names, Over, SeriesOperator, State, require_array
 
 
-class Decomposition(JointOperator):
+class Decomposition(SeriesOperator):
     """Keys and folding of `pca` and `dmd`."""
 
     reductions = frozenset({frozenset({"step"})})
@@ -66,12 +68,13 @@ class Decomposition(JointOperator):
             "count": list(batch[first][0].shape),
             "shape": list(batch.variables[first].shape or ()),
             "known": self._factors.update(state.get("known", {}), steps, samples),
+            "steps": _evened([*state.get("steps", []), _table(batch.steps)]),
         }
 
     def merge(self, a: State, b: State) -> State:
         if not a or not b:
             return a or b
-        return a | {"known": self._factors.merge(a["known"], b["known"])}
+        return a | {"known": self._factors.merge(a["known"], b["known"]), "steps": _evened([*a["steps"], *b["steps"]])}
 
     def summarize(self, state: State) -> State:
         if not state:
@@ -81,15 +84,25 @@ class Decomposition(JointOperator):
         order = np.argsort(steps)
         rows, mean, lead = factor["rows"][:-1], np.nan_to_num(factor["rows"][-1]), coefficients(factor)[order, :-1]
         lengths = np.sqrt(np.einsum("rc,rc->r", rows, rows))
-        marks = np.concatenate([_marks(k, state) for k in range(len(self.of))])
-        coordinates, seen = lead * lengths, lead @ (rows @ marks)
+        sketched = sketch([(k, state["start"], state["count"], state["shape"]) for k in range(len(self.of))])
+        coordinates, directions = lead * lengths, sketched(rows / lengths[:, np.newaxis])
         if not self.centred:
             along = rows @ mean / lengths
-            beside = np.linalg.norm(mean - along / lengths @ rows)
+            rest = mean - along / lengths @ rows
+            beside = np.linalg.norm(rest)
             coordinates = np.column_stack([coordinates + along, np.full(len(order), beside)])
-            seen += mean @ marks
+            directions = np.vstack([directions, sketched(rest[np.newaxis] / (beside or 1.0))])
         error = float(np.sqrt(factor["cut_off"]))
-        return {"steps": steps[order], "coordinates": coordinates, "seen": seen, "error": error}
+        told = {key: np.concatenate([each[key] for each in state["steps"]]) for key in ("sequence", "index", "time")}
+        its = np.argsort(told["sequence"])
+        return {
+            "steps": steps[order],
+            "index": told["index"][its],
+            "time": told["time"][its],
+            "coordinates": coordinates,
+            "directions": directions,
+            "error": error,
+        }
 
     def combine(self, a: State, b: State) -> State:
         if not a or not b:
@@ -101,16 +114,22 @@ class Decomposition(JointOperator):
                 "same steps, or take longer windows"
             )
         coordinates = np.hstack([a["coordinates"][here], b["coordinates"][there]])
+        directions = np.vstack([a["directions"], b["directions"]])
         error = float(np.hypot(a["error"], b["error"]))
         most = self._factors.carry + (not self.centred)
         if coordinates.shape[1] > most:
             weighed = self._weighed(steps, coordinates)[0]
             _, singular, turns = np.linalg.svd(weighed, full_matrices=False)
-            coordinates = coordinates @ turns[:most].T
+            coordinates, directions = coordinates @ turns[:most].T, turns[:most] @ directions
             lost = singular[most:]
             error += float(np.linalg.norm(lost[lost > self._rounding(weighed)]))
-        seen = a["seen"][here] + b["seen"][there]
-        return {"steps": steps, "coordinates": coordinates, "seen": seen, "error": error}
+        of_steps = {"steps": steps, "index": a["index"][here], "time": a["time"][here]}
+        return {**of_steps, "coordinates": coordinates, "directions": directions, "error": error}
+
+    def _new_steps(self, summary: State, memory: State) -> list[tuple[int, Step]]:
+        """Return the steps that no window before had, each with its row in the summary."""
+        told = zip(summary["steps"].tolist(), summary["index"].tolist(), summary["time"].tolist(), strict=True)
+        return [(k, Step(*each)) for k, each in enumerate(told) if each[0] > memory.get("last", -1)]
 
     @property
     def _factors(self) -> Factors:
@@ -167,13 +186,6 @@ class Decomposition(JointOperator):
     def _named(self, variable: str, word: str) -> str:
         return word if len(self.of) == 1 else f"{variable}_{word}"
 
-    def _placed(self, steps: Array, values: Array) -> Array:
-        """Return what belongs to single steps where they are in the window, NaN elsewhere."""
-        assert self.window != "run"
-        placed = np.full((self.window, *values.shape[1:]), np.nan)
-        placed[steps % self.window] = values
-        return placed
-
 
 def padded(values: Array, length: int, fill: float = 0.0) -> Array:
     """Return `values` with their last dimension filled up to `length`."""
@@ -181,16 +193,17 @@ def padded(values: Array, length: int, fill: float = 0.0) -> Array:
     return np.pad(values, widths, constant_values=fill)
 
 
-def _marks(variable: int, state: State) -> Reals:
-    """Return a number between -1 and 1 for each cell of a place, drawn by lot once and for all.
+def _table(steps: Sequence[Step]) -> State:
+    return {
+        "sequence": np.array([step.sequence for step in steps], np.int64),
+        "index": np.array([step.index for step in steps], np.int64),
+        "time": np.array([step.time for step in steps]),
+    }
 
-    What a pattern is worth in these decides about its sign: the same in all windows and for all places. A largest cell
-    would not do: a wave has many of about one size, and one place does not know the others'.
-    """
-    index = np.full((), variable, np.uint64)
-    for start, count, length in zip(state["start"], state["count"], state["shape"], strict=True):
-        index = index[..., np.newaxis] * np.uint64(length) + np.arange(start, start + count, dtype=np.uint64)
-    mixed = index.reshape(-1) * np.uint64(0x9E3779B97F4A7C15)  # the finisher of splitmix64
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (mixed ^ (mixed >> np.uint64(31))).astype(float) * 2.0**-63 - 1.0
+
+def _evened(pieces: list[State]) -> list[State]:
+    """Join the last pieces while they are of about one length, so that there are few."""
+    while len(pieces) > 1 and len(pieces[-2]["sequence"]) <= len(pieces[-1]["sequence"]):
+        before, last = pieces[-2:]
+        pieces = [*pieces[:-2], {key: np.concatenate([before[key], last[key]]) for key in before}]
+    return pieces

@@ -2,17 +2,19 @@
 """Dynamic modes of a field: patterns that grow, decay and swing, each at its own rate."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from analytics.alignment import SIGNS, matching
 from analytics.decomposition import Decomposition, padded
 from analytics.factors import Reals
 from analytics.fields import label
 from insitu.errors import OperatorError
-from insitu.model import Array, Variable
-from insitu.operator import Batch, State
+from insitu.model import Array, Step, Variable
+from insitu.operator import State
 
 Complex = npt.NDArray[np.complex128]
 
@@ -35,12 +37,17 @@ class DMD(Decomposition):
     ``frequency``   float64     component         f, likewise
     ``amplitude``   complex128  component         b, fitted to the first step; 0 beyond the rank
     ``residual``    float64                       ‖y - Kx‖ / ‖y‖ over all pairs (x, y) of a step and the next, K the map
-    ``drift``       float64     step              the same for the pair that ends in each step; NaN where there is none
+    ``column``      int64       component         in which column of the series' ``projection`` a mode is
     ``truncation``  float64                       bound on the error of what was cut off on the way, as a share
     ``modes``       complex128  component, cells  φ, of length one over all cells; 0 beyond the rank
     ==============  ==========  ================  =====================================================================
 
-    With several variables there are modes for each, as ``u_modes``. With ``window: run`` there is no ``drift``.
+    With several variables there are modes for each, as ``u_modes``.
+
+    **Series**, of every step that no window before had: ``drift``, float64, the residual for the pair that ends in the
+    step, NaN where there is none; and ``projection``, (component) complex128, how much of each mode is in the step, by
+    least squares. Its columns are matched to those of the window before, the modes that are most alike first, and
+    turned to their phase (by sketches, see `analytics.alignment`), as modes of different rates must not be mixed.
 
     K is found by least squares in the `components` leading directions of the steps, their mean among them (projected
     DMD: P. Schmid, J. Fluid Mechanics 656, 2010; J. Tu and others, J. Computational Dynamics 1, 2014). A pair needs two
@@ -80,8 +87,7 @@ class DMD(Decomposition):
             Variable("amplitude", both, k, each, units, "amplitude in the first step"),
             Variable("residual", real, (), (), "1", "error of the map, relative"),
         ]
-        if self.window != "run":
-            results.append(Variable("drift", real, (self.window,), ("step",), "1", "error of the map in each step"))
+        results.append(Variable("column", np.dtype(np.int64), k, each, "1", "column of the projection"))
         results.append(Variable("truncation", real, (), (), "1", "bound on the error of what was cut off on the way"))
         for variable in variables:
             name, of = self._named(variable.name, "modes"), variable.units if self.scale else "1"
@@ -90,28 +96,50 @@ class DMD(Decomposition):
             )
         return {result.name: result for result in results}
 
-    def update(self, state: State, batch: Batch) -> State:
-        times = np.array([(step.sequence, step.time) for step in batch.steps])
-        return super().update(state, batch) | {"times": [*state.get("times", []), times]}
+    def describe_series(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        _, units = self._stacked(inputs)
+        shape, about = (self.components,), "amplitude of each mode in the step"
+        return {
+            "drift": Variable("drift", np.dtype("f8"), (), (), "1", "error of the map to the step, relative"),
+            "projection": Variable("projection", np.dtype("c16"), shape, ("component",), units, about),
+        }
 
-    def merge(self, a: State, b: State) -> State:
-        if not a or not b:
-            return a or b
-        return super().merge(a, b) | {"times": [*a["times"], *b["times"]]}
+    def follow(self, summary: State, memory: State) -> State:
+        found, k = self._solved(summary), self.components
+        sketches = padded(found.sketches.T, k)
+        known = memory and found.rank
+        order, phase = matching(memory["sketches"], sketches) if known else (np.arange(k), np.ones(k, complex))
+        left = sketches[:, order] * phase if found.rank or not memory else memory["sketches"]
+        return summary | {"order": order, "phase": phase, "sketches": left, "last": memory.get("last", -1)}
 
-    def summarize(self, state: State) -> State:
-        if not state:
-            return {}
-        times = np.concatenate(state["times"])
-        return super().summarize(state) | {"times": times[np.argsort(times[:, 0]), 1]}
-
-    def combine(self, a: State, b: State) -> State:
-        if not a or not b:
-            return a or b
-        both = super().combine(a, b)
-        return both | {"times": a["times"][np.isin(a["steps"], both["steps"])]}
+    def series(self, summary: State) -> tuple[list[tuple[Step, dict[str, Array]]], State]:
+        found = self._solved(summary)
+        projected = padded(found.projected, self.components)[:, summary["order"]] / summary["phase"]
+        rows = [
+            (step, {"drift": found.drift[k], "projection": projected[k]})
+            for k, step in self._new_steps(summary, summary)
+        ]
+        last = max(summary["last"], int(summary["steps"].max()))
+        return rows, {"sketches": summary["sketches"], "last": last}
 
     def finalize_place(self, state: State, summary: State) -> dict[str, Array]:
+        found, k = self._solved(summary), self.components
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rates = np.log(found.values) / _spacing(summary["steps"], summary["time"])
+        modes = self._patterns(state, summary["steps"], found.table)
+        return {
+            "rank": np.array(found.rank),
+            "growth": padded(rates.real, k, np.nan),
+            "frequency": padded(rates.imag / (2 * np.pi), k, np.nan),
+            "amplitude": padded(found.amplitude, k),
+            "residual": np.array(found.residual),
+            "column": np.argsort(summary["order"]),
+            "truncation": np.array(found.truncation),
+            **self._by_variable("modes", padded(modes.T, k).T, state["count"]),
+        }
+
+    def _solved(self, summary: State) -> "_Solved":
+        """Return what is found in the coordinates of all places."""
         steps, z, k = summary["steps"], summary["coordinates"], self.components
         earlier = np.flatnonzero(np.diff(steps) == 1)
         x, y = z[earlier], z[earlier + 1]
@@ -123,25 +151,27 @@ class DMD(Decomposition):
         values, vectors = np.linalg.eig(onward)
         amplitude = np.linalg.lstsq(right.T @ vectors, z[0].astype(complex), rcond=None)[0]
         order = _by_size(values, amplitude, len(steps))
+        modes = right.T @ vectors[:, order]
+        sketches = modes.T @ summary["directions"]
+        phase = _phase(sketches @ SIGNS)
         table = np.zeros((len(steps), r), complex)
-        table[earlier] = inverse @ vectors[:, order]
-        phase = _phase(summary["seen"] @ table)
+        table[earlier] = inverse @ vectors[:, order] / phase
+        drift = np.full(len(steps), np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rates = np.log(values[order].astype(complex)) / _spacing(steps, summary["times"])
             residual = np.linalg.norm(misses) / np.linalg.norm(y)
-            drift = np.linalg.norm(misses, axis=1) / np.linalg.norm(y, axis=1)
+            drift[earlier + 1] = np.linalg.norm(misses, axis=1) / np.linalg.norm(y, axis=1)
             truncation = summary["error"] / np.hypot(np.linalg.norm(z), summary["error"])
-        modes = self._patterns(state, steps, table / phase)
-        return {
-            "rank": np.array(r),
-            "growth": padded(rates.real, k, np.nan),
-            "frequency": padded(rates.imag / (2 * np.pi), k, np.nan),
-            "amplitude": padded(amplitude[order] * phase, k),
-            "residual": np.array(residual),
-            **({} if self.window == "run" else {"drift": self._placed(steps[earlier + 1], drift)}),
-            "truncation": np.array(truncation),
-            **self._by_variable("modes", padded(modes.T, k).T, state["count"]),
-        }
+        return _Solved(
+            rank=r,
+            values=values[order].astype(complex),
+            amplitude=amplitude[order] * phase,
+            residual=float(residual),
+            drift=drift,
+            truncation=float(truncation),
+            table=table,
+            projected=np.linalg.lstsq(modes / phase, z.T.astype(complex), rcond=None)[0].T,
+            sketches=sketches / phase[:, np.newaxis],
+        )
 
     def _patterns(self, state: State, steps: Array, table: Complex) -> Complex:
         """Return the steps of a place times a complex table, (columns, cells)."""
@@ -150,6 +180,21 @@ class DMD(Decomposition):
         patterns = np.empty((table.shape[1], found.shape[1]), np.complex128)
         patterns.real, patterns.imag = np.split(found, 2)
         return patterns
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """Modes in the coordinates of steps: a mode is the steps times a column of `table`."""
+
+    rank: int
+    values: Complex
+    amplitude: Complex
+    residual: float
+    drift: Reals
+    truncation: float
+    table: Complex
+    projected: Complex
+    sketches: Complex
 
 
 def _by_size(values: Complex, amplitude: Complex, steps: int) -> Array:

@@ -23,7 +23,7 @@ class Msd(Operator):
     `of` is a variable that is joined over the ranks and holds positions; `id` one that names each row's particle by a
     whole number, because particles change their rank and their order::
 
-        walk: {use: msd, of: position, id: id, box: [20, 20, 20], over: [step, space], window: 200, every: 2}
+        walk: {use: msd, of: position, id: id, box: [20, 20, 20], over: [step, space], window: 200, stride: 2}
 
     ===========  =======  ====  ================================================================================
     result       dtype    dims  value
@@ -33,7 +33,7 @@ class Msd(Operator):
     ``count``    int64    lag   how many displacements were averaged
     ===========  =======  ====  ================================================================================
 
-    The lags are 0, `every`, 2 `every` ... published steps, up to `lags` of these beyond 0; all that the window has if
+    The lags are 0, `stride`, 2 `stride` ... published steps, up to `lags` of these beyond 0; all that the window has if
     `lags` is left out. In d dimensions the diffusion coefficient is the slope of ``msd`` over ``elapsed``, divided by
     2 d, where the curve is straight. Long displacements overlap and are few: look at the first half of the lags.
 
@@ -50,7 +50,7 @@ class Msd(Operator):
     **Merge.** Exact but for rounding, in any order and tree: a state keeps positions, and lags are computed at the end.
 
     **Cost.** State: the positions and numbers of all steps that are taken, 32 bytes per particle and step for float64
-    and int64: 32,000 particles in 100 steps are 102 MB. So windows are numbers of steps, `every` says which steps are
+    and int64: 32,000 particles in 100 steps are 102 MB. So windows are numbers of steps, `stride` says which steps are
     taken at all (those whose sequence is a multiple of it), and no displacement reaches beyond its window. Time, when
     the window ends: one pass over all positions for each lag; all 99 lags of these took 1.1 s of one core.
 
@@ -68,6 +68,8 @@ class Msd(Operator):
 
     reductions: ClassVar[frozenset[frozenset[str]]] = frozenset({frozenset({"step", "space"})})
 
+    slides = False
+
     of: OneName
     id: str = Field(description="the variable that numbers the particles, one whole number per row")
     box: Annotated[tuple[Length, ...], Field(min_length=1)] | None = Field(
@@ -76,7 +78,7 @@ class Msd(Operator):
     lags: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="how many lags beyond 0; as many as the window has if left out"
     )
-    every: Annotated[int, Field(ge=1)] = Field(default=1, description="take one step of so many")
+    stride: Annotated[int, Field(ge=1)] = Field(default=1, description="take one step of so many")
 
     @model_validator(mode="after")
     def _keys_belong_together(self) -> "Msd":
@@ -84,12 +86,13 @@ class Msd(Operator):
             raise ValueError("window: run would keep the positions of all steps; give a number of steps")
         if self._most < 1:
             raise ValueError(
-                f"every: {self.every} takes one step of a window of {self.window}, which has no displacement; lower it"
+                f"stride: {self.stride} takes one step of a window of {self.window}, which has no "
+                "displacement; lower it"
             )
         if (self.lags or 1) > self._most:
             raise ValueError(
                 f"lags: {self.lags} are more than the {self._most} that a window of {self.window} steps has, of which "
-                f"every: {self.every} takes one of so many; lower it, or make the window longer"
+                f"stride: {self.stride} takes one of so many; lower it, or make the window longer"
             )
         return self
 
@@ -127,7 +130,7 @@ class Msd(Operator):
 
     def update(self, state: State, batch: Batch) -> State:
         for step, rows, numbers in zip(batch.steps, batch[self.of[0]], batch[self.id], strict=True):
-            if step.sequence % self.every:
+            if step.sequence % self.stride:
                 continue
             if len(rows) != len(numbers):
                 raise OperatorError(
@@ -148,7 +151,7 @@ class Msd(Operator):
         total, count = np.zeros(self._lags + 1), np.zeros(self._lags + 1, np.int64)
         sequences = np.array(sorted(map(int, state)), np.int64)
         steps = [state[str(sequence)] for sequence in sequences]
-        at = (sequences - sequences[:1]) // self.every
+        at = (sequences - sequences[:1]) // self.stride
         for ways in self._ways(steps, at):
             add_displacements()(ways, total, count)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -158,7 +161,7 @@ class Msd(Operator):
     @property
     def _most(self) -> int:
         """The most lags that a window has."""
-        return (int(self.window) - 1) // self.every
+        return (int(self.window) - 1) // self.stride
 
     @property
     def _lags(self) -> int:

@@ -2,15 +2,17 @@
 """Principal components of a field that no single place ever holds."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
+from analytics.alignment import SIGNS, rotation
 from analytics.decomposition import Decomposition, padded
 from analytics.factors import Factors, Reals
 from analytics.fields import label, power
-from insitu.model import Array, Variable
+from insitu.model import Array, Step, Variable
 from insitu.operator import State
 
 
@@ -18,8 +20,8 @@ class PCA(Decomposition):
     """Principal components of a field: its patterns, their variance, and the projection of every step on them.
 
     A step x of the whole field, all variables of `of` stacked, becomes x ≈ mean + p₁ φ₁ + ... + p_k φ_k, with φ the
-    ``modes``, orthonormal over all cells (as far as nothing was cut off, see below) and in the order of their variance,
-    and p the ``projection`` of the step.
+    ``modes`` of its window, orthonormal over all cells (as far as nothing was cut off, see below) and in the order of
+    their variance, and p the step's projection on them.
 
     ================  =======  ================  ====================================================================
     result            dtype    dims              value
@@ -28,13 +30,18 @@ class PCA(Decomposition):
     ``variance``      float64  component         of the projections, with n - 1; the squared units
     ``energy``        float64  component         the variance as a share of that of all cells together
     ``truncation``    float64                    bound on what carrying few rows has changed, as a share; see below
-    ``projection``    float64  step, component   p; a row for each step of the window, NaN where one is missing
+    ``turn``          float64  component,        R, which turns p to the directions of the series, see below
+                               turned
     ``modes``         float64  component, cells  φ
     ``mean``          float64  cells             mean of the steps
     ================  =======  ================  ====================================================================
 
-    With several variables the last two are there for each, as ``u_modes`` and ``u_mean``. With ``window: run`` there is
-    no ``projection``, as the number of steps is not known beforehand.
+    With several variables the last two are there for each, as ``u_modes`` and ``u_mean``.
+
+    **Series.** ``projection``, (component) float64, of every step that no window before had: p R, where R turns the
+    modes of this window so that together they come closest to those of the window before, turned likewise (orthogonal
+    Procrustes, of sketches: exact where both windows have the same directions, see `analytics.alignment`). So the
+    series has no jumps of sign or order where modes change places or turn into each other; p is ``projection`` Rᵀ.
 
     **How many.** `components` at most; with ``energy: 0.99`` as few as hold that share. What is beyond, or beyond the
     rank of the data (a field that does not vary, fewer steps or cells than components), is zero: it adds nothing. A
@@ -96,10 +103,8 @@ class PCA(Decomposition):
             Variable("energy", real, (k,), ("component",), "1", "share of the variance"),
             Variable("truncation", real, (), (), "1", "bound on the error of what was cut off on the way"),
         ]
-        if self.window != "run":
-            results.append(
-                Variable("projection", real, (self.window, k), ("step", "component"), units, "projection of each step")
-            )
+        turned = "rotation of the modes to the directions of the series"
+        results.append(Variable("turn", real, (k, k), ("component", "turned"), "1", turned))
         for word, extent, names in (("modes", (k, *shape), ("component", *dims)), ("mean", shape, dims)):
             for each in variables:
                 kept = each.units if word == "mean" or self.scale else "1"
@@ -107,9 +112,43 @@ class PCA(Decomposition):
                 results.append(Variable(self._named(each.name, word), real, extent, names, kept, about))
         return {result.name: result for result in results}
 
+    def describe_series(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        _, units = self._stacked(inputs)
+        about = "projection on the principal components, turned to those of the window before"
+        shape = (self.components,)
+        return {"projection": Variable("projection", np.dtype("f8"), shape, ("component",), units, about)}
+
+    def follow(self, summary: State, memory: State) -> State:
+        found, k = self._solved(summary), self.components
+        sketches = padded(found.sketches.T, k)
+        turn = rotation(memory["sketches"], sketches) if memory and found.rank else np.eye(k)
+        left = sketches @ turn if found.rank or not memory else memory["sketches"]
+        return summary | {"turn": turn, "sketches": left, "last": memory.get("last", -1)}
+
+    def series(self, summary: State) -> tuple[list[tuple[Step, dict[str, Array]]], State]:
+        projected = padded(self._solved(summary).projected, self.components) @ summary["turn"]
+        rows = [(step, {"projection": projected[k]}) for k, step in self._new_steps(summary, summary)]
+        last = max(summary["last"], int(summary["steps"].max()))
+        return rows, {"sketches": summary["sketches"], "last": last}
+
     def finalize_place(self, state: State, summary: State) -> dict[str, Array]:
-        steps, n, k = summary["steps"], len(summary["steps"]), self.components
-        weighed, mean, weights = self._weighed(steps, summary["coordinates"])
+        found, k = self._solved(summary), self.components
+        shares = found.weights / found.weights.sum()
+        modes, average = self._factors.products(state["known"], summary["steps"], found.table, shares)
+        return {
+            "rank": np.array(found.rank),
+            "variance": padded(found.variance, k),
+            "energy": found.energy,
+            "truncation": np.array(found.truncation),
+            "turn": summary["turn"],
+            **self._by_variable("modes", padded(modes.T, k).T, state["count"]),
+            **self._by_variable("mean", average, state["count"]),
+        }
+
+    def _solved(self, summary: State) -> "_Solved":
+        """Return what is found in the coordinates of all places."""
+        n, k = len(summary["steps"]), self.components
+        weighed, mean, weights = self._weighed(summary["steps"], summary["coordinates"])
         left, singular, turns = np.linalg.svd(weighed, full_matrices=False)
         squares = singular**2
         whole = squares.sum() + summary["error"] ** 2
@@ -120,19 +159,18 @@ class PCA(Decomposition):
             table = np.sqrt(weights)[:, np.newaxis] * left[:, :r] / singular[:r]
             variance = squares[:r] / freedom if n > 1 else np.full(k, np.nan)
             truncation = summary["error"] / np.sqrt(whole)
-        signs = np.where(summary["seen"] @ table < 0, -1.0, 1.0)
-        modes, average = self._factors.products(state["known"], steps, table * signs, weights / weights.sum())
-        projected = (summary["coordinates"] - mean) @ turns[:r].T * signs
-        series = {} if self.window == "run" else {"projection": self._placed(steps, padded(projected, k))}
-        return {
-            "rank": np.array(r),
-            "variance": padded(variance, k),
-            "energy": padded(energy[:r], k) if whole > 0 else np.full(k, np.nan),
-            "truncation": np.array(truncation),
-            **series,
-            **self._by_variable("modes", padded(modes.T, k).T, state["count"]),
-            **self._by_variable("mean", average, state["count"]),
-        }
+        sketches = turns[:r] @ summary["directions"]
+        signs = np.where(sketches @ SIGNS < 0, -1.0, 1.0)
+        return _Solved(
+            rank=r,
+            variance=variance,
+            energy=padded(energy[:r], k) if whole > 0 else np.full(k, np.nan),
+            truncation=float(truncation),
+            weights=weights,
+            table=table * signs,
+            projected=(summary["coordinates"] - mean) @ turns[:r].T * signs,
+            sketches=sketches * signs[:, np.newaxis],
+        )
 
     @property
     def _factors(self) -> Factors:
@@ -143,3 +181,17 @@ class PCA(Decomposition):
         rank = int((singular > rounding).sum())
         enough = rank if self.energy is None else int(np.searchsorted(np.cumsum(energy), self.energy)) + 1
         return min(rank, enough, self.components)
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """Components in the coordinates of steps: a mode is the steps times a column of `table`."""
+
+    rank: int
+    variance: Reals
+    energy: Reals
+    truncation: float
+    weights: Reals
+    table: Reals
+    projected: Reals
+    sketches: Reals

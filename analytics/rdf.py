@@ -22,7 +22,7 @@ class Rdf(Operator):
     `of` is a variable that is joined over the ranks and holds positions, three per row, in or out of the box::
 
         order: {use: rdf, of: position, box: [20, 20, 20], cutoff: 4, bins: 100, over: [step, space], window: 100,
-                every: 50}
+                stride: 50}
 
     ================  =======  =====  ========================================================================
     result            dtype    dims   value
@@ -48,7 +48,7 @@ class Rdf(Operator):
     **Merge.** Exact. A pair has its two particles on any two ranks, so a state keeps all positions of its steps, and
     each merge counts the pairs between the two states.
 
-    **Cost.** State: the positions of all steps of the window, 24 bytes per particle for float64. So `every` says which
+    **Cost.** State: the positions of all steps of the window, 24 bytes per particle for float64. So `stride` says which
     steps are taken at all, those whose sequence is a multiple of it, and ``window: run`` is refused. Time: 32,000
     particles of a liquid took 0.16 s of one core with a cutoff within which each has 226 others, a quarter of that with
     half the cutoff. With ``over: space`` states go to the controller, which counts the pairs of particles that are on
@@ -66,11 +66,13 @@ class Rdf(Operator):
 
     reductions: ClassVar[frozenset[frozenset[str]]] = frozenset({frozenset({"space"}), frozenset({"step", "space"})})
 
+    grows = True
+
     of: OneName
     box: tuple[Length, Length, Length] = Field(description="lengths of the sides, in the units of the positions")
     cutoff: Length = Field(description="largest distance, at most half of the shortest side")
     bins: Annotated[int, Field(ge=1, le=1 << 20)] = Field(description="how many bins")
-    every: Annotated[int, Field(ge=1)] = Field(
+    stride: Annotated[int, Field(ge=1)] = Field(
         default=1, description="with over: [step, space]: take one step of so many"
     )
 
@@ -81,12 +83,12 @@ class Rdf(Operator):
                 f"cutoff: {self.cutoff} is more than half of the shortest side, {min(self.box)}, so that a particle "
                 "would meet two images of another; take a smaller cutoff"
             )
-        if self.keeps_steps and "every" in self.model_fields_set:
-            raise ValueError("every has no meaning with over: space, which gives one result per step; leave it out")
+        if self.keeps_steps and "stride" in self.model_fields_set:
+            raise ValueError("stride has no meaning with over: space, which gives one result per step; leave it out")
         if not self.keeps_steps and self.window == "run":
             raise ValueError("window: run would keep the positions of all steps; give a number of steps")
-        if isinstance(self.window, int) and self.every > self.window:
-            raise ValueError(f"every: {self.every} leaves some windows of {self.window} steps without any; lower it")
+        if isinstance(self.window, int) and self.stride > self.window:
+            raise ValueError(f"stride: {self.stride} leaves some windows of {self.window} steps without any; lower it")
         return self
 
     def warm_up(self) -> None:
@@ -116,7 +118,7 @@ class Rdf(Operator):
     def update(self, state: State, batch: Batch) -> State:
         state = state or self._nothing()
         for step, array in zip(batch.steps, batch[self.of[0]], strict=True):
-            if step.sequence % self.every == 0:
+            if step.sequence % self.stride == 0:
                 require_finite(self.of[0], step.index, array)
                 positions = values(array).reshape(-1, 3)
                 self._count(state, positions, positions, same=True)

@@ -70,6 +70,8 @@ class Spectrum(Operator):
     (array([0.   , 0.125, 0.25 , 0.375, 0.5  ]), array([0.   , 0.667, 2.667, 0.667, 0.   ]), 7)
     """
 
+    slides = False
+
     of: OneName
     segment: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="over step: how many steps are transformed together"
@@ -91,7 +93,7 @@ class Spectrum(Operator):
         for key in foreign:
             if key in self.model_fields_set:
                 raise ValueError(f"{key} has no meaning with over: {', '.join(self.over)}; leave it out")
-        if self.segment is not None and self.window != "run" and self.window < self.segment:
+        if self.segment is not None and isinstance(self.window, int) and self.window < self.segment:
             raise ValueError(
                 f"segment: {self.segment} is longer than the window of {self.window} steps; "
                 "make the window longer or the segment shorter"
@@ -149,7 +151,8 @@ class Spectrum(Operator):
 
     @property
     def _welch(self) -> Welch:
-        return Welch(self.of[0], self.segment or 0, self.window, self.per, self.nan == "skip")
+        window: int | Literal["run"] = self.window if isinstance(self.window, int) else "run"
+        return Welch(self.of[0], self.segment or 0, window, self.per, self.nan == "skip")
 
     def _dimension(self, of: Variable) -> int:
         """Return which dimension lines run along."""

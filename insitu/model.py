@@ -64,6 +64,11 @@ class Variable:
         return replace(self, name=name)
 
 
+def has_cells(variable: Variable, cells: tuple[str, ...]) -> bool:
+    """Whether a result ends in these dims, the cells of the places that it is put together from."""
+    return variable.dims[variable.ndim - len(cells) :] == cells
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """What one rank contributes to a variable in one step: `data` placed at `start` of the global array.

@@ -27,13 +27,14 @@ state, that is combined over all places, and every place is finalised with it. N
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from insitu.errors import OperatorError
 from insitu.model import Array, Extent, Step, Variable
+from insitu.windows import Every, Panes, WindowLength, fault_of_windows, is_time
 
 #: A state is a dict of NumPy arrays, numbers, strings, booleans, ``None``, and lists or dicts of these: whatever can
 #: be sent, checkpointed and measured by one who knows nothing about the operator.
@@ -67,6 +68,8 @@ class Batch:
     variables: Mapping[str, Variable]
     start: Mapping[str, Extent]
     arrays: Mapping[str, Sequence[Array]]
+    #: Who published the blocks, for those that must keep joined rows in order; folds need not know.
+    rank: int = 0
 
     def __getitem__(self, name: str) -> Sequence[Array]:
         return self.arrays[name]
@@ -77,7 +80,7 @@ class Batch:
     def split(self) -> "list[Batch]":
         """One batch per step, in order."""
         return [
-            Batch((step,), self.variables, self.start, {name: (arrays[k],) for name, arrays in self.arrays.items()})
+            replace(self, steps=(step,), arrays={name: (arrays[k],) for name, arrays in self.arrays.items()})
             for k, step in enumerate(self.steps)
         ]
 
@@ -95,11 +98,18 @@ class Operator(BaseModel, ABC):
     reductions: ClassVar[frozenset[frozenset[str]]] = frozenset(
         {frozenset({"step"}), frozenset({"space"}), frozenset({"step", "space"})}
     )
+    #: Whether windows may overlap or be spans of time; not where a fold must know where its window begins.
+    slides: ClassVar[bool] = True
+    #: Whether a state grows with its steps, so that panes are better merged anew for each window than kept merged.
+    grows: ClassVar[bool] = False
 
-    of: Names = Field(description="the variable or variables to fold")
+    of: Names = Field(description="the variable or variables to fold, or results of an operator, as stats.mean")
     over: Over = Field(description="what is reduced: step (keeps every cell), space (keeps every step), or both")
-    window: Annotated[int, Field(ge=1)] | Literal["run"] = Field(
-        default="run", description="published steps per result, or run for one result over all of them"
+    window: WindowLength = Field(
+        default="run", description="published steps, or physical time, of one result; run for one over all steps"
+    )
+    every: Every | None = Field(
+        default=None, description="how far the beginnings of windows are apart; none: as far as a window is long"
     )
 
     @model_validator(mode="after")
@@ -107,19 +117,42 @@ class Operator(BaseModel, ABC):
         if frozenset(self.over) not in self.reductions:
             known = " or ".join(sorted(str(sorted(way)) for way in self.reductions))
             raise ValueError(f"over: {list(self.over)} is not possible here, take {known}")
-        if not self.keeps_steps:
-            return self
-        if "window" in self.model_fields_set:
-            raise ValueError(
-                f"window: {self.window} has no meaning with over: space, which gives one result per step; "
-                "take over: [step, space] or leave the window out"
-            )
         return self
+
+    @model_validator(mode="after")
+    def _windows_are_possible(self) -> "Operator":
+        for key in ("window", "every") if self.keeps_steps else ():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key}: {getattr(self, key)} has no meaning with over: space, which gives one result per step; "
+                    f"take over: [step, space] or leave {key} out"
+                )
+        if not self.slides and (self.every is not None or is_time(self.window)):
+            what = f"every: {self.every}" if self.every is not None else f"window: {self.window}"
+            raise ValueError(f"{what} is not possible here; windows are a number of steps, one after the other")
+        if fault := fault_of_windows(self.window, self.every):
+            raise ValueError(fault)
+        return self
+
+    @property
+    def panes(self) -> Panes:
+        """How windows are put together."""
+        return Panes.of(self.window, self.every)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The variables that a batch holds: `of`, and what else a fold needs beside it."""
         return self.of
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether a step without one of the inputs is left out."""
+        return True
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The operators whose results are folded: what stands before the dot in `inputs`; none for variables."""
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.inputs if "." in name))
 
     @property
     def keeps_cells(self) -> bool:
@@ -190,6 +223,37 @@ class JointOperator(Operator):
     def finalize(self, state: State) -> dict[str, Array]:
         """Read a state that has all cells."""
         return self.finalize_place(state, self.summarize(state))
+
+
+class SeriesOperator(JointOperator):
+    """A joint operator that also yields values of the single steps of a window, one after the other: its *series*.
+
+    Windows of one run follow each other, so that a series can go on where the window before has left off, in the same
+    directions and with the same signs: `follow` puts what that window has left as a *memory* into the summary of the
+    next one, before any place is finalised with it. Both are called once for each window, in their order.
+    """
+
+    @abstractmethod
+    def describe_series(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        """Say what each step of `series` will have for these inputs, without the leading ``step``."""
+
+    @abstractmethod
+    def follow(self, summary: State, memory: State) -> State:
+        """Return the summary of all places with what the window before has left, which is nothing at the first one.
+
+        `finalize_place` is given what this returns. Both arguments stay as they are.
+        """
+
+    @abstractmethod
+    def series(self, summary: State) -> tuple[list[tuple[Step, dict[str, Array]]], State]:
+        """Return the steps that no window before had, in order, with their values; and the memory for the next window.
+
+        `summary` is one that `follow` returned. A memory must not grow with steps or cells.
+        """
+
+    def finalize(self, state: State) -> dict[str, Array]:
+        """Read a state that has all cells, of a window that follows no other."""
+        return self.finalize_place(state, self.follow(self.summarize(state), {}))
 
 
 def require_array(operator: Operator, inputs: Mapping[str, Variable]) -> None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a configuration to a checked graph: which operator folds what, and which results are stored.
 
+An operator folds variables of the simulation, or results of one other operator, as ``stats.mean``: a *chain*. Operators
+of variables run on the staging nodes; each result is a step of those behind it.
+
 What a simulation publishes is known only when it publishes. So a configuration is checked twice: by itself when it is
 loaded, and by `Pipeline.describe` against the first layout. A mistake found then still names its file and line.
 """
@@ -8,15 +11,26 @@ loaded, and by `Pipeline.describe` against the first layout. A mistake found the
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from insitu.config import Config
+from insitu.config.model import Expect
 from insitu.config.places import Path
 from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
-from insitu.model import Variable
-from insitu.operator import Operator
+from insitu.model import Variable, has_cells
+from insitu.operator import Operator, SeriesOperator
 from insitu.selection import faults_of_selection, sent
 from insitu.wire.messages import Need, Range
+
+#: The results of operators by the operator's name, and within by their own.
+Described = dict[str, dict[str, Variable]]
+
+
+def series_of(name: str) -> str:
+    """Name what operator `name` yields for single steps: also its group in ``results.zarr``."""
+    return f"{name}.series"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,24 @@ class Pipeline:
     def operators(self) -> Mapping[str, Operator]:
         """All operators by name, in the order of the file."""
         return self.config.operators
+
+    @property
+    def folded(self) -> Mapping[str, Operator]:
+        """The operators of variables, which staging nodes fold."""
+        return {name: operator for name, operator in self.operators.items() if not operator.sources}
+
+    @property
+    def chained(self) -> Mapping[str, str]:
+        """The operators of results, each with the operator whose results it takes; who gives comes before who takes."""
+        ordered: dict[str, str] = {}
+        waiting = {name: source for name, op in self.operators.items() for source in op.sources[:1]}
+        while ready := [name for name, source in waiting.items() if source in self.folded or source in ordered]:
+            ordered |= {name: waiting.pop(name) for name in ready}
+        return ordered
+
+    def takers(self, name: str) -> list[str]:
+        """Return the operators that take results of operator `name`."""
+        return [taker for taker, source in self.chained.items() if source == name]
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -47,7 +79,7 @@ class Pipeline:
 
         Where all variables are recorded, those that nobody names are sent whole.
         """
-        folded = [name for operator in self.operators.values() for name in operator.inputs]
+        folded = [name for operator in self.folded.values() for name in operator.inputs]
         recorded = self.config.recorded
         named = tuple(self._need(name) for name in dict.fromkeys([*folded, *sorted(recorded - {"*"})]))
         return (*named, Need("*", (), "", "none", 0.0)) if "*" in recorded else named
@@ -58,36 +90,82 @@ class Pipeline:
         return Need(name, ranges, rules.dtype or "", rules.codec, rules.tolerance or 0.0)
 
     def describe(
-        self, variables: Mapping[str, Variable], lacking: str = "no rank publishes a variable"
-    ) -> dict[str, dict[str, Variable]]:
+        self, variables: Mapping[str, Variable], lacking: str | None = "no rank publishes a variable"
+    ) -> Described:
         """Return the results of every operator for these variables as the ranks put them, by operator and name.
 
-        A result is described without its leading dimension ``window`` or ``step``. Raises `ConfigError` with all
-        mistakes: variables that nobody publishes (said in the words of `lacking`), to be folded or recorded, selections
-        that they do not have, and operators that can never fold what is sent.
+        A result is described without its leading dimension ``window`` or ``step``. What a `SeriesOperator` yields for
+        single steps stands under the operator's name with ``.series`` behind it. Raises `ConfigError` with all
+        mistakes: variables that nobody publishes (said in the words of `lacking`, or with ``None`` no mistake, as they
+        may still come), to be folded or recorded, selections that they do not have, and operators that can never fold
+        what is sent.
         """
         inputs, problems = self._inputs(variables)
-        described: dict[str, dict[str, Variable]] = {}
-        for name, operator in self.operators.items():
-            missing = [wanted for wanted in operator.inputs if wanted not in variables]
+        described: Described = {}
+        cells: dict[str, tuple[str, ...]] = {}
+        for name, operator in self.folded.items():
             problems += [
                 self._unknown(("operators", name, _key_of(operator, wanted)), wanted, variables, lacking)
-                for wanted in missing
+                for wanted in operator.inputs
+                if wanted not in variables and lacking is not None
             ]
-            if not all(wanted in inputs for wanted in operator.inputs):
-                continue
-            try:
-                described[name] = operator.describe({wanted: inputs[wanted] for wanted in operator.inputs})
-            except OperatorError as error:
-                problems.append(self.config.problem(("operators", name), str(error)))
-            except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on
-                problems.append(self.config.problem(("operators", name), f"{type(error).__name__}: {error}"))
+            if all(wanted in inputs for wanted in operator.inputs):
+                own = {wanted: inputs[wanted] for wanted in operator.inputs}
+                problems += self._describe(name, own, described)
+                cells[name] = own[operator.of[0]].dims if operator.keeps_cells else ()
+        for name, source in self.chained.items():
+            if source in described:
+                problems += self._describe_chained(name, source, described, cells)
         for index, output in enumerate(self.config.outputs):
             unknown = set(output.of) - {"*", *variables} if output.to == "record" else ()
-            problems += [self._unknown(("outputs", index, "of"), name, variables, lacking) for name in sorted(unknown)]
+            problems += [
+                self._unknown(("outputs", index, "of"), name, variables, lacking)
+                for name in sorted(unknown)
+                if lacking is not None
+            ]
         if problems:
             raise ConfigError(problems)
         return described
+
+    def _describe(self, name: str, inputs: Mapping[str, Variable], described: Described) -> list[Problem]:
+        """Add what an operator yields for these inputs to `described`, or say why it cannot fold them."""
+        operator = self.operators[name]
+        try:
+            described[name] = operator.describe(inputs)
+            if isinstance(operator, SeriesOperator):
+                described[series_of(name)] = operator.describe_series(inputs)
+        except OperatorError as error:
+            return [self.config.problem(("operators", name), str(error))]
+        except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on
+            return [self.config.problem(("operators", name), f"{type(error).__name__}: {error}")]
+        return []
+
+    def _describe_chained(
+        self, name: str, source: str, described: Described, cells: dict[str, tuple[str, ...]]
+    ) -> list[Problem]:
+        """The same for an operator of results."""
+        operator = self.operators[name]
+        results, series = described[source], described.get(series_of(source), {})
+        inputs: dict[str, Variable] = {}
+        problems = []
+        for wanted in operator.inputs:
+            result = wanted.partition(".")[2]
+            found = results.get(result) or series.get(result)
+            if found is None:
+                known = [*results, *series]
+                message = f'"{source}" yields no "{result}"{nearest(result, known)} (it yields {", ".join(known)})'
+                problems.append(self.config.problem(("operators", name, _key_of(operator, wanted)), message))
+            else:
+                inputs[wanted] = found.renamed(wanted)
+        kinds = {wanted.partition(".")[2] in series for wanted in inputs}
+        extents = {has_cells(variable, cells[source]) for variable in inputs.values()}
+        if len(kinds) > 1 or len(extents) > 1:
+            message = "takes results of single steps and of windows, or of cells and of none; make one entry for each"
+            problems.append(self.config.problem(("operators", name, "of"), message))
+        if problems:
+            return problems
+        cells[name] = inputs[operator.of[0]].dims if operator.keeps_cells else ()
+        return self._describe(name, inputs, described)
 
     def _inputs(self, variables: Mapping[str, Variable]) -> tuple[dict[str, Variable], list[Problem]]:
         """Return the needed variables as they are sent, and what is wrong with the selection of the others."""
@@ -96,11 +174,35 @@ class Pipeline:
         for need in self.needs:
             if (variable := variables.get(need.name)) is None:
                 continue
+            problems += self._unexpected(variable)
             faults = faults_of_selection(variable, need.select)
             problems += [self._unfit(need.name, dim, fault) for dim, fault in faults.items()]
             if not faults:
                 inputs[need.name] = sent(variable, need)
         return inputs, problems
+
+    @property
+    def expected(self) -> dict[str, Variable]:
+        """The needed variables of which the configuration says what they are going to be."""
+        known = {name: self.config.rules(name).expect for name in dict.fromkeys(need.name for need in self.needs)}
+        return {name: _variable(name, expect) for name, expect in known.items() if expect is not None}
+
+    def sent(self, variables: Mapping[str, Variable]) -> dict[str, Variable]:
+        """Return variables as they leave their ranks, those that are needed and whose selection they have."""
+        return self._inputs(variables)[0]
+
+    def _unexpected(self, variable: Variable) -> list[Problem]:
+        """Say where what a rank puts is not what the configuration expects."""
+        expected = self.expected.get(variable.name)
+        differing = ("dims", "shape", "row", "dtype", "units") if expected else ()
+        return [
+            self.config.problem(
+                ("variables", variable.name, "expect"),
+                f"{key} of '{variable.name}' is {getattr(variable, key)!r}, expected was {getattr(expected, key)!r}",
+            )
+            for key in differing
+            if getattr(variable, key) != getattr(expected, key)
+        ]
 
     def _unfit(self, name: str, dim: str, fault: str) -> Problem:
         own = name in self.config.variables and "select" in self.config.variables[name].model_fields_set
@@ -111,6 +213,13 @@ class Pipeline:
         known = ", ".join(variables) or "none"
         message = f'{lacking} "{wanted}"{nearest(wanted, variables)} (published are {known})'
         return self.config.problem(path, message)
+
+
+def _variable(name: str, expect: Expect) -> Variable:
+    joined = None in expect.shape
+    lengths = tuple(length for length in expect.shape if length is not None)
+    dtype = np.dtype(expect.dtype)
+    return Variable(name, dtype, None if joined else lengths, expect.dims, expect.units, row=lengths if joined else ())
 
 
 def _key_of(operator: Operator, wanted: str) -> str:

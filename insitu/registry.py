@@ -35,21 +35,34 @@ OPERATORS: dict[str, str] = {
 def load(use: str) -> type[Operator]:
     """Return the operator class that `use` names: a name of the table, or ``module:Class``.
 
-    Raises `ConfigError` with a sentence for a name that is in no table, a module that cannot be imported, and a class
-    that is no operator. Costs the import of that one module.
+    Raises `ConfigError` with a sentence for a name that is in no table, a module that cannot be imported, and what is
+    no operator. Costs the import of that one module.
 
     >>> load("momens")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     insitu.errors.ConfigError: no operator is called "momens"; did you mean "moments"? (known are ...)
     """
+    return _operator(OPERATORS.get(use, use), find(use))
+
+
+def is_function(use: str) -> bool:
+    """Whether `use` names a plain function of a window; raises `ConfigError` as `load` does."""
+    found = find(use)
+    return callable(found) and not isinstance(found, type)
+
+
+def find(use: str) -> object:
+    """Return what `use` names, an operator class or a function; raises `ConfigError` where it is not found."""
     target = OPERATORS.get(use, use)
     module, separator, name = target.partition(":")
     if not separator:
-        raise ConfigError(f'no operator is called "{use}"{_nearest(use)} (known are {_known()}, and any module:Class)')
+        raise ConfigError(
+            f'no operator is called "{use}"{_nearest(use)} (known are {_known()}, and any module:Class or function)'
+        )
     if not module or not name:
         raise ConfigError(f'"{use}" is no module:Class, as my_lab.ops:Vorticity would be')
-    return _operator(target, _attribute(module, name))
+    return _attribute(module, name)
 
 
 def use_of(operator: type[Operator]) -> str:
@@ -77,14 +90,16 @@ def _attribute(module: str, name: str) -> object:
         ) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ConfigError(f"the module {module} has no class {name}")
+            raise ConfigError(f"the module {module} has no {name}")
         found = getattr(found, part)
     return found
 
 
 def _operator(target: str, found: object) -> type[Operator]:
     if not (isinstance(found, type) and issubclass(found, Operator)):
-        raise ConfigError(f"{target} is no operator: expected a subclass of insitu.operator.Operator")
+        raise ConfigError(
+            f"{target} is no operator: expected a subclass of insitu.operator.Operator, or a function of a window"
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise ConfigError(f"{target} is no complete operator: it does not define {missing}")

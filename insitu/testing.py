@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.model import Array, Extent, Step, Variable
-from insitu.operator import Batch, JointOperator, Operator, State, state_nbytes
+from insitu.operator import Batch, JointOperator, Operator, SeriesOperator, State, state_nbytes
 
 #: Makes the values of one step: of a variable, in this shape.
 Values = Callable[[Variable, Extent, np.random.Generator], Array]
@@ -265,6 +265,8 @@ class _Laws:
             while len(summaries) > 1:
                 a, b = (summaries.pop(int(self.rng.integers(len(summaries)))) for _ in range(2))
                 summaries.append(_as_read(_copied(operator.combine(a, b))))
+            if isinstance(operator, SeriesOperator):
+                summaries = [_as_read(operator.follow(summaries[0], {}))]
             read = [operator.finalize_place(_as_read(state), summaries[0]) for state in places]
             assert _equal(_copied(places), before), f"{law}: a state was changed"
             described = operator.describe(self.batches[0].variables)

@@ -20,8 +20,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from tests.waiting import wait_until
+
+# How long an example takes is the machine's business.
+settings.register_profile("insitu", deadline=None)
+settings.load_profile("insitu")
 
 SHARED_MEMORY = Path("/dev/shm")
 

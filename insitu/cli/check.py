@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """``insitu check``: all mistakes of a configuration, or what it will do."""
 
+import io
 import shlex
+import textwrap
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from insitu import config, registry
 from insitu.cli.options import configuration
 from insitu.config import Config
+from insitu.errors import ConfigError
+from insitu.forecast import STEPS, Forecast, forecast
 from insitu.operator import Operator
 from insitu.pipeline import Pipeline
 from insitu.text import count, duration, size
+from insitu.windows import window_words
+
+#: Columns of what is shown.
+WIDTH = 80
 
 
 @click.command()
@@ -18,13 +28,61 @@ from insitu.text import count, duration, size
 def command(path: str, overrides: tuple[str, ...]) -> None:
     """Check a configuration and say what it will do.
 
-    Nothing is started. Whether the simulation publishes the variables that the operators fold is known only when it
-    runs.
+    Nothing is started. What the simulation publishes is known only when it runs; but where the configuration says what
+    a variable is going to be (variables: NAME: expect), all results are known, what staging nodes will hold, and how
+    many Dask tasks a window takes.
     """
     checked = config.load(path, overrides)
+    pipeline = Pipeline(checked)
+    expected = forecast(pipeline)
+    room = checked.staging.memory // 2
+    if expected.nbytes > room:
+        most = max(expected.loads, key=lambda name: expected.loads[name].nbytes or 0)
+        message = (
+            f"states will take {size(expected.nbytes)} on each node, most of it those of '{most}', and half of "
+            f"{size(checked.staging.memory)} is for them; raise it, or staging.nodes"
+        )
+        raise ConfigError([checked.problem(("staging", "memory"), message)])
     click.echo(f"{path}: ok")
     for name, text in _summary(checked):
-        click.echo(f"  {name:<11}{text}")
+        click.echo(textwrap.fill(f"  {name:<11}{text}", WIDTH, subsequent_indent=" " * 13, break_long_words=False))
+    if expected.results:
+        click.echo()
+        click.echo(_tables(pipeline, expected), nl=False)
+    if unknown := [need.name for need in pipeline.needs if need.name not in ("*", *pipeline.expected)]:
+        click.echo(f"\nNot known before the run: {', '.join(unknown)}. To see results and their size here, say under")
+        click.echo(f"variables: what it is going to be, as {unknown[0]}: {{expect: {{dims: [y, x], shape: [64, 64]}}}}")
+
+
+def _tables(pipeline: Pipeline, expected: Forecast) -> str:
+    """Show results, and what operators cost, in 80 columns."""
+    results = _table("result", "dims", "dtype", "units")
+    for name, described in expected.results.items():
+        leading = "step" if name not in pipeline.operators or pipeline.operators[name].keeps_steps else "window"
+        for key, variable in described.items():
+            lengths = zip(variable.dims, variable.shape or (), strict=True)
+            dims = ", ".join([leading, *(f"{dim} {length}" for dim, length in lengths)])
+            results.add_row(f"{name}.{key}", dims, variable.dtype.name, variable.units)
+    costs = _table("operator", "held by a staging node", "tasks per window")
+    for name, load in expected.loads.items():
+        held = load.why if load.nbytes is None else f"{size(load.nbytes)}"
+        if load.per_step > 0:
+            held += f", and {size(load.per_step)} for each step of a window beyond {STEPS}"
+        costs.add_row(name, held, "" if load.tasks is None else str(load.tasks))
+    costs.add_row("all", size(expected.nbytes), str(sum(load.tasks or 0 for load in expected.loads.values())))
+    console = Console(width=WIDTH, file=io.StringIO(), color_system=None)
+    console.print(results)
+    console.print()
+    console.print(costs)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 def _summary(checked: Config) -> list[tuple[str, str]]:
@@ -63,4 +121,4 @@ def _does(operator: Operator) -> str:
     what = f"{registry.use_of(type(operator))} of {', '.join(operator.inputs)} over {' and '.join(operator.over)}"
     if operator.keeps_steps:
         return f"{what}, one result per step"
-    return f"{what}, one result per {'run' if operator.window == 'run' else count(operator.window, 'step')}"
+    return f"{what}, one result per {window_words(operator.window, operator.every)}"

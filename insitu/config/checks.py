@@ -8,6 +8,7 @@ is wrong, and all mistakes are to be told at once. Those of `in_config` need the
 from typing import Any
 
 from insitu.config.document import Document
+from insitu.config.function import Function
 from insitu.config.model import Buffering, Config
 from insitu.config.words import nearest
 from insitu.errors import Problem
@@ -16,12 +17,13 @@ from insitu.wire.compression import missing
 
 def in_document(document: Document) -> list[Problem]:
     """Return the mistakes that can be seen whatever else is wrong."""
-    return _unknown_operators(document) + _buffers_of_one(document)
+    return _unknown_operators(document) + _buffers_of_one(document) + _expected_of_all(document)
 
 
 def in_config(config: Config) -> list[Problem]:
     """Return the mistakes of a configuration whose keys are all right by themselves."""
-    inputs = list(dict.fromkeys(name for operator in config.operators.values() for name in operator.inputs))
+    folded = [operator for operator in config.operators.values() if not operator.sources]
+    inputs = list(dict.fromkeys(name for operator in folded for name in operator.inputs))
     unneeded = [
         config.problem(
             ("variables", name),
@@ -31,7 +33,43 @@ def in_config(config: Config) -> list[Problem]:
         if name not in ("*", *inputs, *config.recorded)
     ]
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
-    return unneeded + codecs + _of_policy(config)
+    return unneeded + codecs + _of_policy(config) + _of_chains(config)
+
+
+def _of_chains(config: Config) -> list[Problem]:
+    """Look whether the operators whose results others take are there, and come before these."""
+    problems, known = [], config.operators
+    for name, operator in known.items():
+
+        def at(message: str, name: str = name) -> None:
+            problems.append(config.problem(("operators", name, "of"), message))
+
+        for source in operator.sources:
+            if source not in known:
+                known_are = f"{nearest(source, known)} (known are {', '.join(known)})"
+                at(f'no operator is called "{source}"{known_are}; a dot stands between an operator and its result')
+            elif isinstance(known[source], Function):
+                at(f'what the function "{source}" yields is known only when it has run, too late for who takes it')
+        if operator.sources and isinstance(operator, Function):
+            at("is a function, which is given variables; results can be read from results.zarr, also during the run")
+        elif operator.sources and not all("." in wanted for wanted in operator.inputs):
+            at("takes variables and results of operators at once, which come at different times; make two entries")
+        elif len(operator.sources) > 1:
+            at(f"takes results of {' and '.join(operator.sources)}, but can take those of one operator only")
+        elif name in (circle := _onward(config, name)):
+            at(f"takes its own results, by way of {' of '.join(circle)}; break the circle")
+    return problems
+
+
+def _onward(config: Config, name: str) -> list[str]:
+    """Return the operators that one follows from, up to the first that comes again."""
+    found: list[str] = []
+    while name in config.operators and config.operators[name].sources:
+        name = config.operators[name].sources[0]
+        if name in found:
+            break
+        found.append(name)
+    return found
 
 
 def _of_policy(config: Config) -> list[Problem]:
@@ -85,6 +123,16 @@ def _names(output: Any) -> list[str]:
     of = output.get("of") if isinstance(output, dict) and output.get("to") != "record" else None
     names = of if isinstance(of, list) else [of]
     return [name for name in names if isinstance(name, str)]
+
+
+def _expected_of_all(document: Document) -> list[Problem]:
+    """Find what is expected of all variables at once."""
+    variables = document.data.get("variables")
+    rules = variables.get("*") if isinstance(variables, dict) else None
+    if not isinstance(rules, dict) or rules.get("expect") is None:
+        return []
+    message = "what a variable is going to be stands under its own name, as no two need be alike"
+    return [document.places.problem(("variables", "*", "expect"), message)]
 
 
 def _buffers_of_one(document: Document) -> list[Problem]:

@@ -28,12 +28,14 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from insitu import registry
+from insitu.config.function import Function
 from insitu.config.places import Path, Places
 from insitu.config.values import (
     Bytes,
     ClusterName,
     Command,
     Count,
+    DtypeName,
     Identifier,
     Indices,
     Interface,
@@ -122,8 +124,36 @@ class Network(Section):
     )
 
 
+class Expect(Section):
+    """What a variable is going to be: so ``insitu check`` knows all results. What a rank puts is compared with it."""
+
+    dims: tuple[str, ...] = Field(description="the names of its dimensions")
+    shape: tuple[Count | None, ...] = Field(
+        description="its global shape; null for the first dimension where ranks' rows are joined"
+    )
+    dtype: DtypeName = Field(default="float64", description="its dtype as the ranks put it")
+    units: str = Field(default="", description="its units, as a UDUNITS string")
+    rows: Count | None = Field(default=None, description="of a joined variable, how many rows to reckon with")
+
+    @model_validator(mode="after")
+    def _one_length_for_each(self) -> "Expect":
+        if len(self.dims) != len(self.shape):
+            raise ValueError(f"dims names {len(self.dims)} dimensions and shape has {len(self.shape)} lengths")
+        if None in self.shape[1:]:
+            raise ValueError("only the first length of shape can be null, as rows are joined along the first dimension")
+        if self.rows is not None and None not in self.shape:
+            raise ValueError(
+                "rows has no meaning for a variable with a shape; leave it out, or make the first length null"
+            )
+        return self
+
+
 class Rules(Buffering):
     """What of a variable leaves its rank; under ``"*"`` of every variable, and there also what a full buffer does."""
+
+    expect: Expect | None = Field(
+        default=None, description='what the variable is going to be, for insitu check; not under "*"'
+    )
 
     select: dict[str, Indices] = Field(
         default={}, description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"'
@@ -194,7 +224,7 @@ def operator_entry(operator: Operator) -> dict[str, Any]:
         type(operator).model_validate(whole)
     except ValidationError:
         whole = operator.model_dump(mode="json", exclude_unset=True)
-    return {"use": registry.use_of(type(operator)), **whole}
+    return whole if isinstance(operator, Function) else {"use": registry.use_of(type(operator)), **whole}
 
 
 def operator_kind(entry: dict[str, Any]) -> type[Operator]:
@@ -204,7 +234,7 @@ def operator_kind(entry: dict[str, Any]) -> type[Operator]:
     if not isinstance(entry["use"], str):
         raise expected("the name of an operator, or module:Class")
     try:
-        return registry.load(entry["use"])
+        return Function if registry.is_function(entry["use"]) else registry.load(entry["use"])
     except ConfigError as error:
         raise PydanticCustomError("sentence", "{text}", {"text": str(error)}) from error
 
@@ -220,7 +250,7 @@ def _build_operator(entry: object) -> Operator:
     except PydanticCustomError as error:
         at_use = InitErrorDetails(type=error, loc=("use",), input=entry.get("use"))
         raise ValidationError.from_exception_data("operator", [at_use]) from error
-    return kind.model_validate({key: value for key, value in entry.items() if key != "use"})
+    return kind.model_validate({key: value for key, value in entry.items() if key != "use" or kind is Function})
 
 
 _ENTRY_SCHEMA = {

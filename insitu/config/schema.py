@@ -34,5 +34,5 @@ def operator_schema(use: str, kind: type[Operator]) -> dict[str, Any]:
     if "$defs" in schema:
         schema["$defs"] = {f"{use}.{model}": part for model, part in schema["$defs"].items()}
     schema["properties"] = {"use": {"const": use, "type": "string"}, **schema["properties"]}
-    schema["required"] = ["use", *schema.get("required", ())]
+    schema["required"] = ["use", *(key for key in schema.get("required", ()) if key != "use")]
     return schema

@@ -11,8 +11,11 @@ import re
 import shlex
 from typing import Annotated
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from insitu.model import NUMERIC_KINDS
 
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -117,6 +120,21 @@ def _interface(value: str) -> str:
     return value
 
 
+def read_dtype(value: object) -> str:
+    """Read the name of a dtype that a variable may have.
+
+    >>> read_dtype("f4"), read_dtype("int64")
+    ('float32', 'int64')
+    """
+    try:
+        dtype = np.dtype(value) if isinstance(value, str) else None
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.kind not in NUMERIC_KINDS:
+        raise expected('the name of a dtype such as "float64" or "int32"')
+    return dtype.name
+
+
 _NUMBER_OR_TEXT = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 Bytes = Annotated[int, BeforeValidator(read_bytes), WithJsonSchema(_NUMBER_OR_TEXT)]
@@ -124,6 +142,7 @@ Seconds = Annotated[float, BeforeValidator(read_seconds), WithJsonSchema(_NUMBER
 #: Strict: ``ranks: yes`` is no 1.
 Count = Annotated[int, Field(strict=True, ge=1)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_type=str | tuple[str, ...])]
+DtypeName = Annotated[str, BeforeValidator(read_dtype), WithJsonSchema({"type": "string"})]
 #: Which indices of a dimension, as Python writes slices.
 Indices = Annotated[str, BeforeValidator(read_indices), WithJsonSchema({"type": "string"})]
 Identifier = Annotated[str, AfterValidator(_identifier)]

@@ -107,6 +107,8 @@ def _one(schema: Schema, root: Schema) -> str:
         return _list(schema, root)
     if kind == "object" and schema.get("minProperties"):
         return "a mapping that is not empty"
+    if kind == "string" and schema.get("examples"):
+        return f"a string such as {shown(schema['examples'][0])}"
     return {"string": "a string", "boolean": "true or false", "object": "a mapping"}.get(str(kind), "a value")
 
 

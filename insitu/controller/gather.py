@@ -14,10 +14,16 @@ from insitu.wire.messages import Entry, Held, Partial
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """All parts of one window: small ones that came here, large ones that stay at their nodes."""
+    """All parts of one window: small ones that came here, large ones that stay at their nodes.
+
+    It goes from sequence `since` to `upto`, -1 if no step went by, and is `full` unless the stream ended before it.
+    """
 
     operator: str
     window: int
+    since: int
+    upto: int
+    full: bool
     entries: tuple[Entry, ...]
     held: tuple[tuple[int, Held], ...]
     complete: bool
@@ -39,6 +45,7 @@ class Rows:
 
 @dataclass(slots=True)
 class _Waiting:
+    said: list[Partial | Held] = field(default_factory=list)
     nodes: set[int] = field(default_factory=set)
     entries: list[tuple[int, Entry]] = field(default_factory=list)
     held: list[tuple[int, Held]] = field(default_factory=list)
@@ -60,7 +67,7 @@ class Gather:
         if partial.operator not in self._operators:
             return []
         if not self._operators[partial.operator].keeps_steps:
-            waiting = self._waiting(partial.operator, partial.window, node)
+            waiting = self._waiting(partial, node)
             waiting.entries += [(node, entry) for entry in partial.entries]
             return self._complete_windows()
         for entry in partial.entries:
@@ -72,7 +79,7 @@ class Gather:
         """Take note of large states; return what is complete by it."""
         if held.operator not in self._operators:
             return []
-        self._waiting(held.operator, held.window, node).held.append((node, held))
+        self._waiting(held, node).held.append((node, held))
         return self._complete_windows()
 
     def fail(self, operator: str) -> list[Held]:
@@ -92,9 +99,10 @@ class Gather:
             done += self._complete_rows(operator)
         return done
 
-    def _waiting(self, operator: str, window: int, node: int) -> _Waiting:
-        waiting = self._windows.setdefault((operator, window), _Waiting())
+    def _waiting(self, said: Partial | Held, node: int) -> _Waiting:
+        waiting = self._windows.setdefault((said.operator, said.window), _Waiting())
         waiting.nodes.add(node)
+        waiting.said.append(said)
         return waiting
 
     def _complete_windows(self) -> list[Window | Rows]:
@@ -105,7 +113,17 @@ class Gather:
         for key in ready:
             waiting = self._windows.pop(key)
             held = tuple(sorted(waiting.held, key=_node))
-            done.append(Window(*key, _in_order(waiting.entries), held, complete=not self._lost))
+            done.append(
+                Window(
+                    *key,
+                    min((one.since for one in waiting.said if one.since >= 0), default=-1),
+                    max(one.upto for one in waiting.said),
+                    all(one.full for one in waiting.said),
+                    _in_order(waiting.entries),
+                    held,
+                    complete=not self._lost,
+                )
+            )
         return done
 
     def _complete_rows(self, operator: str) -> list[Window | Rows]:

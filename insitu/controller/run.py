@@ -120,7 +120,7 @@ class Run:
         record = ActionRecord(self.directory.actions)
         stack.callback(record.close)
         self._service = Service(
-            listener, self._terms(), self._pipeline.operators, config.staging.nodes,
+            listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
             record=record, schedule=self._schedule,
         )  # fmt: skip
@@ -186,7 +186,7 @@ class Run:
             self._installing = True
             if not self._interrupts:
                 memory_bytes = self._config.staging.memory
-                self._cluster.install(contact, self._pipeline.operators, memory_bytes, self._staging_node())
+                self._cluster.install(contact, self._pipeline.folded, memory_bytes, self._staging_node())
         except KeyboardInterrupt:
             assert self._interrupts
         finally:

@@ -65,9 +65,8 @@ PING_S = 2.0
 class Service:
     """The controller of one run with `nodes` staging nodes.
 
-    `journal` gets every event with its source, `deliver` every window and row that is complete, with the number of
-    steps decided so far, and `release` large states that nobody will ask for. `record` gets what became of actions, and
-    `schedule` are those of an earlier record.
+    `journal` gets every event with its source, `deliver` every window and row that is complete, and `release` large
+    states that nobody will ask for. `record` gets what became of actions; `schedule` are those of an earlier record.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Service:
         nodes: int,
         *,
         journal: Callable[[str, Event], None],
-        deliver: Callable[[Window | Rows, int], None],
+        deliver: Callable[[Window | Rows], None],
         release: Callable[[Held], None],
         record: ActionRecord,
         schedule: Iterable[tuple[int, Action]] = (),
@@ -356,7 +355,7 @@ class Service:
         assert self.tracker is not None
         self._decide()  # a node that commits by itself says in the same breath what it closed and what came of it
         for done in complete:
-            self._deliver(done, self.tracker.watermark + 1)
+            self._deliver(done)
 
     def _event(self, peer: Peer, event: Event) -> None:
         self._journal(peer.name, event)

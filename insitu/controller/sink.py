@@ -2,30 +2,37 @@
 """Turns complete windows and rows into results and has them stored, in a thread of its own.
 
 Small states are merged here; large ones stay where they are, and Dask merges and writes them there. The thread keeps
-the disk's delays away from the conversation with ranks and staging nodes. Rows that wait are written together.
+the disk's delays away from the conversation with ranks and staging nodes. Rows that wait are written together. Each
+result then goes on to the operators that take it (`insitu.controller.chains`), whose windows come back here.
 
 An operator whose results cannot be made or stored is given up with its reason; the others go on.
 """
 
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from insitu.config.function import Function
+from insitu.controller.chains import Chains
 from insitu.controller.directory import Journal
+from insitu.controller.functions import Functions
 from insitu.controller.gather import Rows, Window
 from insitu.errors import ConfigError, Problem
-from insitu.model import Variable
-from insitu.operator import Operator
-from insitu.pipeline import Pipeline
+from insitu.model import Array, Step, Variable
+from insitu.operator import SeriesOperator, State
+from insitu.pipeline import Pipeline, series_of
 from insitu.results import Provenance, Result
 from insitu.results.store import ResultStore
 from insitu.staging.executors import Cluster
-from insitu.staging.merging import Part, Recipe
+from insitu.staging.merging import Part, Recipe, Series
 from insitu.wire.messages import Entry, Event, Held
+
+#: Values of single steps, in order.
+OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
 
 
 class Sink:
@@ -45,9 +52,17 @@ class Sink:
         self._journal = journal
         self._path = path
         self._store = ResultStore.create(path, attrs)
+        self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
+        functions = (name for name, operator in pipeline.operators.items() if isinstance(operator, Function))
+        self._wanted = {*pipeline.stored, *pipeline.chained.values(), *functions}
+        self._functions = Functions(cluster)
+        self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
+        self._series: dict[str, dict[str, Variable]] = {}
+        self._memories: dict[str, State] = {}
         self._rows: dict[str, list[Entry]] = {}
         self._lock = threading.Lock()
+        self._closing = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="insitu-sink")
 
     @property
@@ -59,11 +74,11 @@ class Sink:
         """Say what ranks put so far, and what arrived of it: what cannot be folded is told of now, not at the end."""
         self._writer.submit(self._declare, dict(offered), dict(sent))
 
-    def put(self, done: Window | Rows, steps: int) -> None:
-        """Store a complete window, or rows, of a run that has had `steps` steps so far."""
+    def put(self, done: Window | Rows) -> None:
+        """Store a complete window, or rows."""
         if isinstance(done, Window):
-            self._writer.submit(self._store_window, done, steps)
-        elif done.operator in self._pipeline.stored and done.operator not in self.failures:
+            self._writer.submit(self._store_window, done)
+        elif done.operator in self._wanted and done.operator not in self.failures:
             self._put_rows(done)
 
     def _put_rows(self, done: Rows) -> None:
@@ -79,7 +94,14 @@ class Sink:
         self._cluster.release([held.key])
 
     def close(self) -> None:
-        """Wait until all that was put is stored, and end the thread. May be called twice."""
+        """Wait until all that was put is stored, with what chained operators have open, and end the thread.
+
+        May be called twice.
+        """
+        if not self._closing:
+            self._closing = True
+            for name in self._pipeline.chained:
+                self._writer.submit(self._finish, name)
         self._writer.shutdown(wait=True)
 
     def _declare(self, offered: dict[str, Variable], sent: dict[str, Variable]) -> None:
@@ -89,20 +111,36 @@ class Sink:
             self._pipeline.describe(offered)
         except ConfigError as error:
             self.unfit = error.problems
-        for name in self._pipeline.stored:
-            operator = self._pipeline.operators[name]
-            if name not in self._recipes and all(wanted in sent for wanted in operator.inputs):
-                self._guarded(name, partial(self._open, name, operator, sent))
+        for name, operator in self._pipeline.folded.items():
+            here = all(each in sent for each in operator.inputs)
+            if isinstance(operator, Function):
+                self._inputs[name] = {each: sent[each] for each in operator.inputs} if here else {}
+            elif name in self._wanted and name not in self._recipes and here:
+                self._guarded(name, partial(self._open, name, sent))
 
-    def _open(self, name: str, operator: Operator, variables: dict[str, Variable]) -> None:
-        self._recipes[name] = Recipe.of(name, operator, variables)
-        self._store.declare(name, operator, variables, self._attrs)
+    def _open(self, name: str, variables: Mapping[str, Variable]) -> None:
+        """Make room for the results of an operator over these variables, and of those that take them."""
+        operator, stored = self._pipeline.operators[name], name in self._pipeline.stored
+        inputs = {wanted: variables[wanted] for wanted in operator.inputs}
+        recipe = self._recipes[name] = Recipe.of(name, operator, inputs)
+        if stored:
+            self._store.declare(name, operator, inputs, self._attrs)
+        series: dict[str, Variable] = {}
+        if isinstance(operator, SeriesOperator):
+            series = self._series[name] = operator.describe_series(inputs)
+            if stored:
+                self._store.declare_group(series_of(name), "step", operator, series, self._attrs)
+        yielded = [*recipe.described.items(), *series.items()]
+        results = {f"{name}.{key}": each.renamed(f"{name}.{key}") for key, each in yielded}
+        for taker in self._pipeline.takers(name):
+            if taker in self._wanted and all(wanted in results for wanted in self._pipeline.operators[taker].inputs):
+                self._guarded(taker, partial(self._open, taker, results))
 
-    def _store_window(self, window: Window, steps: int) -> None:
+    def _store_window(self, window: Window) -> None:
         """Store a window; one that is not stored must not stay at the nodes, where it would leave no room to fold."""
-        if window.operator in self._pipeline.stored:
-            self._guarded(window.operator, partial(self._write_window, window, steps))
-        if window.operator not in self._pipeline.stored or window.operator in self.failures:
+        if window.operator in self._wanted:
+            self._guarded(window.operator, partial(self._write_window, window))
+        if window.operator not in self._wanted or window.operator in self.failures:
             self._cluster.release([held.key for _, held in window.held])
 
     def _guarded(self, operator: str, work: Callable[[], None]) -> None:
@@ -120,39 +158,114 @@ class Sink:
         with self._lock:
             entries = self._rows.pop(operator, [])
         recipe = self._recipes[operator]
-        results = [
-            Result(
-                operator,
-                Provenance(entry.first, entry.first, entry.last, entry.time, 1, 0, complete=True),
-                recipe.assemble([((), (), entry.state)]),
-            )
-            for entry in entries
-        ]
-        self._store.append(results)
-        self.rows_of[operator] += len(results)
+        rows = [recipe.assemble([((), (), entry.state)])[0] for entry in entries]
+        steps = [Step(entry.key, entry.first, entry.time) for entry in entries]
+        self._keep_steps(operator, operator, list(zip(steps, rows, strict=True)), complete=True)
+        self._pass_on_steps(operator, recipe.described, list(zip(steps, rows, strict=True)), complete=True)
 
-    def _write_window(self, window: Window, steps: int) -> None:
+    def _keep_steps(self, operator: str, group: str, rows: OfSteps, complete: bool) -> None:
+        """Store what belongs to single steps."""
+        if operator not in self._pipeline.stored or not rows:
+            return
+        self._store.append(
+            [
+                Result(group, Provenance(step.index, step.index, step.index, step.time, 1, 0, complete), arrays)
+                for step, arrays in rows
+            ]
+        )
+        if group == operator:
+            self.rows_of[operator] += len(rows)
+
+    def _write_window(self, window: Window) -> None:
+        operator = self._pipeline.operators[window.operator]
+        if isinstance(operator, Function):
+            self._call(operator, window)
+            return
         recipe = self._recipes.get(window.operator)
         if recipe is None:
             return  # no variable of it ever came whole, which `unfit` or the steps' own account explains
-        provenance = self._provenance(recipe.operator, window, steps)
+        name, stored = recipe.name, recipe.name in self._pipeline.stored
+        provenance = self._provenance(window)
         small: list[Part] = [(*(entry.place or ((), ())), entry.state) for entry in window.entries]
+        memory = self._memories.get(name)
+        series: Series = ([], memory or {})
+        row = done = None
         if window.held:
-            row = self.rows_of[window.operator]
-            self._cluster.write(recipe, self._path, window.window, row, [held for _, held in window.held], small)
-            self._store.publish(window.operator, [provenance])
+            path, held = self._path if stored else None, [held for _, held in window.held]
+            done = self._cluster.write(recipe, path, window.window, self.rows_of[name], held, small, memory)
+            if done.series is not None:
+                series = self._cluster.series(done, f"Operator '{name}', window {window.window}")
         elif small:
-            self._store.append([Result(window.operator, provenance, recipe.assemble(small))])
-        else:
-            self._store.publish(window.operator, [provenance])
-        self.rows_of[window.operator] += 1
+            row, series = recipe.assemble(small, memory)
+        if stored:
+            if row is not None:
+                self._store.append([Result(name, provenance, row)])
+            else:
+                self._store.publish(name, [provenance])
+            self.rows_of[name] += 1
+        steps, self._memories[name] = series
+        self._keep_steps(name, series_of(name), steps, provenance.complete)
+        self._pass_on_steps(name, self._series.get(name, {}), steps, provenance.complete)
+        step = Step(window.window, provenance.last_step, provenance.time)
+        for taker in self._chains.takers(name, recipe.described):
+            if done is not None:
+                fold = partial(self._chains.fold_there, taker, step, recipe, done, provenance.complete)
+            else:
+                fold = partial(self._chains.fold, taker, step, recipe, row, provenance.complete)
+            self._guarded(taker, partial(self._store_all, fold))
 
-    def _provenance(self, operator: Operator, window: Window, steps: int) -> Provenance:
+    def _call(self, function: Function, window: Window) -> None:
+        """Call a function of a window, and store what it returns; a window without any step is none."""
+        name, held = window.operator, [held for _, held in window.held]
+        try:
+            if not held or not self._inputs.get(name):
+                return
+            provenance = self._provenance(window)
+            answer = self._functions.call(name, function, self._inputs[name], window.window, held)
+            if answer.told.picture is not None:
+                folder = self._path.parent / "figures"
+                folder.mkdir(exist_ok=True)
+                (folder / f"{name}-{window.window:06}.png").write_bytes(answer.told.picture)
+            elif name in self._pipeline.stored:
+                if answer.is_first:
+                    self._store.declare_group(name, "window", function, answer.told.described, self._attrs)
+                if answer.told.values is not None:
+                    self._store.append([Result(name, provenance, answer.told.values)])
+                else:
+                    answer.write(self._path, name, self.rows_of[name])
+                    self._store.publish(name, [provenance])
+            self.rows_of[name] += 1
+        finally:
+            self._cluster.release([each.key for each in held])
+
+    def _pass_on_steps(self, name: str, described: Mapping[str, Variable], rows: OfSteps, complete: bool) -> None:
+        """Have what belongs to single steps folded by the operators that take it."""
+        recipe = Recipe(name, self._pipeline.operators[name], described, ())
+        for taker in self._chains.takers(name, described):
+            for step, arrays in rows:
+                fold = partial(self._chains.fold, taker, step, recipe, arrays, complete)
+                self._guarded(taker, partial(self._store_all, fold))
+
+    def _finish(self, name: str) -> None:
+        """Close what a chained operator has open; all that it takes is here."""
+        self._guarded(name, partial(self._store_all, partial(self._chains.finish, name)))
+
+    def _store_all(self, fold: Callable[[], list[Window | Rows]]) -> None:
+        """Store what a chained operator yields, now: its own takers are to follow in order."""
+        for done in fold():
+            if isinstance(done, Window):
+                self._store_window(done)
+            elif done.operator in self._wanted:
+                with self._lock:
+                    self._rows.setdefault(done.operator, []).extend(done.entries)
+                self._guarded(done.operator, partial(self._write_rows, done.operator))
+
+    def _provenance(self, window: Window) -> Provenance:
         """Say what went into a window, and what of it is missing."""
         folded = max((part.steps for part in window.parts), default=0)
-        length = steps if operator.window == "run" else operator.window
-        over = min(length, steps - window.window * length)
-        cut_short = self.interrupted if operator.window == "run" else over < length
+        over = window.upto - window.since + 1 if window.since >= 0 else 0
+        run = self._pipeline.operators[window.operator].window == "run"
+        whole = not self.interrupted if run else window.full
         return Provenance(
             index=window.window,
             first_step=min((part.first for part in window.parts), default=-1),
@@ -160,5 +273,5 @@ class Sink:
             time=max((part.time for part in window.parts), default=float("nan")),
             steps=folded,
             dropped=over - folded,
-            complete=window.complete and not cut_short and folded == over,
+            complete=window.complete and whole and folded == over,
         )

@@ -54,14 +54,30 @@ def create_group(
     """
     described = operator.describe(inputs)
     leading = "step" if operator.keeps_steps else "window"
+    make_group(root, name, leading, described, _reduced(operator, inputs), {"operator": entry_of(operator), **attrs})
+    return described
+
+
+def entry_of(operator: Operator) -> str:
+    """Return an operator's configuration as JSON."""
+    return operator.model_dump_json()
+
+
+def make_group(
+    root: zarr.Group,
+    name: str,
+    leading: str,
+    described: Mapping[str, Variable],
+    reduced: Sequence[str],
+    attrs: Mapping[str, Any],
+) -> None:
+    """Make a group of the results `described` that lead with the dimension `leading`; `reduced` are gone from them."""
     _require_storable(name, described, leading)
-    group = root.create_group(name, attributes={"operator": operator.model_dump_json(), **attrs})
-    reduced = _reduced(operator, inputs)
+    group = root.create_group(name, attributes=dict(attrs))
     for key, result in described.items():
         _create_array(group, result.renamed(key), leading, reduced)
     for coordinate in COORDINATES_OF[leading]:
         _create_coordinate(group, coordinate, leading)
-    return described
 
 
 def leading_of(group: zarr.Group) -> str:

@@ -31,7 +31,7 @@ from insitu.model import Array, Variable
 from insitu.operator import Operator
 from insitu.results import Provenance, Result
 from insitu.results.chunks import Slab
-from insitu.results.groups import COORDINATES_OF, array_of, create_group, leading_of, rows_of
+from insitu.results.groups import COORDINATES_OF, array_of, create_group, entry_of, leading_of, make_group, rows_of
 
 CURES = {
     errno.ENOSPC: "Free some space there",
@@ -87,6 +87,14 @@ class ResultStore:
             described = create_group(self._root, name, operator, inputs, attrs)
             self._root = self._consolidated()
         return described
+
+    def declare_group(
+        self, name: str, leading: str, operator: Operator, described: Mapping[str, Variable], attrs: Mapping[str, Any]
+    ) -> None:
+        """Make a group `name` for what `operator` yields beside or without what its `describe` says."""
+        with writing(f"the results of '{name}'", self._path):
+            make_group(self._root, name, leading, described, (), {"operator": entry_of(operator), **attrs})
+            self._root = self._consolidated()
 
     def rows(self, name: str) -> int:
         """Return how many rows of operator `name` are shown."""

@@ -31,9 +31,10 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Security, Wo
 from distributed.comm.core import connect
 
 from insitu.errors import InsituError, OperatorError, RunError
-from insitu.operator import Operator
+from insitu.operator import Operator, State
+from insitu.staging import tasks
 from insitu.staging.folder import Holder
-from insitu.staging.merging import Part, Place, Recipe, Target, bounding_box, fault_of_places
+from insitu.staging.merging import Part, Place, Recipe, Target, fault_of_places
 from insitu.staging.node import StagingNode
 from insitu.wire.contact import Contact
 
@@ -157,6 +158,7 @@ class Cluster:
         self._client = client
         self._own = own
         self._plugin: str | None = None
+        self._kept: dict[str, Any] = {}
         workers = client.scheduler_info()["workers"]
         self.addresses = sorted(workers, key=lambda address: str(workers[address]["name"]))[:nodes]
 
@@ -191,37 +193,60 @@ class Cluster:
     def write(
         self,
         recipe: Recipe,
-        path: Path,
+        path: Path | None,
         window: int,
         row: int,
         held: Sequence[HeldStates],
         parts: Sequence[Part] = (),
-    ) -> None:
+        memory: State | None = None,
+    ) -> tasks.Done:
         """Merge the `held` states of a window and the `parts` that are here; write row `row` of the store at `path`.
 
-        Returns when the row is written; it is not shown yet. Lets go of the held states, whatever happens. Raises
+        Returns what was finalised, which stays where it is for as long as that is kept, when the row is written; it is
+        not shown yet. Without a path nothing is written. Lets go of the held states, whatever happens. Raises
         `RunError` where one of them was lost with its worker, `OperatorError` where the operator cannot merge them.
         """
-        which = f"Operator '{recipe.name}', window {window}"
         states: list[Any] = [Future(each.key, self._client) for each in held]
-        try:
-            _require_apart([*(place for each in held for place in each.places), *(part[:2] for part in parts)])
-            self._submit(Target(recipe, path, row), states, held, parts).result(timeout=WRITE_S)
-        except (KilledWorker, CancelledError) as error:
-            raise RunError(f"{which}: the states are lost with the Dask worker that held them ({error}).") from error
-        except TimeoutError as error:
-            raise RunError(f"{which}: not written within {WRITE_S:g} s. See whether all workers run.") from error
-        except InsituError as error:
-            raise type(error)(f"{which}: {error}") from error
-        except Exception as error:  # an operator is foreign code, and so may its errors be
-            raise OperatorError(f"{which}: {type(error).__name__}: {error}") from error
-        finally:
-            for state in states:
-                state.release()
+        with self._named(f"Operator '{recipe.name}', window {window}"):
+            try:
+                _require_apart([*(place for each in held for place in each.places), *(part[:2] for part in parts)])
+                places = [each.places for each in held]
+                done = tasks.finalized(self._task, recipe, states, places, parts, memory)
+                if path is not None:
+                    self._result(tasks.written(self._task, Target(recipe, path, row), done))
+                return done
+            finally:
+                for state in states:
+                    self._kept.pop(state.key, None)
+                    state.release()
+
+    def series(self, done: tasks.Done, which: str) -> Any:
+        """Return what `SeriesOperator.series` says of a window."""
+        with self._named(which):
+            return self._result(done.series)
+
+    def fetch(self, which: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function of small result makes of data that lies at a worker."""
+        with self._named(which):
+            return self._result(self._task(function, *arguments))
+
+    def task(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Have a function called where most of its arguments lie; return what stands for its result."""
+        return self._task(function, *arguments)
+
+    def held(self, key: str) -> Any:
+        """Return what stands for data that a worker holds."""
+        return Future(key, self._client)
+
+    def hold(self, future: Any) -> str:
+        """Keep the result of a task until `release`; return its key."""
+        self._kept[future.key] = future
+        return str(future.key)
 
     def release(self, keys: Iterable[str]) -> None:
         """Let go of held states that nobody will merge."""
         for key in keys:
+            self._kept.pop(key, None)
             Future(key, self._client).release()
 
     def close(self) -> None:
@@ -246,32 +271,23 @@ class Cluster:
                 "machines have processors to spare."
             ) from error
 
-    def _submit(self, target: Target, states: list[Any], held: Sequence[HeldStates], parts: Sequence[Part]) -> Any:
-        """Have a row made by tasks; return the future of the last one."""
-        recipe = target.recipe
-        boxes = [bounding_box(each.places) for each in held]
-        if parts:
-            states = [*states, list(parts)]
-            boxes.append(bounding_box([(start, count) for start, count, _ in parts]))
-        if not recipe.cells:
-            states, boxes = [self._in_pairs(recipe.merge, states)], boxes[:1]
-        summary = []
-        if recipe.joint:
-            summary = [self._in_pairs(recipe.combine, [self._task(recipe.summarize, state) for state in states])]
-        done = [self._task(recipe.finalize, state, *summary) for state in states]
-        writes = []
-        for bundle in recipe.bundles():
-            at_hand = zip(boxes, done, strict=True)
-            cuts = [self._task(recipe.cut, each, bundle) for box, each in at_hand if recipe.touches(box, bundle)]
-            writes.append(self._task(target.write, bundle, cuts))
-        return self._task(_all, writes)
+    @contextmanager
+    def _named(self, which: str) -> Iterator[None]:
+        """Turn what goes wrong at workers into errors that name what it was about."""
+        try:
+            yield
+        except (KilledWorker, CancelledError) as error:
+            raise RunError(f"{which}: the states are lost with the Dask worker that held them ({error}).") from error
+        except TimeoutError as error:
+            raise RunError(f"{which}: not written within {WRITE_S:g} s. See whether all workers run.") from error
+        except InsituError as error:
+            raise type(error)(f"{which}: {error}") from error
+        except Exception as error:  # an operator is foreign code, and so may its errors be
+            raise OperatorError(f"{which}: {type(error).__name__}: {error}") from error
 
-    def _in_pairs(self, join: Callable[..., Any], several: list[Any]) -> Any:
-        """Join states, or summaries, in pairs, and the pairs in pairs."""
-        while len(several) > 1:
-            pairs = [several[k : k + 2] for k in range(0, len(several), 2)]
-            several = [self._task(join, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
-        return several[0]
+    @staticmethod
+    def _result(future: Any) -> Any:
+        return future.result(timeout=WRITE_S)
 
     def _task(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._client.submit(function, *arguments, pure=False)
@@ -371,7 +387,3 @@ def _require_apart(places: Sequence[Place]) -> None:
             f"blocks moved within the window, so that no state has all steps of a cell: {fault}. Choose windows that "
             "end where the blocks move."
         )
-
-
-def _all(written: Sequence[None]) -> None:
-    """Wait for every part of a row to be written: a task that depends on them all."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from insitu.config.function import Function
 from insitu.operator import Operator, state_nbytes
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.folds import Failure, Folds, Yield
@@ -80,6 +81,7 @@ class Folder:
     ) -> None:
         self.counters = FoldCounters()
         self._member = member
+        self._operators = operators
         self._folds = Folds(operators, memory_bytes)
         self._memory_bytes = memory_bytes
         self._holder = holder
@@ -177,17 +179,21 @@ class Folder:
         cuts = range(0, max(1, len(item.entries)), number)
         groups = [item.entries[cut : cut + number] for cut in cuts]
         upto = [*(group[-1].key for group in groups[:-1]), item.upto]
-        return [Partial(item.operator, self._member, -1, end, group) for end, group in zip(upto, groups, strict=True)]
+        return [
+            Partial(item.operator, self._member, -1, -1, end, True, group)
+            for end, group in zip(upto, groups, strict=True)
+        ]
 
     def _window(self, item: Yield) -> Message:
         nbytes = sum(state_nbytes(entry.state) for entry in item.entries)
-        if nbytes <= SMALL_BYTES:
-            return Partial(item.operator, self._member, item.window, item.upto, item.entries)
+        if not item.entries or (nbytes <= SMALL_BYTES and not isinstance(self._operators[item.operator], Function)):
+            return Partial(item.operator, self._member, item.window, item.since, item.upto, item.full, item.entries)
         key = f"{self._prefix}-{item.operator}-{item.window}"
         places = tuple(entry.place or ((), ()) for entry in item.entries)
         parts = [(*place, entry.state) for place, entry in zip(places, item.entries, strict=True)]
         self._holder.hold(key, parts, nbytes)
         one = item.entries[0]
         return Held(
-            item.operator, self._member, item.window, key, nbytes, one.steps, one.first, one.last, one.time, places
-        )
+            item.operator, self._member, item.window, item.since, item.upto, item.full,
+            key, nbytes, one.steps, one.first, one.last, one.time, places,
+        )  # fmt: skip

@@ -10,27 +10,31 @@ one place: an operator is foreign code.
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 from insitu.errors import OperatorError
-from insitu.model import Block, Extent, Step
-from insitu.operator import Batch, Operator, State, state_nbytes
+from insitu.model import Block, Extent
+from insitu.operator import Batch, Operator
 from insitu.staging.assembler import ReadyStep
+from insitu.staging.panes import Pane, PaneQueue, Place
 from insitu.wire.limits import STATES_BYTES
 from insitu.wire.messages import Entry
-
-#: Where a state's cells lie, or ``None`` for a state without cells.
-Place = tuple[Extent, Extent] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Yield:
-    """What an operator has to hand over: of one window, or of all steps up to `upto` where it keeps steps."""
+    """What an operator has to hand over: of one window, or of all steps up to `upto` where it keeps steps.
+
+    The window is that of the sequences `since` to `upto`, and `full` unless the stream ended before it.
+    """
 
     operator: str
     window: int
+    since: int
     upto: int
+    full: bool
     entries: tuple[Entry, ...]
 
 
@@ -43,90 +47,144 @@ class Failure:
     trace: str
 
 
-@dataclass(slots=True)
-class _Open:
-    """An open window (or step): its states by place."""
-
-    key: int
-    states: dict[Place, State] = field(default_factory=dict)
-    steps: int = 0
-    first: int = -1
-    last: int = -1
-    time: float = 0.0
-
-    def count(self, steps: Sequence[Step]) -> None:
-        if not self.steps:
-            self.first = steps[0].index
-        self.steps += len(steps)
-        self.last, self.time = steps[-1].index, steps[-1].time
-
-    def entries(self) -> tuple[Entry, ...]:
-        return tuple(
-            Entry(self.key, self.steps, self.first, self.last, self.time, place, state)
-            for place, state in self.states.items()
-        )
-
-
 class OperatorFolds:
     """One operator's states at this node, for one member."""
 
     def __init__(self, name: str, operator: Operator) -> None:
         self.name = name
         self.operator = operator
-        self._open = _Open(0)
+        self._panes = operator.panes
+        self._closed = PaneQueue(operator)
+        self._open: Pane | None = None
+        #: The pane after the last closed one, the next window to be handed over, and whether it has steps of its own.
+        self._next = 0
+        self._due = 0
+        self._fresh = False
         self._described = False
 
     @property
     def nbytes(self) -> int:
-        return state_nbytes(list(self._open.states.values()))
+        return self._closed.nbytes + (self._open.nbytes if self._open else 0)
+
+    def blank(self) -> "OperatorFolds":
+        """Return one that has come as far, and has folded nothing: for steps that are folded elsewhere."""
+        other = OperatorFolds(self.name, self.operator)
+        other._next, other._due = self._next, self._due
+        other._open = Pane(self._open.key) if self._open else None
+        for _ in range(len(self._closed)):
+            other._closed.push(Pane(0))
+        return other
 
     def fold(self, steps: Sequence[ReadyStep]) -> Iterator[Yield]:
         """Fold steps that follow each other; yield what is complete."""
         if self.operator.keeps_steps:
             yield self._fold_each(steps)
             return
-        for window, part in groupby(steps, key=self._window):
-            inside = list(part)
-            self._open.key = window
+        for pane, part in groupby(self._in_panes(steps), key=itemgetter(0)):
+            inside = [ready for _, ready in part]
+            yield from self._move_to(pane)
+            assert self._open is not None
+            self._fresh = True
+            self._open.see([ready.step for ready in inside])
             self._fold_into(self._open, inside)
-            if self._window_ends(window, inside[-1].step.sequence):
-                yield self._take(inside[-1].step.sequence)
+            if self._panes.is_last(inside[-1].step):
+                yield from self._close()
 
     def finish(self, steps: int) -> Iterator[Yield]:
         """Yield the window that is still open when the member has ended after `steps` steps."""
-        last = self._window_of(steps - 1)
-        if not self.operator.keeps_steps and steps and not self._window_ends(last, steps - 1):
-            self._open.key = last
-            yield self._take(steps - 1)
+        if self.operator.keeps_steps or not steps:
+            return
+        if self._open is not None:
+            self._closed.push(self._open)
+            self._open = None
+        if self._fresh:
+            yield self._handed_over(full=False)
 
-    def _window_of(self, sequence: int) -> int:
-        window = self.operator.window
-        return 0 if window == "run" else sequence // window
+    def _in_panes(self, steps: Sequence[ReadyStep]) -> list[tuple[int, ReadyStep]]:
+        """Return steps with their panes. Of a dropped one the time may not be known: it counts to the pane before."""
+        low = self._open.key if self._open else self._next
+        found = []
+        for ready in steps:
+            if not self._panes.by_time or ready.blocks:
+                pane = self._panes.pane(ready.step)
+                if pane < low and self._panes.by_time:
+                    raise OperatorError(
+                        f"step {ready.step.index} has time {ready.step.time:g}, which is "
+                        + ("before zero" if pane < 0 else "before that of an earlier step")
+                        + f"; with window: {self.operator.window} times must not be negative and not go back"
+                    )
+                low = max(low, pane)
+            found.append((low, ready))
+        return found
 
-    def _window(self, ready: ReadyStep) -> int:
-        return self._window_of(ready.step.sequence)
+    def _move_to(self, pane: int) -> Iterator[Yield]:
+        """Close the panes before this one, those among them that had no step, and open it."""
+        if self._open is not None and self._open.key != pane:
+            yield from self._close()
+        if self._open is None:
+            yield from self._skip_to(pane)
+            self._open = Pane(pane)
 
-    def _window_ends(self, window: int, sequence: int) -> bool:
-        return self._window_of(sequence + 1) != window
+    def _skip_to(self, pane: int) -> Iterator[Yield]:
+        """Close panes without any step; those that are in no window of interest are not even counted."""
+        if self._panes.by_time and not len(self._closed):
+            # The stream begins here, or nothing of before is left: windows that would begin before it are left out.
+            self._due = max(self._due, pane // self._panes.stride)
+            self._next = self._due * self._panes.stride
+        elif self._panes.by_time and pane - self._next > self._panes.count:
+            for _ in range(self._panes.count):
+                yield from self._close()
+            self._closed.clear()
+            self._due = max(self._due, self._panes.earliest(pane))
+            self._next = max(self._next, self._due * self._panes.stride)
+        while self._next < pane:
+            yield from self._close()
 
-    def _take(self, upto: int) -> Yield:
-        taken, self._open = self._open, _Open(self._open.key + 1)
-        return Yield(self.name, taken.key, upto, taken.entries())
+    def _close(self) -> Iterator[Yield]:
+        """Close the open pane, or one that had no step; yield the window that ends with it."""
+        pane, self._open = self._open or Pane(self._next), None
+        self._next = pane.key + 1
+        self._closed.push(pane)
+        if self._panes.window_at(pane.key) == self._due:
+            if self._closed.seen or not self._panes.by_time:
+                yield self._handed_over(full=True)
+            else:
+                self._leave()
+
+    def _handed_over(self, full: bool) -> Yield:
+        """Return the window that is due, and let go of what no other window needs."""
+        whole = self._closed.total()
+        entries = tuple(
+            Entry(self._due, whole.steps, whole.first, whole.last, whole.time, place, state)
+            for place, state in whole.states.items()
+        )
+        done = Yield(self.name, self._due, whole.since, whole.upto, full, entries)
+        self._leave()
+        return done
+
+    def _leave(self) -> None:
+        for _ in range(min(self._panes.stride, len(self._closed))):
+            self._closed.pop()
+        self._due += 1
+        self._fresh = False
 
     def _fold_each(self, steps: Sequence[ReadyStep]) -> Yield:
         entries: list[Entry] = []
         for ready in steps:
-            single = _Open(ready.step.sequence)
+            single = Pane(ready.step.sequence)
             self._fold_into(single, [ready])
-            entries += single.entries()
-            if (nbytes := state_nbytes(list(single.states.values()))) > STATES_BYTES:
+            entries += [
+                Entry(single.key, single.steps, single.first, single.last, single.time, place, state)
+                for place, state in single.states.items()
+            ]
+            if (nbytes := single.nbytes) > STATES_BYTES:
                 raise OperatorError(
                     f"Its state of one step takes {nbytes} bytes, and at most {STATES_BYTES} can be sent for each; "
                     "fold over: step instead, whose results stay at the staging nodes."
                 )
-        return Yield(self.name, -1, steps[-1].step.sequence, tuple(entries))
+        return Yield(self.name, -1, -1, steps[-1].step.sequence, True, tuple(entries))
 
-    def _fold_into(self, window: _Open, steps: Sequence[ReadyStep]) -> None:
+    def _fold_into(self, window: Pane, steps: Sequence[ReadyStep]) -> None:
         operator, states = self.operator, window.states
         whole = [ready for ready in steps if any(self._has_inputs(blocks) for blocks in ready.blocks.values())]
         if not whole:
@@ -137,13 +195,13 @@ class OperatorFolds:
                 states[place] = operator.update(states[place] if place in states else operator.init(), batch)
 
     def _has_inputs(self, blocks: Mapping[str, Block]) -> bool:
-        return all(name in blocks for name in self.operator.inputs)
+        return (all if self.operator.needs_all else any)(name in blocks for name in self.operator.inputs)
 
     def _batches(self, rank: int, steps: Iterable[ReadyStep]) -> Iterator[tuple[Place, Batch]]:
         """Cut a rank's blocks where their place changes; parts without cells are left out where cells are kept."""
         inputs = self.operator.inputs
         held = [
-            (ready.step, [ready.blocks[rank][name] for name in inputs])
+            (ready.step, [ready.blocks[rank][name] for name in inputs if name in ready.blocks[rank]])
             for ready in steps
             if self._has_inputs(ready.blocks.get(rank, {}))
         ]
@@ -156,10 +214,11 @@ class OperatorFolds:
                 tuple(step for step, _ in some),
                 {block.variable.name: block.variable for block in first},
                 {block.variable.name: block.start for block in first},
-                {name: tuple(blocks[k].data for _, blocks in some) for k, name in enumerate(inputs)},
+                {one.variable.name: tuple(blocks[k].data for _, blocks in some) for k, one in enumerate(first)},
+                rank,
             )
             self._describe(batch)
-            yield (place[0] if self.operator.keeps_cells else None), batch
+            yield (place[0][1:] if self.operator.keeps_cells else None), batch
 
     def _describe(self, batch: Batch) -> None:
         """Let the operator object to its inputs before the first fold."""
@@ -168,9 +227,12 @@ class OperatorFolds:
             self._described = True
 
 
-def _place(blocks: Sequence[Block]) -> tuple[tuple[Extent, Extent], ...]:
+def _place(blocks: Sequence[Block]) -> tuple[tuple[str, Extent, Extent], ...]:
     """Where the blocks lie, as far as it must stay the same within a batch: the rows of joined ones may change."""
-    return tuple((block.start, (-1, *block.count[1:]) if block.variable.joined else block.count) for block in blocks)
+    return tuple(
+        (block.variable.name, block.start, (-1, *block.count[1:]) if block.variable.joined else block.count)
+        for block in blocks
+    )
 
 
 Work = Callable[[OperatorFolds], Iterator[Yield]]

@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 
 from insitu.errors import OperatorError
-from insitu.model import Array, Extent, Variable
-from insitu.operator import JointOperator, Operator, State
+from insitu.model import Array, Extent, Step, Variable, has_cells
+from insitu.operator import JointOperator, Operator, SeriesOperator, State
 from insitu.results.chunks import SLAB_BYTES, Slab, slabs
 from insitu.results.store import write_slab
 
 Place = tuple[Extent, Extent]
 Part = tuple[Extent, Extent, State]
+
+#: The steps that no window before had with what they yield, and what is left to the next window.
+Series = tuple[list[tuple[Step, dict[str, Array]]], State]
 
 #: What a place yields: its start, its count, and the arrays by the name of the result.
 Finalized = tuple[Extent, Extent, Mapping[str, Array]]
@@ -94,12 +97,20 @@ class Recipe:
                 _check(self.name, result, arrays.get(result), variable.dtype, self._shape(variable, count))
         return done
 
-    def assemble(self, parts: Iterable[Part]) -> dict[str, Array]:
-        """Return the whole row. Cells of no part are NaN, or zero in an array of integers."""
+    def assemble(self, parts: Iterable[Part], memory: State | None = None) -> tuple[dict[str, Array], Series]:
+        """Return the whole row, and what a `SeriesOperator` says of its steps; `memory` is what it said before.
+
+        Cells of no part are NaN, or zero in an array of integers.
+        """
         whole = [(result, _everything(variable)) for result, variable in self.described.items()]
         merged = self.merge(parts)
-        cuts = self.cut(self.finalize(merged, self.summarize(merged) if self.joint else None), whole)
-        return {result: values for result, _, values in self.fill(whole, [cuts])}
+        summary = self.summarize(merged) if self.joint else None
+        series: Series = ([], memory or {})
+        if isinstance(self.operator, SeriesOperator) and merged and summary is not None:
+            summary = self.operator.follow(summary, memory or {})
+            series = self.operator.series(summary)
+        cuts = self.cut(self.finalize(merged, summary), whole)
+        return {result: values for result, _, values in self.fill(whole, [cuts])}, series
 
     def bundles(self, limit_bytes: int = SLAB_BYTES) -> list[list[NamedSlab]]:
         """Group the row's slabs, in order, so that a group stays within `limit_bytes` unless one slab is larger."""
@@ -117,7 +128,7 @@ class Recipe:
 
     def touches(self, box: Place, bundle: Sequence[NamedSlab]) -> bool:
         """Say whether parts within `box` can have anything to do with the slabs of `bundle`."""
-        return any(_common(self._region(self.described[result], *box), slab) is not None for result, slab in bundle)
+        return any(_common(self.region(self.described[result], *box), slab) is not None for result, slab in bundle)
 
     def cut(self, done: Iterable[Finalized], bundle: Sequence[NamedSlab]) -> list[Cut]:
         """Return what finalised parts have of the slabs of `bundle`: views, not copies.
@@ -127,9 +138,9 @@ class Recipe:
         cuts: list[Cut] = []
         for number, (start, count, arrays) in enumerate(done):
             for k, (result, slab) in enumerate(bundle):
-                if number and not self._has_cells(self.described[result]):
+                if number and not self.has_cells(self.described[result]):
                     continue
-                region = self._region(self.described[result], start, count)
+                region = self.region(self.described[result], start, count)
                 common = _common(region, slab)
                 if common is not None:
                     cuts.append((k, _within(common, slab), np.asarray(arrays[result])[_within(common, region)]))
@@ -150,19 +161,19 @@ class Recipe:
             return self.operator.finalize_place(state, summary)
         return self.operator.finalize(state)
 
-    def _has_cells(self, variable: Variable) -> bool:
-        return variable.dims[variable.ndim - len(self.cells) :] == self.cells
+    def has_cells(self, variable: Variable) -> bool:
+        return has_cells(variable, self.cells)
 
-    def _region(self, variable: Variable, start: Extent, count: Extent) -> Slab:
+    def region(self, variable: Variable, start: Extent, count: Extent) -> Slab:
         """Say where in a result the arrays of a place belong; one without cells is the same for every place."""
         whole = _everything(variable)
-        if not self._has_cells(variable):
+        if not self.has_cells(variable):
             return whole
         cells = tuple(slice(low, low + length) for low, length in zip(start, count, strict=True))
         return (*whole[: variable.ndim - len(self.cells)], *cells)
 
     def _shape(self, variable: Variable, count: Extent) -> Extent:
-        return _lengths(self._region(variable, (0,) * len(count), count))
+        return _lengths(self.region(variable, (0,) * len(count), count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -473,13 +473,16 @@ class Closed:
 class Partial:
     """Small states of one operator at one node, for the controller to merge: all of one window, in one message.
 
-    For an operator that keeps steps, `window` is ``-1`` and `upto` the sequence up to which this node has said all.
+    The window goes from sequence `since` to sequence `upto`, and is `full` unless the stream ended before it. For an
+    operator that keeps steps, `window` is ``-1`` and `upto` the sequence up to which this node has said all.
     """
 
     operator: str
     member: int
     window: int
+    since: int
     upto: int
+    full: bool
     entries: tuple[Entry, ...]
 
 
@@ -488,12 +491,15 @@ class Held:
     """The large states of one operator and window, which stay at the node as Dask data under `key`.
 
     The data is a list of ``(start, count, state)``, one for each of `places`; without cells, one with empty extents.
-    `steps`, `first`, `last` and `time` are those of an `Entry`.
+    `since`, `upto` and `full` are those of a `Partial`; `steps`, `first`, `last` and `time` those of an `Entry`.
     """
 
     operator: str
     member: int
     window: int
+    since: int
+    upto: int
+    full: bool
     key: str
     nbytes: int
     steps: int

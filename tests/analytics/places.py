@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from insitu.model import Variable
-from insitu.operator import JointOperator, State
+from insitu.operator import JointOperator, SeriesOperator, State
 from insitu.testing import batch, cut
 
 #: The steps of each variable.
@@ -31,11 +31,16 @@ def fold(
 
 
 def read(operator: JointOperator, inputs: list[Variable], fields: Fields, **how: int) -> dict[str, np.ndarray]:
-    """The results, those of several places put together."""
+    """The results, those of several places put together, and the series of a window that follows no other."""
     states = fold(operator, inputs, fields, **how)
     summary = operator.init()
     for state in states:
         summary = operator.combine(summary, operator.summarize(state))
+    series: dict[str, np.ndarray] = {}
+    if isinstance(operator, SeriesOperator):
+        summary = operator.follow(summary, {})
+        rows, _ = operator.series(summary)
+        series = {name: np.stack([values[name] for _, values in rows]) for name in rows[0][1]}
     found = [operator.finalize_place(state, summary) for state in states]
     dims = {name: result.dims for name, result in operator.describe({v.name: v for v in inputs}).items()}
     cells = inputs[0].dims
@@ -44,4 +49,4 @@ def read(operator: JointOperator, inputs: list[Variable], fields: Fields, **how:
         if dims[name][-len(cells) :] == cells
         else found[0][name]
         for name in dims
-    }
+    } | series

@@ -130,9 +130,9 @@ def test_lost_steps_are_no_steps():
     np.testing.assert_array_equal(np.isnan(found["msd"]), np.isnan(found["elapsed"]))
 
 
-def test_every_takes_some_steps_only():
+def test_a_stride_takes_some_steps_only():
     ways = walk(24, 10)
-    operator = make(window=12, every=5)
+    operator = make(window=12, stride=5)
     state = operator.update(operator.init(), published(ways[:12], first=12))
     assert sorted(state) == ["15", "20"]
     found = operator.finalize(state)
@@ -201,7 +201,7 @@ def test_what_can_never_be_folded_is_refused_at_once(inputs, keys, sentence):
 
 
 def test_describe():
-    described = make(window=30, every=4).describe({"x": ATOMS, "id": NUMBERS})
+    described = make(window=30, stride=4).describe({"x": ATOMS, "id": NUMBERS})
     assert {name: (v.dims, v.shape, v.units) for name, v in described.items()} == {
         "msd": (("lag",), (8,), "(nm)2"),
         "elapsed": (("lag",), (8,), ""),
@@ -213,7 +213,7 @@ def test_describe():
     ("keys", "sentence"),
     [
         ({"window": "run"}, "would keep the positions of all steps; give a number of steps"),
-        ({"every": 30}, "takes one step of a window of 30, which has no displacement"),
+        ({"stride": 30}, "takes one step of a window of 30, which has no displacement"),
         ({"lags": 30}, "lags: 30 are more than the 29 that a window of 30 steps has"),
         ({"over": "space"}, "not possible here"),
         ({"box": ()}, "at least 1"),

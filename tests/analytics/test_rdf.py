@@ -89,9 +89,9 @@ def test_numbers_of_particles_may_change():
     np.testing.assert_allclose(found["g"], 1, atol=0.03)
 
 
-def test_every_takes_some_steps_only():
+def test_a_stride_takes_some_steps_only():
     x = np.random.default_rng(4).uniform(0, 5, (10, 50, 3))
-    operator = make(every=4)
+    operator = make(stride=4)
     state = operator.update(operator.init(), batch([ATOMS], {"x": x}, first=3))
     assert sorted(state["positions"]) == ["12", "4", "8"]
     np.testing.assert_array_equal(
@@ -141,7 +141,7 @@ def test_describe():
         ({"cutoff": 2.51}, "more than half of the shortest side, 5.0"),
         ({"box": (1, 2)}, "Field required|at least 3"),
         ({"box": (1, 2, 0)}, "greater than 0"),
-        ({"every": 11}, "every: 11 leaves some windows of 10 steps without any"),
+        ({"stride": 11}, "stride: 11 leaves some windows of 10 steps without any"),
         ({"window": "run"}, "would keep the positions of all steps; give a number of steps"),
         ({"over": "step"}, "not possible here"),
     ],
@@ -151,6 +151,6 @@ def test_wrong_keys_are_refused_with_the_cure(keys, sentence):
         make(**keys)
 
 
-def test_every_needs_a_window():
-    with pytest.raises(ValidationError, match="every has no meaning with over: space"):
-        Rdf(of="x", over="space", box=BOX, cutoff=1, bins=2, every=2)
+def test_a_stride_needs_a_window():
+    with pytest.raises(ValidationError, match="stride has no meaning with over: space"):
+        Rdf(of="x", over="space", box=BOX, cutoff=1, bins=2, stride=2)

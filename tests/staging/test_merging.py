@@ -52,7 +52,7 @@ TILINGS = [((), ()), ((5,), ()), ((1, 2, 7), (3, 9))]
 @pytest.mark.parametrize("cuts", TILINGS)
 def test_tiles_make_the_whole_field(cuts: tuple[tuple[int, ...], ...]) -> None:
     steps = fields()
-    row = CELLS.assemble(states(CELLS, steps, tiles(SHAPE, cuts)))
+    row = CELLS.assemble(states(CELLS, steps, tiles(SHAPE, cuts)))[0]
     np.testing.assert_allclose(row["mean"], steps.mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(row["twice"][1], 2 * steps.mean(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(row["kinds"], [0, 1, 2])
@@ -63,7 +63,7 @@ def test_places_that_need_each_other_are_finalised_with_what_all_of_them_say(cut
     steps = fields()
     places = tiles(SHAPE, cuts)
     parts = states(JOINT, steps[:2], places) + states(JOINT, steps[2:], places[::-1])
-    row = JOINT.assemble(parts)
+    row = JOINT.assemble(parts)[0]
     np.testing.assert_allclose(row["anomaly"], steps.mean(axis=0) - steps.mean(), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(row["level"], steps.mean(), rtol=1e-12)
     nodes = [JOINT.merge(parts)[k::2] for k in range(2)]
@@ -89,7 +89,7 @@ def test_states_of_one_place_are_merged_first() -> None:
     steps = fields(n=6)
     places = tiles(SHAPE, ((4,), ()))
     parts = states(CELLS, steps[:4], places) + states(CELLS, steps[4:], places[::-1])
-    np.testing.assert_allclose(CELLS.assemble(parts)["mean"], steps.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(CELLS.assemble(parts)[0]["mean"], steps.mean(axis=0), rtol=1e-14)
 
 
 def test_states_without_cells_are_merged_into_one() -> None:
@@ -97,7 +97,7 @@ def test_states_without_cells_are_merged_into_one() -> None:
     parts = states(BOTH, steps, tiles(SHAPE, ((3, 8), (4,))))
     (merged,) = BOTH.merge(parts[:2], parts[2:3], parts[3:])
     assert merged[:2] == ((), ())
-    np.testing.assert_allclose(BOTH.assemble(parts)["mean"], steps.mean(), rtol=1e-13)
+    np.testing.assert_allclose(BOTH.assemble(parts)[0]["mean"], steps.mean(), rtol=1e-13)
 
 
 @pytest.mark.parametrize("recipe", [CELLS, BOTH])
@@ -106,7 +106,7 @@ def test_merging_leaves_what_it_is_given_as_it_is_so_that_a_task_may_run_again(r
     empty = [(*part[:2], recipe.operator.init()) for part in states(recipe, fields(), place)]
     parts = empty + [part for seed in range(3) for part in states(recipe, fields(seed), place)]
     before = copy.deepcopy(parts)
-    recipe.assemble(parts)
+    recipe.assemble(parts)[0]
     for (*_, state), (*_, untouched) in zip(parts, before, strict=True):
         assert state["n"] == untouched["n"]
         np.testing.assert_array_equal(state.get("total", 0), untouched.get("total", 0))
@@ -114,11 +114,11 @@ def test_merging_leaves_what_it_is_given_as_it_is_so_that_a_task_may_run_again(r
 
 def test_cells_of_no_part_are_missing() -> None:
     parts = states(CELLS, fields(), tiles(SHAPE, ((5,), ())))[1:]
-    row = CELLS.assemble(parts)
+    row = CELLS.assemble(parts)[0]
     assert np.isnan(row["mean"][:5]).all()
     assert np.isnan(row["twice"][:, :5]).all()
     assert np.isfinite(row["mean"][5:]).all()
-    nothing = CELLS.assemble([])
+    nothing = CELLS.assemble([])[0]
     assert np.isnan(nothing["mean"]).all()
     assert not nothing["kinds"].any()
 
@@ -129,7 +129,7 @@ def test_bundles_hold_every_cell_once_and_whatever_they_are_the_row_is_the_same(
     limit_bytes: int, cuts: tuple[tuple[int, ...], ...]
 ) -> None:
     parts = states(CELLS, fields(), tiles(SHAPE, cuts))
-    expected, done = CELLS.assemble(parts), [CELLS.finalize([part]) for part in parts]
+    expected, done = CELLS.assemble(parts)[0], [CELLS.finalize([part]) for part in parts]
     seen = {name: np.zeros(array.shape, int) for name, array in expected.items()}
     for bundle in CELLS.bundles(limit_bytes):
         sizes = [prod(s.stop - s.start for s in slab) * expected[name].itemsize for name, slab in bundle]
@@ -160,7 +160,7 @@ def test_a_target_writes_its_row(tmp_path: Path) -> None:
     assert xr.open_zarr(path, group="cells", chunks=None).sizes["window"] == 0
     store.publish("cells", [Provenance(0, 0, 4, 0.0, 5, 0, True)])
     with xr.open_zarr(path, group="cells", chunks=None) as written:
-        for name, values in CELLS.assemble(parts).items():
+        for name, values in CELLS.assemble(parts)[0].items():
             np.testing.assert_array_equal(written[name][0], values)
 
 
@@ -196,4 +196,4 @@ def test_an_operator_that_yields_what_it_did_not_promise_is_named() -> None:
 def test_a_single_number_per_step_has_a_place_too() -> None:
     recipe = Recipe.of("scalar", Means(of="u", over="step"), field(()))
     parts = states(recipe, fields(shape=()), [((), ())])
-    assert recipe.assemble(parts)["mean"].shape == ()
+    assert recipe.assemble(parts)[0]["mean"].shape == ()

@@ -159,7 +159,7 @@ class TestPublish:
 
 class TestPartial:
     def partial(self, state: m.State) -> m.Partial:
-        return m.Partial("stats", 0, 2, 7, (m.Entry(2, 5, 30, 70, 0.7, None, state),))
+        return m.Partial("stats", 0, 2, 3, 7, True, (m.Entry(2, 5, 30, 70, 0.7, None, state),))
 
     def test_arrays_belong_to_the_receiver(self) -> None:
         received = decode([bytes(frame) for frame in encode(self.partial({"a": np.arange(3.0)}))])
@@ -280,5 +280,5 @@ trees = st.recursive(
 @given(st.lists(st.dictionaries(st.text(max_size=4), trees, max_size=4), max_size=4))
 def test_any_states_come_out_as_they_went_in(states: list[m.State]) -> None:
     entries = tuple(m.Entry(k, 1, k, k, 0.5, None, state) for k, state in enumerate([*states, STATE]))
-    message = m.Partial("stats", 0, -1, 7, entries)
+    message = m.Partial("stats", 0, -1, -1, 7, True, entries)
     assert same(decode(frames_of(message)), message)
