@@ -176,8 +176,8 @@ class Steering:
             self._paused_at = None
         if isinstance(message, Answer):
             self._answered(rank, message, now)
-        if message.passed > 0:
-            self.declared.complete(rank, self._ranks, self._size)
+        if message.passed > 0 and self.declared.complete(rank, self._ranks, self._size):
+            self._record.declare(self.declared.parameters, self.declared.functions)
 
     def lose(self, rank: int, why: str, *, ended: bool) -> None:
         """A rank has `ended` in order, or is gone."""
