@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from insitu.controller import steering as module
+from insitu.controller.asked import Handle
 from insitu.controller.pace import Pace
 from insitu.controller.record import ActionRecord, read_record, to_replay
-from insitu.controller.steering import Handle, Steering
+from insitu.controller.steering import Steering
 from insitu.errors import ConfigError
 from insitu.steering.actions import Action, Receipt
 from insitu.steering.parameters import ParameterSpec
@@ -330,7 +331,7 @@ def test_a_commit_without_a_receipt_reads_as_torn(make: Make) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[]\n{}\n", "1: [] is no action."),
+        ("[]\n{}\n", "1: [] is no action; give"),
         ("{\n{}\n", "1: is no JSON"),
         ('{"kind": 3}\n', "1: {'kind': 3, 'values': {}} is no"),
         ('{"kind": "set", "outcome": "applied", "id": 1}\n', "has no boundary at which it was applied"),
