@@ -27,6 +27,7 @@ from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propos
 
 #: How long an action may look for a step: ranks answer once in each of theirs, which may take minutes.
 EXPIRES_S = 600.0
+GONE = "is gone"
 
 
 class Steering:
@@ -116,9 +117,9 @@ class Steering:
         if message.passed > 0 and self.declared.complete(rank, self._ranks, self._size):
             self._record.declare(self.declared.parameters, self.declared.functions)
 
-    def lose(self, rank: int, why: str, *, ended: bool) -> None:
+    def lose(self, rank: int, *, ended: bool) -> None:
         """A rank has `ended` in order, or is gone."""
-        self._gone.setdefault(rank, why)
+        why = self._gone.setdefault(rank, "has ended" if ended else GONE)
         self._pace.forget(rank)
         word = Word.ENDED if ended else Word.LOST
         for asked in [self._now, *list(self._replaying.values())]:
@@ -165,23 +166,18 @@ class Steering:
             if not self.declared.ready:
                 late = now - asked.asked_at > EXPIRES_S
                 return late and self._settle(asked, "expired", f"no step was taken within {EXPIRES_S:g} s")
-            why = self._unfit(action)
-            if why:
-                return self._settle(asked, "refused", why)
+            if self._gone:
+                dead = any(why == GONE for why in self._gone.values())
+                why = "; ".join(f"rank {rank} {why}" for rank, why in sorted(self._gone.items()))
+                return self._settle(asked, "refused" if dead else "expired", why if dead else f"too late: {why}")
+            try:
+                self.declared.check(action)
+            except ActionError as error:
+                return self._settle(asked, "refused", str(error))
         self._waiting.popleft()
         self._now = asked
         self._propose(asked, now)
         return self._now is None
-
-    def _unfit(self, action: Action) -> str:
-        """Say why an action needs not be proposed to anybody."""
-        if self._gone:
-            return "; ".join(f"rank {rank} {why}" for rank, why in sorted(self._gone.items()))
-        try:
-            self.declared.check(action)
-        except ActionError as error:
-            return str(error)
-        return ""
 
     def _propose(self, asked: Asked, now: float) -> None:
         """Make an attempt at an action."""

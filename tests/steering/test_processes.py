@@ -194,8 +194,14 @@ def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_l
         it.until_at(rank, again.step + 1)
     assert "goes on after a pause: max_pause, 0.5 s, is over" in it.said()
     assert run.act("trate", {"every": 3}).receipt(LIMIT_S).outcome == "applied"
-    assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    held = run.pause().receipt(LIMIT_S)
+    stopped = run.stop().receipt(LIMIT_S)
+    assert stopped.outcome == "applied"
+    assert stopped.step is not None
+    assert held.step is not None
+    assert stopped.step >= held.step
     it.end(it.ranks)
+    assert [log[-1][0] for log in feeds(it)] == [stopped.step] * 2
     check_same_values(it, [changed])
 
 
