@@ -90,7 +90,7 @@ class Console:
 
     def steer(self, **values: Value) -> Asked:
         """Set parameters and states, all at one step."""
-        return self._ask("set", values, "", "")
+        return self.act("set", values)
 
     def pause(self) -> Asked:
         """Let the simulation stand still after a step."""
@@ -108,11 +108,9 @@ class Console:
         """Let it end, after the same step on all ranks."""
         return self.act("stop")
 
-    def act(self, kind: str, /, *, why: str = "", by: str = "", **values: Any) -> Asked:
-        """Ask for an action of any kind, such as one of the simulation's own."""
-        return self._ask(kind, values, why, by)
-
-    def _ask(self, kind: str, values: Mapping[str, Any], why: str, by: str) -> Asked:
+    def act(self, kind: str, values: Mapping[str, Any] | None = None, *, why: str = "", by: str = "") -> Asked:
+        """Ask for an action of any kind, such as one of the simulation's own; `by` and `why` are for the record."""
+        values = {} if values is None else values
         action = Action(kind, values, by=by or f"user:{self._user}", why=why)
         self._tokens += 1
         self._say(Request(self._tokens, kind, dict(values), action.by, why))

@@ -10,6 +10,7 @@ import click
 from insitu import config
 from insitu.cli.options import configuration
 from insitu.controller.progress import Progress, new_progress
+from insitu.controller.record import to_replay
 from insitu.controller.report import Outcome
 from insitu.controller.run import Run
 
@@ -29,8 +30,11 @@ def command(path: str, overrides: tuple[str, ...], force: bool, actions: Path | 
     folded; a second Ctrl-C ends it at once.
     """
     loaded = config.load(path, overrides)
+    scheduled, notes = to_replay(actions) if actions else ([], [])
     progress = new_progress()
-    carry_out(lambda: Run(loaded, progress, force=force, actions=actions), progress)
+    for note in notes:
+        progress.say(f"Warning: {note}")
+    carry_out(lambda: Run(loaded, progress, force=force, actions=scheduled), progress)
 
 
 def carry_out(make: Callable[[], Run], progress: Progress) -> None:

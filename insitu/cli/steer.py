@@ -31,7 +31,7 @@ def command(contact: str, verb: str | None, values: tuple[str, ...], why: str, t
             _list(run)
             return
         try:
-            receipt = run.act(verb, by="command line", why=why, **_parsed(values, run)).receipt(timeout)
+            receipt = run.act(verb, _parsed(values, run), by="command line", why=why).receipt(timeout)
         except TimeoutError as error:
             click.echo(f"{error} It is still under way; actions.jsonl will tell.", err=True)
             sys.exit(1)

@@ -58,15 +58,16 @@ class Declarations:
                 self.values[name] = parameter.default
             self.version += 1
 
-    def complete(self, rank: int, ranks: Collection[int], size: int | None) -> None:
-        """A rank has closed a step; what it has not declared by now it does not have."""
+    def complete(self, rank: int, ranks: Collection[int], size: int | None) -> bool:
+        """A rank has closed a step: what it has not declared by now it does not have. Return whether all have now."""
         if self.ready:
-            return
+            return False
         self._complete.add(rank)
-        if size is not None and len(self._complete) == size:
+        if len(self._complete) == size:
             self.ready = True
             self.version += 1
             self._compare(ranks)
+        return self.ready
 
     def _compare(self, ranks: Collection[int]) -> None:
         names = {name for said in self._said.values() for name in said}

@@ -6,7 +6,7 @@ Everything else is a run like any other: staging nodes, controller, results, rep
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,11 @@ from insitu import config
 from insitu.config import Config, Simulation
 from insitu.config.model import Rules
 from insitu.controller.directory import Directory
+from insitu.controller.record import to_replay_on
 from insitu.errors import ConfigError
 from insitu.pipeline import Pipeline
 from insitu.results.recorded import Recording
+from insitu.steering.actions import Action
 
 #: ``full``: as fast as the staging nodes take them; ``recorded``: as far apart in time as they came.
 Pace = Literal["full", "recorded"]
@@ -31,6 +33,9 @@ class Replay:
     config: Config
     recording: Recording
     pace: Pace
+    #: Those of the recorded run, with their boundaries in this one, and what is to be said of those left out.
+    actions: list[tuple[int, Action]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -44,12 +49,12 @@ class Replay:
         }
 
 
-def replay(run: Path, path: str | None, overrides: Sequence[str], pace: Pace) -> Replay:
+def replay(run: Path, path: str | None, overrides: Sequence[str], pace: Pace, *, actions: bool = False) -> Replay:
     """Return what replays the recording in the directory `run` by the configuration at `path`.
 
-    Without a path it is the recorded run's own, under the name RUN-replay, and nothing is recorded again. Raises
-    `ConfigError` for a run without a recording, a configuration that is wrong or folds what was not recorded, and for
-    one whose own directory is that of the recording.
+    Without a path it is the recorded run's own, under the name RUN-replay, and nothing is recorded again. With
+    `actions` its parameters are declared, and set as they were. Raises `ConfigError` for a run without a recording, a
+    configuration that is wrong or folds what was not recorded, and for one whose own directory is the recording's.
     """
     directory = Directory(run)
     recording = Recording(directory.recording)
@@ -64,13 +69,18 @@ def replay(run: Path, path: str | None, overrides: Sequence[str], pace: Pace) ->
         loaded = config.load(path, overrides)
     if (Path(loaded.directory) / loaded.run).resolve() == run.resolve():
         raise ConfigError(f"{run}: this is the run that is replayed; give the new one another name: --set run=NAME")
-    replaying = _replaying(loaded, recording, pace)
+    replaying = _replaying(loaded, recording, pace, directory.actions if actions else None)
     Pipeline(replaying).describe(recording.variables, lacking="the recording holds no variable")
-    return Replay(replaying, recording, pace)
+    if not actions:
+        return Replay(replaying, recording, pace)
+    indices = [recorded.step.index for recorded in recording.steps]
+    return Replay(replaying, recording, pace, *to_replay_on(directory.actions, indices))
 
 
-def _replaying(loaded: Config, recording: Recording, pace: Pace) -> Config:
+def _replaying(loaded: Config, recording: Recording, pace: Pace, actions: Path | None) -> Config:
     command = ["python", "-m", "insitu.controller.replayer", str(recording.path.resolve()), pace]
+    if actions is not None:
+        command.append(str(actions.resolve()))
     ranks = Simulation(command=tuple(command), ranks=recording.ranks)
     patient = loaded.rules("*").model_copy(update={"max_wait": PATIENCE_S})
     return loaded.model_copy(update={"simulation": ranks, "variables": {**loaded.variables, "*": patient}})

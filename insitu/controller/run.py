@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from insitu.controller import network
 from insitu.controller.admission import Terms
 from insitu.controller.directory import Directory, Journal
 from insitu.controller.progress import Progress, Snapshot
-from insitu.controller.record import ActionRecord, to_replay
+from insitu.controller.record import ActionRecord
 from insitu.controller.replay import Replay
 from insitu.controller.report import Outcome, build_report, describe_recording
 from insitu.controller.service import Service
@@ -36,6 +36,7 @@ from insitu.results.recording import create_recording
 from insitu.staging.executors import Cluster, MakeNode, start_cluster
 from insitu.staging.node import StagingNode
 from insitu.staging.recorder import RecordingPlan
+from insitu.steering.actions import Action
 from insitu.wire.addresses import toward
 from insitu.wire.contact import Contact
 from insitu.wire.limits import STATES_BYTES
@@ -64,7 +65,10 @@ KILL_S = 2.0
 
 
 class Run:
-    """The run of one configuration, of a simulation or a `replay` of one. `execute` does it all, once."""
+    """The run of one configuration, of a simulation or a `replay` of one. `execute` does it all, once.
+
+    `actions` of an earlier run, with their boundaries, are applied again.
+    """
 
     def __init__(
         self,
@@ -73,12 +77,12 @@ class Run:
         *,
         force: bool = False,
         replay: Replay | None = None,
-        actions: Path | None = None,
+        actions: Sequence[tuple[int, Action]] = (),
     ) -> None:
         self._config = config
         self._replay = replay
         self._pipeline = Pipeline(config)
-        self._schedule, self._notes = to_replay(actions) if actions else ([], [])
+        self._actions = actions
         self._progress = progress
         self._begin = time.monotonic()
         self._first_step_s: float | None = None
@@ -122,11 +126,9 @@ class Run:
         self._service = Service(
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
-            record=record, schedule=self._schedule,
+            record=record, schedule=self._actions,
         )  # fmt: skip
         stack.callback(self._service.shut_down)
-        for note in self._notes:
-            self._progress.say(f"Warning: {note}")
         self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
         self._install(contact)
         self._until_staged()

@@ -173,7 +173,7 @@ class Service:
         for rank in range(self.size):
             if rank not in self.ranks or not self.ranks[rank].ended:
                 self.gone.append(rank)
-                self.steering.lose(rank, "is gone", ended=False)
+                self.steering.lose(rank, ended=False)
                 self._rank_ended(rank, self.tracker.watermark + 1)
             if rank in self.ranks:
                 self.ranks[rank].ended = True
@@ -375,7 +375,7 @@ class Service:
         peer.counters = counters
         peer.ended = True
         self._gone_at.pop(peer.number, None)
-        self.steering.lose(peer.number, "has ended", ended=True)
+        self.steering.lose(peer.number, ended=True)
         self._rank_ended(peer.number, steps)
 
     def _decide(self) -> None:
@@ -399,7 +399,7 @@ class Service:
                 peer = self.ranks[rank]
                 peer.ended = True
                 self.gone.append(rank)
-                self.steering.lose(rank, "is gone", ended=False)
+                self.steering.lose(rank, ended=False)
                 text = f"Rank {rank} is gone: its connection is closed, and it said no goodbye."
                 self._journal(peer.name, Event("error", "rank-gone", text))
                 self._rank_ended(rank, tracker.watermark + 1)

@@ -14,9 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
+from insitu.controller.asked import Asked, Handle, Listener, reasons_of, torn_between
 from insitu.controller.declarations import Declarations
 from insitu.controller.pace import Pace
 from insitu.controller.record import ActionRecord
@@ -28,68 +27,7 @@ from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propos
 
 #: How long an action may look for a step: ranks answer once in each of theirs, which may take minutes.
 EXPIRES_S = 600.0
-
-#: Called with every receipt, in the controller's thread.
-Listener = Callable[[Receipt], None]
-
-
-class Handle:
-    """A request under way. `receipt` waits for what became of it; `then` calls back in the controller's thread."""
-
-    def __init__(self, action: Action) -> None:
-        self.action = action
-        self._receipt: Receipt | None = None
-        self._done = threading.Event()
-        self._then: list[Listener] = []
-        self._lock = threading.Lock()
-
-    @property
-    def done(self) -> bool:
-        return self._done.is_set()
-
-    def receipt(self, timeout: float | None = None) -> Receipt:
-        """Wait for the receipt, at most `timeout` seconds. Never in the controller's own thread, which would wait for
-        itself; there, ask `done` or use `then`.
-
-        Raises `TimeoutError`; the action is still under way then.
-        """
-        if not self._done.wait(timeout):
-            raise TimeoutError(f"No receipt of '{self.action.describe()}' within {timeout} s; it is still under way.")
-        assert self._receipt is not None
-        return self._receipt
-
-    def then(self, call: Listener) -> None:
-        """Have `call` called with the receipt, at once where there is one."""
-        with self._lock:
-            if self._receipt is None:
-                self._then.append(call)
-                return
-        call(self._receipt)
-
-    def settle(self, receipt: Receipt) -> None:
-        """The controller says what became of it."""
-        with self._lock:
-            self._receipt, waiting = receipt, self._then
-        self._done.set()
-        for call in waiting:
-            call(receipt)
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """A request, and what is known of it by now."""
-
-    handle: Handle
-    action: Action
-    asked_at: float
-    passed: int
-    round: int = 0
-    proposal: Proposal | None = None
-    answers: dict[int, Answer] = field(default_factory=dict)
-
-    @property
-    def undecided(self) -> bool:
-        return self.proposal is not None and self.proposal.state is State.PROPOSED
+GONE = "is gone"
 
 
 class Steering:
@@ -117,21 +55,21 @@ class Steering:
         self._wake = wake
         self._pace = Pace()
         self._asked: queue.SimpleQueue[tuple[Handle, float]] = queue.SimpleQueue()
-        self._waiting: deque[_Asked] = deque()
-        self._now: _Asked | None = None
+        self._waiting: deque[Asked] = deque()
+        self._now: Asked | None = None
         self._number = self._round = 0
         self._ranks: set[int] = set()
         self._size: int | None = None
         self._gone: dict[int, str] = {}
         self._paused_at: int | None = None
-        self._stopped: _Asked | None = None
+        self._stopped: Asked | None = None
         self._stopping = False
         self._doubted = False
         self._over = False
         self._closed = False
         self._lock = threading.Lock()
         self._scheduled = {k: (at, each.numbered(k)) for k, (at, each) in enumerate(schedule, 1)}
-        self._replaying = {k: _Asked(Handle(each), each, 0.0, 0, k) for k, (_, each) in self._scheduled.items()}
+        self._replaying = {k: Asked(Handle(each), each, 0.0, 0, k) for k, (_, each) in self._scheduled.items()}
         self._number = self._round = len(self._scheduled)
 
     @property
@@ -176,12 +114,12 @@ class Steering:
             self._paused_at = None
         if isinstance(message, Answer):
             self._answered(rank, message, now)
-        if message.passed > 0:
-            self.declared.complete(rank, self._ranks, self._size)
+        if message.passed > 0 and self.declared.complete(rank, self._ranks, self._size):
+            self._record.declare(self.declared.parameters, self.declared.functions)
 
-    def lose(self, rank: int, why: str, *, ended: bool) -> None:
+    def lose(self, rank: int, *, ended: bool) -> None:
         """A rank has `ended` in order, or is gone."""
-        self._gone.setdefault(rank, why)
+        why = self._gone.setdefault(rank, "has ended" if ended else GONE)
         self._pace.forget(rank)
         word = Word.ENDED if ended else Word.LOST
         for asked in [self._now, *list(self._replaying.values())]:
@@ -202,7 +140,7 @@ class Steering:
         while not self._asked.empty():
             handle, asked_at = self._asked.get()
             self._number += 1
-            asked = _Asked(handle, handle.action.numbered(self._number), asked_at, self._pace.passed(asked_at))
+            asked = Asked(handle, handle.action.numbered(self._number), asked_at, self._pace.passed(asked_at))
             if handle.action.kind == "stop":
                 self._waiting.appendleft(asked)
             else:
@@ -213,7 +151,7 @@ class Steering:
         while self._now is None and self._waiting and self._begin(self._waiting[0], now):
             pass
 
-    def _begin(self, asked: _Asked, now: float) -> bool:
+    def _begin(self, asked: Asked, now: float) -> bool:
         """Take the next request as far as it goes now; return whether it is done with already."""
         action = asked.action
         if self._over or (self._stopping and action.kind != "stop"):
@@ -228,25 +166,20 @@ class Steering:
             if not self.declared.ready:
                 late = now - asked.asked_at > EXPIRES_S
                 return late and self._settle(asked, "expired", f"no step was taken within {EXPIRES_S:g} s")
-            why = self._unfit(action)
-            if why:
-                return self._settle(asked, "refused", why)
+            if self._gone:
+                dead = any(why == GONE for why in self._gone.values())
+                why = "; ".join(f"rank {rank} {why}" for rank, why in sorted(self._gone.items()))
+                return self._settle(asked, "refused" if dead else "expired", why if dead else f"too late: {why}")
+            try:
+                self.declared.check(action)
+            except ActionError as error:
+                return self._settle(asked, "refused", str(error))
         self._waiting.popleft()
         self._now = asked
         self._propose(asked, now)
         return self._now is None
 
-    def _unfit(self, action: Action) -> str:
-        """Say why an action needs not be proposed to anybody."""
-        if self._gone:
-            return "; ".join(f"rank {rank} {why}" for rank, why in sorted(self._gone.items()))
-        try:
-            self.declared.check(action)
-        except ActionError as error:
-            return str(error)
-        return ""
-
-    def _propose(self, asked: _Asked, now: float) -> None:
+    def _propose(self, asked: Asked, now: float) -> None:
         """Make an attempt at an action."""
         self._round += 1
         stop = asked.action.kind == "stop"
@@ -283,7 +216,7 @@ class Steering:
         if word is Word.DOUBT:
             self._doubt(rank)
 
-    def _follow(self, asked: _Asked, now: float) -> None:
+    def _follow(self, asked: Asked, now: float) -> None:
         """Do what the state asks for that an attempt has come to."""
         proposal = asked.proposal
         assert proposal is not None
@@ -301,27 +234,27 @@ class Steering:
                 self._propose(asked, now)
             case State.REFUSED:
                 self._tell(asked, apply=False)
-                self._finish(asked, "refused", _reasons(proposal))
+                self._finish(asked, "refused", reasons_of(proposal))
             case State.LOST:
                 self._tell(asked, apply=False)
                 self._finish(
-                    asked, "refused" if Word.LOST in proposal.words.values() else "expired", _reasons(proposal)
+                    asked, "refused" if Word.LOST in proposal.words.values() else "expired", reasons_of(proposal)
                 )
             case State.NOWHERE:
                 failed = Word.FAILED in proposal.words.values()
-                self._finish(asked, "refused" if failed else "expired", _reasons(proposal) or "too late")
+                self._finish(asked, "refused" if failed else "expired", reasons_of(proposal) or "too late")
             case State.APPLIED:
                 self._finish(asked, "applied", "")
             case State.TORN:
-                self._finish(asked, "torn", _torn(proposal, asked.answers))
+                self._finish(asked, "torn", torn_between(proposal, asked.answers))
 
-    def _tell(self, asked: _Asked, *, apply: bool) -> None:
+    def _tell(self, asked: Asked, *, apply: bool) -> None:
         assert asked.proposal is not None
         told = asked.proposal.ranks if self._terms.agree != "mpi" else {0}
         for rank in sorted(told - self._gone.keys()):
             self._say(rank, Decide(asked.round, apply))
 
-    def _finish(self, asked: _Asked, outcome: Outcome, reason: str) -> None:
+    def _finish(self, asked: Asked, outcome: Outcome, reason: str) -> None:
         """The action that is under way has come to its end."""
         if self._now is asked:
             self._now = None
@@ -330,7 +263,7 @@ class Steering:
         if outcome == "torn":
             self._mend(asked)
 
-    def _settle(self, asked: _Asked, outcome: Outcome, reason: str) -> bool:
+    def _settle(self, asked: Asked, outcome: Outcome, reason: str) -> bool:
         """Write the receipt, and tell everybody who wants to know."""
         if asked in self._waiting:
             self._waiting.remove(asked)
@@ -348,7 +281,7 @@ class Steering:
             listener(receipt)
         return True
 
-    def _receipt(self, asked: _Asked, outcome: Outcome, reason: str) -> Receipt:
+    def _receipt(self, asked: Asked, outcome: Outcome, reason: str) -> Receipt:
         applied = {rank: answer for rank, answer in asked.answers.items() if answer.word == Word.APPLIED.value}
         if outcome not in ("applied", "torn") or not applied:
             return Receipt(asked.action, outcome, reason)
@@ -386,7 +319,7 @@ class Steering:
                 Action("stop", by="steering.in_doubt", why=f"rank {rank} could not learn whether to apply an action")
             )
 
-    def _mend(self, asked: _Asked) -> None:
+    def _mend(self, asked: Asked) -> None:
         """An action is torn: stop all, or set back what some have set."""
         action, old = asked.action, next((each.old for each in asked.answers.values() if each.old), {})
         why = f"action {action.id} is torn"
@@ -399,7 +332,7 @@ class Steering:
             self._doubted = True
             self.ask(Action("stop", by="steering.in_doubt", why=why))
 
-    def _replayed(self, asked: _Asked, rank: int, answer: Answer, word: Word) -> None:
+    def _replayed(self, asked: Asked, rank: int, answer: Answer, word: Word) -> None:
         """A rank has come to the boundary of a recorded action."""
         if asked.proposal is None:
             asked.proposal = Proposal(answer.passed, self._ranks, spare=True)
@@ -409,31 +342,3 @@ class Steering:
         asked.answers[rank] = answer
         if asked.proposal.hear(rank, word, answer.reason):
             self._follow(asked, time.monotonic())
-
-
-def _reasons(proposal: Proposal) -> str:
-    """Join what the ranks say, each reason once."""
-    by_reason: dict[str, list[int]] = {}
-    for rank, reason in sorted(proposal.reasons.items()):
-        by_reason.setdefault(reason, []).append(rank)
-    return "; ".join(
-        reason if len(ranks) == len(proposal.ranks) else f"rank {', '.join(map(str, ranks))}: {reason}"
-        for reason, ranks in by_reason.items()
-    )
-
-
-def _torn(proposal: Proposal, answers: Mapping[int, Any]) -> str:
-    """Say which ranks have applied an action, and which have not."""
-    parts = []
-    for word, said in (
-        (Word.APPLIED, "applied by"),
-        (Word.DOUBT, "not applied by, for want of the decision,"),
-        (Word.FAILED, "failed on"),
-        (Word.ENDED, "not reached by"),
-        (Word.LOST, "not known of, because it is gone,"),
-    ):
-        ranks = sorted(rank for rank, last in proposal.words.items() if last is word)
-        if ranks:
-            parts.append(f"{said} rank {', '.join(map(str, ranks))}")
-    reasons = _reasons(proposal)
-    return "; ".join([*parts, reasons] if reasons else parts)

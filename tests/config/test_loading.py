@@ -145,3 +145,11 @@ def test_the_model_can_be_built_without_a_file() -> None:
     )
     assert built.operators["c"].inputs == ("u",)
     assert str(built.problem(("run",), "is odd")) == "run: is odd"
+
+
+def test_steering_has_waits_and_choices(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD).steering.max_wait == 1.0
+    steering = load(
+        tmp_path, GOOD + "steering: {max_wait: 200 ms, max_pause: 5 min, in_doubt: revert, agree: mpi}\n"
+    ).steering
+    assert (steering.max_wait, steering.max_pause, steering.in_doubt, steering.agree) == (0.2, 300.0, "revert", "mpi")

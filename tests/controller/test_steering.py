@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from insitu.controller import steering as module
+from insitu.controller.asked import Handle
 from insitu.controller.pace import Pace
 from insitu.controller.record import ActionRecord, read_record, to_replay
-from insitu.controller.steering import Handle, Steering
+from insitu.controller.steering import Steering
 from insitu.errors import ConfigError
 from insitu.steering.actions import Action, Receipt
 from insitu.steering.parameters import ParameterSpec
@@ -204,10 +205,25 @@ def test_when_the_last_rank_has_ended_all_that_waits_is_too_late(make: Make) -> 
     for rank in range(2):
         it.answer(rank, "promise")
     for rank in range(2):
-        it.steering.lose(rank, "has ended", ended=True)
+        it.steering.lose(rank, ended=True)
     assert (first.receipt(0).outcome, second.receipt(0).outcome) == ("expired", "expired")
     it.steering.close()
     assert it.steering.ask(Action("pause")).receipt(0).reason == "too late: the run is over"
+
+
+@pytest.mark.parametrize(
+    ("ended", "outcome", "why"), [(True, "expired", "too late: rank 1 has ended"), (False, "refused", "rank 1 is gone")]
+)
+def test_once_a_rank_is_missing_nothing_is_asked_of_the_others_but_to_stop(
+    make: Make, ended: bool, outcome: str, why: str
+) -> None:
+    it = make()
+    it.steering.lose(1, ended=ended)
+    receipt = it.ask(feed=0.01).receipt(0)
+    assert (receipt.outcome, receipt.reason) == (outcome, why)
+    assert it.said == []
+    it.ask("stop")
+    assert [(rank, type(message)) for rank, message in it.said] == [(0, Propose)]
 
 
 def test_a_rank_lost_after_the_commit_makes_it_torn_and_the_others_stop(make: Make) -> None:
@@ -217,7 +233,7 @@ def test_a_rank_lost_after_the_commit_makes_it_torn_and_the_others_stop(make: Ma
     for rank in range(3):
         it.answer(rank, "promise")
     it.answer(0, "applied", at, old={"feed": 0.035})
-    it.steering.lose(2, "is gone", ended=False)
+    it.steering.lose(2, ended=False)
     it.answer(1, "applied", at, old={"feed": 0.035})
     receipt = handle.receipt(0)
     assert (receipt.outcome, receipt.ranks) == ("torn", (0, 1))
@@ -248,7 +264,7 @@ def test_a_doubt_about_what_was_not_committed_stops_all_but_tears_nothing(make: 
     it.answer(0, "promise")
     it.answer(0, "doubt", at)
     assert not handle.done
-    it.steering.lose(0, "has ended", ended=True)
+    it.steering.lose(0, ended=True)
     assert handle.receipt(0).outcome == "expired"
     it.turn()
     assert (it.proposed().kind, it.said[-1][0]) == ("stop", 1)
@@ -330,7 +346,7 @@ def test_a_commit_without_a_receipt_reads_as_torn(make: Make) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[]\n{}\n", "1: [] is no action."),
+        ("[]\n{}\n", "1: [] is no action; give"),
         ("{\n{}\n", "1: is no JSON"),
         ('{"kind": 3}\n', "1: {'kind': 3, 'values': {}} is no"),
         ('{"kind": "set", "outcome": "applied", "id": 1}\n', "has no boundary at which it was applied"),
@@ -354,7 +370,7 @@ def test_recorded_actions_are_told_to_each_rank_that_joins(make: Make) -> None:
         it.answer(rank, "applied", 3, old={"feed": 0.035})
     assert it.steering.values == {"feed": 0.01}
     for rank in range(2):
-        it.steering.lose(rank, "has ended", ended=True)
+        it.steering.lose(rank, ended=True)
     outcomes = [(each.action.by, each.outcome, each.boundary) for each in read_record(it.folder / "actions.jsonl")]
     assert outcomes == [("user:ada", "applied", 3), ("", "expired", None)]
 

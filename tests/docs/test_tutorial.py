@@ -55,3 +55,11 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     assert "steps.delivered: 400" in printed
     assert f"values counted: {400 * 64 * 64}" in printed
     assert "mean of the plate at the end" in printed
+
+
+@pytest.mark.timeout(200)
+def test_the_page_about_steering_does_what_it_says(tmp_path: Path) -> None:
+    printed = follow(DOCS / "steering.md", tmp_path)
+    assert "2: pause (command line): applied after step" in printed
+    assert "5: cool by=0.5 (command line): applied after step" in printed
+    assert (tmp_path / "checkpoint.npy").exists()

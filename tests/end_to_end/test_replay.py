@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from insitu.console import steer
+from insitu.controller.record import read_record
 from insitu.results.recorded import Recording
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.programs.noise import STEPS
@@ -69,6 +71,28 @@ def test_the_results_are_the_same_bit_for_bit(start: Start, ranks: int) -> None:
         "of": str(recorded.directory / "recording.zarr"), "pace": "full", "steps": STEPS, "left_out": 0,
     }  # fmt: skip
     assert not (again.directory / "recording.zarr").exists()
+
+
+def test_the_parameters_of_a_recorded_run_are_set_as_they_were(start: Start) -> None:
+    """So that a rule that is tried on a recording sees what it would have seen."""
+    running = start(*program("tuned"), outputs=[RECORD, {"to": "zarr"}])
+    with steer(running.until("begun").parent / "runs" / "test0") as run:
+        run.wait(lambda: run.ready, LIMIT_S, "the first step")
+        assert run.act("trate", {"every": 2}).receipt(LIMIT_S).outcome == "applied"
+        tuned = run.steer(level=0.25, u=np.ones(4)).receipt(LIMIT_S)
+        assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    left = running.wait()
+    assert left.report["parameters"]["level"]["value"] == 0.25
+    assert left.report["actions"] == {"applied": 3}
+    again = replay(left, "--actions")
+    assert again.status == 0, again.stderr
+    assert same_results(left.directory, again.directory) == ["sum"]
+    assert again.report["parameters"]["level"]["value"] == 0.25
+    applied = {each.action.kind: each for each in read_record(again.directory / "actions.jsonl")}
+    assert applied["set"].new == {"level": 0.25}, "a replay has no fields"
+    assert applied["set"].step is not None
+    assert tuned.step is not None
+    assert applied["set"].step <= tuned.step < applied["set"].step + 2
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_all_ranks_take_each_value_at_the_same_step_and_a_record_gives_the_same_
     run.wait(lambda: run.ready, LIMIT_S, "the ranks")
     assert list(run.parameters) == ["feed", "solver", "inlets", "u"]
     receipts = [run.steer(feed=0.001 * k).receipt(LIMIT_S) for k in range(6)]
-    receipts += [run.act("perturb", amplitude=0.25).receipt(LIMIT_S), run.checkpoint().receipt(LIMIT_S)]
+    receipts += [run.act("perturb", {"amplitude": 0.25}).receipt(LIMIT_S), run.checkpoint().receipt(LIMIT_S)]
     receipts += [run.steer(inlets=[3.0, 1 / 3], solver="gmres").receipt(LIMIT_S)]
     receipts += [run.steer(u=numbers(2, 6)).receipt(LIMIT_S)]
     assert [receipt.outcome for receipt in receipts] == ["applied"] * 10
@@ -193,9 +193,15 @@ def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_l
     for rank in range(2):
         it.until_at(rank, again.step + 1)
     assert "goes on after a pause: max_pause, 0.5 s, is over" in it.said()
-    assert run.act("trate", every=3).receipt(LIMIT_S).outcome == "applied"
-    assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    assert run.act("trate", {"every": 3}).receipt(LIMIT_S).outcome == "applied"
+    held = run.pause().receipt(LIMIT_S)
+    stopped = run.stop().receipt(LIMIT_S)
+    assert stopped.outcome == "applied"
+    assert stopped.step is not None
+    assert held.step is not None
+    assert stopped.step >= held.step
     it.end(it.ranks)
+    assert [log[-1][0] for log in feeds(it)] == [stopped.step] * 2
     check_same_values(it, [changed])
 
 
@@ -211,7 +217,7 @@ def test_what_is_wrong_with_an_action_is_said_and_changes_nothing(scene: Make) -
         "inlets has shape (2,), the value that it is set to has (3,).": run.steer(inlets=[1, 2, 3], feed=0.01),
         "solver = 'jacobi' is none of its choices 'cg', 'gmres'.": run.steer(solver="jacobi"),
         "the ranks do not agree on 'odd': rank 0 does not declare 'odd', and others do.": run.steer(odd=2),
-        "ValueError: an amplitude of 2.0 is too much": run.act("perturb", amplitude=2),
+        "ValueError: an amplitude of 2.0 is too much": run.act("perturb", {"amplitude": 2}),
     }
     for why, asked in wrong.items():
         receipt = asked.receipt(LIMIT_S)
