@@ -55,3 +55,11 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     assert "steps.delivered: 400" in printed
     assert f"values counted: {400 * 64 * 64}" in printed
     assert "mean of the plate at the end" in printed
+
+
+@pytest.mark.timeout(300)
+def test_windows_and_chains_do_what_their_page_says(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    printed = follow(DOCS / "windows.md", tmp_path)
+    assert "Not known before the run" not in printed
+    assert (tmp_path / "runs" / "wave" / "figures" / "picture-000000.png").stat().st_size > 1000
