@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streaming in-situ analysis: statistics, learning and steering while a simulation runs.
 
-A simulation needs one name of this package, `Client`; who steers one from outside, `steer`. They are looked up when
-they are first used (PEP 562), so that whoever imports only `insitu.operator` or `insitu.model`, as every file in
-``analytics/`` does, loads no ZeroMQ.
+A simulation needs one name of this package, `Client`; who steers one from outside, `steer`; who configures a run in
+Python instead of YAML, `Pipeline`. They are looked up when they are first used (PEP 562), so that whoever imports only
+`insitu.operator` or `insitu.model`, as every file in ``analytics/`` does, loads no ZeroMQ, and a simulation no Dask.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from insitu.building import Pipeline
     from insitu.client import Client
     from insitu.console import steer
 
-__all__ = ["Client", "__version__", "steer"]
+__all__ = ["Client", "Pipeline", "__version__", "steer"]
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from insitu.client import Client
 
         return Client
+    if name == "Pipeline":
+        from insitu.building import Pipeline
+
+        return Pipeline
     if name == "steer":
         from insitu.console import steer
 

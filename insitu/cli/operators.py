@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from insitu import registry
+from insitu.config.function import Function
 from insitu.config.words import expectation, shown
 from insitu.errors import ConfigError
 from insitu.operator import Operator
@@ -19,13 +20,13 @@ _WIDTH = 80
 def command(name: str | None) -> None:
     """List the operators, or describe one.
 
-    NAME is an operator of the list, or module:Class.
+    NAME is an operator of the list, module:Class, or module:function of a function of a window.
     """
     formatter = click.HelpFormatter(width=_WIDTH)
     if name is None:
         formatter.write_dl([(known, _first_line(known)) for known in sorted(registry.OPERATORS)])
     else:
-        _describe(formatter, name, registry.load(name))
+        _describe(formatter, name, Function if registry.is_function(name) else registry.load(name))
     click.echo(formatter.getvalue(), nl=False)
 
 

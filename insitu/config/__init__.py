@@ -6,7 +6,18 @@ of each key, `model` (with `values`) says what is right, `problems` turns pydant
 `words` of the model's schema, and `loading` joins the three.
 """
 
-from insitu.config.loading import load
+from insitu.config.loading import build, load
 from insitu.config.model import Buffering, Config, Output, Rules, Simulation, Staging, config_hash, operator_entry
 
-__all__ = ["Buffering", "Config", "Output", "Rules", "Simulation", "Staging", "config_hash", "load", "operator_entry"]
+__all__ = [
+    "Buffering",
+    "Config",
+    "Output",
+    "Rules",
+    "Simulation",
+    "Staging",
+    "build",
+    "config_hash",
+    "load",
+    "operator_entry",
+]

@@ -57,7 +57,7 @@ def _of_chains(config: Config) -> list[Problem]:
         elif len(operator.sources) > 1:
             at(f"takes results of {' and '.join(operator.sources)}, but can take those of one operator only")
         elif name in (circle := _onward(config, name)):
-            at(f"takes its own results, by way of {' of '.join(circle)}; break the circle")
+            at(f"takes its own results ({' of '.join([name, *circle])}); break the circle")
     return problems
 
 

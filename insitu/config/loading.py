@@ -3,11 +3,12 @@
 
 from collections.abc import Sequence
 from os import PathLike, fspath
+from typing import Any
 
 from pydantic import ValidationError
 
 from insitu.config import checks
-from insitu.config.document import OVERRIDE, read
+from insitu.config.document import OVERRIDE, Document, read
 from insitu.config.model import Config
 from insitu.config.problems import translate
 from insitu.errors import ConfigError, Problem
@@ -22,6 +23,15 @@ def load(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Config:
     document = read(fspath(path), overrides)
     if not isinstance(document.data, dict):
         raise ConfigError(document.problems)
+    return _built(document)
+
+
+def build(data: dict[str, Any]) -> Config:
+    """Build a configuration from plain data, as a file would hold it; raises `ConfigError` as `load` does."""
+    return _built(Document("", data))
+
+
+def _built(document: Document) -> Config:
     problems = document.problems + checks.in_document(document)
     try:
         config = Config.model_validate(document.data)

@@ -22,8 +22,13 @@ def json_schema() -> dict[str, Any]:
         entry = operator_schema(name, registry.load(name))
         schema["$defs"] |= entry.pop("$defs", {})
         known.append(entry)
-    use = {"type": "string", "pattern": ".+:.+", "description": "module:Class"}
-    foreign = {"title": "module:Class", "type": "object", "properties": {"use": use}, "required": ["use"]}
+    use = {"type": "string", "pattern": ".+:.+", "description": "module:Class or module:function"}
+    foreign = {
+        "title": "module:Class or module:function",
+        "type": "object",
+        "properties": {"use": use},
+        "required": ["use"],
+    }
     schema["properties"]["operators"]["additionalProperties"] = {"oneOf": [*known, foreign]}
     return {"$schema": DIALECT, **schema, "title": "insitu configuration"}
 

@@ -81,6 +81,11 @@ class Chains:
             running.there[places] = self._cluster.task(chaining.advance, stage, step, recipe, running.names, part)
         return self._fold(name, ReadyStep(step, _ELSEWHERE, {}), complete)
 
+    def break_off(self, name: str) -> None:
+        """Note that results are missing from here on."""
+        running = self._running[name]
+        running.incomplete.append(max(0, running.steps - 1))
+
     def finish(self, name: str) -> list[Window | Rows]:
         """Return the window that is still open."""
         running = self._running[name]

@@ -134,13 +134,11 @@ def _variables(tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset
 
 
 def _operators(config: Config, service: Service, sink: Sink) -> dict[str, Any]:
-    return {
-        name: {
-            "results": sink.rows_of.get(name, 0),
-            "failed": service.failed.get(name) or sink.failures.get(name, ""),
-        }
-        for name in config.operators
-    }
+    failed = {**sink.failures, **service.failed}
+    for name, source in Pipeline(config).chained.items():
+        if source in failed:
+            failed.setdefault(name, f"'{source}', whose results it takes, is stopped")
+    return {name: {"results": sink.rows_of.get(name, 0), "failed": failed.get(name, "")} for name in config.operators}
 
 
 def _ranks(ranks: Iterable[Peer]) -> dict[str, Any]:

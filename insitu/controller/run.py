@@ -275,6 +275,7 @@ class Run:
         if self._service.tracker is not None:
             self._service.finish()
             self._drain()
+        self._sink.stopped(self._service.failed)
         self._sink.close()
         while self._simulation.running and self._config.simulation.launcher != "external" and not self._hurried:
             self._turn()

@@ -10,7 +10,7 @@ An operator whose results cannot be made or stored is given up with its reason; 
 
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,7 @@ class Sink:
         self._rows: dict[str, list[Entry]] = {}
         self._lock = threading.Lock()
         self._closing = False
+        self._stopped: set[str] = set()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="insitu-sink")
 
     @property
@@ -88,6 +89,10 @@ class Sink:
             if len(waiting) > len(done.entries):
                 return  # somebody is on the way to write them already
         self._writer.submit(self._guarded, done.operator, partial(self._write_rows, done.operator))
+
+    def stopped(self, operators: Iterable[str]) -> None:
+        """Say, before `close`, which operators were stopped elsewhere: those behind them lack results."""
+        self._stopped.update(operators)
 
     def release(self, held: Held) -> None:
         """Let go of large states that nobody will merge."""
@@ -248,6 +253,10 @@ class Sink:
 
     def _finish(self, name: str) -> None:
         """Close what a chained operator has open; all that it takes is here."""
+        source = self._pipeline.chained[name]
+        if source in self.failures or source in self._stopped:
+            self._stopped.add(name)
+            self._chains.break_off(name)
         self._guarded(name, partial(self._store_all, partial(self._chains.finish, name)))
 
     def _store_all(self, fold: Callable[[], list[Window | Rows]]) -> None:

@@ -50,7 +50,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
     (lambda over: Msd(of="u", id="id", over=over, window=20), OVER[2:], {"numbered": [ATOMS, NUMBERS]}),
     (
-        lambda over: Msd(of="u", id="id", over=over, window=20, box=(1, 2, 3), every=3),
+        lambda over: Msd(of="u", id="id", over=over, window=20, box=(1, 2, 3), stride=3),
         OVER[2:],
         {"boxed": [ATOMS, NUMBERS]},
     ),

@@ -63,3 +63,11 @@ def test_the_page_about_steering_does_what_it_says(tmp_path: Path) -> None:
     assert "2: pause (command line): applied after step" in printed
     assert "5: cool by=0.5 (command line): applied after step" in printed
     assert (tmp_path / "checkpoint.npy").exists()
+
+
+@pytest.mark.timeout(300)
+def test_windows_and_chains_do_what_their_page_says(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    printed = follow(DOCS / "windows.md", tmp_path)
+    assert "Not known before the run" not in printed
+    assert (tmp_path / "runs" / "wave" / "figures" / "picture-000000.png").stat().st_size > 1000

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from insitu.config.function import Function
 from insitu.model import Array, Block, Step, Variable
 from insitu.operator import Batch, Operator, State
 from insitu.staging.assembler import ReadyStep
@@ -156,3 +157,70 @@ def test_states_beyond_the_memory_stop_their_operator_with_the_cure() -> None:
     [failure] = some.fold([ready(0, np.ones(100))])
     assert isinstance(failure, Failure)
     assert "raise staging.memory" in failure.reason
+
+
+def timed(n: int, time: float, *data: Any) -> ReadyStep:
+    made = ready(n, *data)
+    return ReadyStep(Step(n, n, time), made.blocks, {})
+
+
+def spans(done: list[Yield]) -> list[tuple[int, int, int, bool]]:
+    return [(item.window, item.since, item.upto, item.full) for item in done]
+
+
+def test_windows_that_overlap_fold_each_step_once() -> None:
+    some = folds(sum=Total(of="u", over="step", window=6, every=4))
+    done = yields(some.fold([ready(k, [2.0**k]) for k in range(13)]))
+    assert sum(batches) == 13
+    assert max(batches) == 2
+    assert spans(done) == [(0, 0, 5, True), (1, 4, 9, True)]
+    [last] = yields(some.finish(13))
+    assert spans([last]) == [(2, 8, 12, False)]
+    totals = [item.entries[0].state["total"][0] for item in (*done, last)]
+    assert totals == [sum(2.0**k for k in steps) for steps in (range(6), range(4, 10), range(8, 13))]
+
+
+def test_windows_of_time_follow_the_steps_wherever_they_begin() -> None:
+    some = folds(sum=Total(of="u", over="step", window="0.5 time"))
+    times = [0.7, 0.8, 0.9 + 0.1, 3.0, 3.2]
+    done = yields(some.fold([timed(k, t, [k]) for k, t in enumerate(times)])) + yields(some.finish(5))
+    assert spans(done) == [(1, 0, 1, True), (2, 2, 2, True), (6, 3, 4, False)]  # none is of no step
+
+
+def test_windows_of_time_that_overlap_pass_over_long_gaps() -> None:
+    some = folds(sum=Total(of="u", over="step", window="0.5 time", every="0.2 time"))
+    times = [0.0, 0.3, 1e9, 1e9 + 0.1]
+    done = yields(some.fold([timed(k, t, [k]) for k, t in enumerate(times)]))
+    assert spans(done)[:2] == [(0, 0, 1, True), (1, 1, 1, True)]
+    rest = yields(some.finish(4))
+    assert {item.upto for item in [*done[2:], *rest]} <= {2, 3}
+    assert len(done) < 10
+
+
+def test_a_step_that_was_dropped_counts_to_the_window_before_it_whose_time_is_known() -> None:
+    some = folds(sum=Total(of="u", over="step", window="1 time"))
+    lost = ReadyStep(Step(2, -1, 0.0), {}, {})
+    done = yields(some.fold([timed(0, 0.1, [1]), timed(1, 0.9, [1]), lost, timed(3, 1.5, [1]), timed(4, 2.0, [1])]))
+    assert spans(done) == [(0, 0, 2, True), (1, 3, 3, True)]
+    assert done[0].entries[0].steps == 2
+
+
+def test_time_that_goes_back_stops_the_operator() -> None:
+    some = folds(sum=Total(of="u", over="step", window="1 time"))
+    [failure] = some.fold([timed(0, 5.0, [1]), timed(1, 3.0, [1])])
+    assert isinstance(failure, Failure)
+    assert "step 1 has time 3, which is before that of an earlier step" in failure.reason
+
+
+def test_a_window_without_any_step_is_empty() -> None:
+    some = folds(sum=Total(of="u", over="step", window=2, every=1))
+    done = yields(some.fold([ReadyStep(Step(k, -1, 0.0), {}, {}) for k in range(4)]))
+    assert [item.entries for item in done] == [(), (), ()]
+
+
+def test_blocks_that_a_function_keeps_count_against_the_memory() -> None:
+    keep = Function(use="tests.end_to_end.functions:whole", of=("u",), window=100, select={"x": "::2"})
+    some = folds(memory_bytes=500, keep=keep)
+    [done] = some.fold([ready(k, np.arange(4.0)) for k in range(10)])
+    assert isinstance(done, Failure)
+    assert "and the staging node has 500 for them" in done.reason
