@@ -38,7 +38,7 @@ RANKS = (1, 4, 16)
 STEPS_MS = (1, 10, 100)
 #: Requests of each combination, at most, and for how long at most.
 REQUESTS = 40
-SECONDS = 3.0
+SECONDS = 2.0
 RESULTS = Path(__file__).parent / "results"
 
 
