@@ -38,7 +38,7 @@ RANKS = (1, 4, 16)
 STEPS_MS = (1, 10, 100)
 #: Requests of each combination, at most, and for how long at most.
 REQUESTS = 40
-SECONDS = 3.0
+SECONDS = 2.0
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -83,19 +83,24 @@ def controller(ranks: int) -> Iterator[tuple[Service, Path]]:
 def latency(ranks: int, step_ms: int) -> dict[str, Any]:
     """Ask again and again; return what the receipts say."""
     with controller(ranks) as (service, contact):
-        begin_s = str(time.monotonic() + 3.0)
+        go = contact.with_name("go")
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.steering", "rank", str(step_ms)],
+                [sys.executable, "-m", "benchmarks.steering_rank", str(step_ms)],
                 env=os.environ
                 | {"INSITU_CONTACT": str(contact), "INSITU_RANK": str(rank), "INSITU_SIZE": str(ranks)}
-                | {"BEGIN_S": begin_s},
+                | {"GO": str(go)},
             )
             for rank in range(ranks)
         ]
-        service.steering.ask(Action("set", {"value": 0.0})).receipt(60)
         receipts: list[Receipt] = []
         pause = threading.Event()
+        while len(service.ranks) < ranks:
+            pause.wait(0.01)
+        fresh = contact.with_name("going")
+        fresh.write_text(str(time.monotonic()))
+        fresh.rename(go)
+        service.steering.ask(Action("set", {"value": 0.0})).receipt(60)
         begin = time.monotonic()
         while len(receipts) < REQUESTS and time.monotonic() - begin < SECONDS:
             pause.wait(random.random() * step_ms * 2e-3)
@@ -114,18 +119,6 @@ def latency(ranks: int, step_ms: int) -> dict[str, Any]:
         "p50_steps": float(np.percentile(steps, 50)),
         "p99_steps": float(np.percentile(steps, 99)),
     }
-
-
-def be_a_rank(step_s: float) -> None:
-    begin_s = float(os.environ["BEGIN_S"])
-    with insitu.Client() as sim:
-        sim.parameter("value", 0.0)
-        pause, n = threading.Event(), 0
-        while not sim.stopping:
-            pause.wait(begin_s + n * step_s - time.monotonic())
-            with sim.step(n):
-                pass
-            n += 1
 
 
 def costs() -> list[dict[str, Any]]:
@@ -173,7 +166,4 @@ def microseconds(call: Callable[[], object], n: int = 20_000) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["rank"]:
-        be_a_rank(float(sys.argv[2]) * 1e-3)
-    else:
-        main()
+    main()

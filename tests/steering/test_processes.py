@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Actions over real processes and real sockets: what everybody did is read from what each rank wrote down."""
 
-import json
 import signal
 from contextlib import suppress
 
@@ -227,4 +226,4 @@ def test_what_is_wrong_with_an_action_is_said_and_changes_nothing(scene: Make) -
     late = run.steer(feed=0.01).receipt(LIMIT_S)
     assert (late.outcome, late.reason) == ("expired", "too late: the simulation has ended")
     assert {feed for log in feeds(it) for _, feed in log} == {0.035}
-    assert json.loads((it.folder / "actions.jsonl").read_text().splitlines()[0])["by"] == "user:ada"
+    assert {each.action.by for each in it.receipts} == {"user:ada"}
