@@ -12,6 +12,7 @@ from rich.table import Table
 from insitu import config, registry
 from insitu.cli.options import configuration
 from insitu.config import Config
+from insitu.config.function import Function
 from insitu.errors import ConfigError
 from insitu.forecast import STEPS, Forecast, forecast
 from insitu.operator import Operator
@@ -59,6 +60,8 @@ def _tables(pipeline: Pipeline, expected: Forecast) -> str:
     results = _table("result", "dims", "dtype", "units")
     for name, described in expected.results.items():
         leading = "step" if name not in pipeline.operators or pipeline.operators[name].keeps_steps else "window"
+        if not described:
+            results.add_row(name, "known when the function has run")
         for key, variable in described.items():
             lengths = zip(variable.dims, variable.shape or (), strict=True)
             dims = ", ".join([leading, *(f"{dim} {length}" for dim, length in lengths)])
@@ -118,6 +121,9 @@ def _sent(checked: Config, name: str) -> str:
 
 
 def _does(operator: Operator) -> str:
+    if isinstance(operator, Function):
+        words = window_words(operator.window, operator.every)
+        return f"{operator.use} called with {', '.join(operator.of)}, once per {words}"
     what = f"{registry.use_of(type(operator))} of {', '.join(operator.inputs)} over {' and '.join(operator.over)}"
     if operator.keeps_steps:
         return f"{what}, one result per step"

@@ -48,3 +48,10 @@ def test_the_schema_is_printed_as_json() -> None:
     result = insitu("schema")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["title"] == "insitu configuration"
+
+
+def test_a_function_is_described_by_the_keys_of_its_entry() -> None:
+    result = insitu("operators", "tests.end_to_end.functions:picture")
+    assert result.exit_code == 0
+    assert "A function that is called for each window with an xarray.Dataset" in result.stdout
+    assert "select" in result.stdout

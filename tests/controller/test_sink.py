@@ -58,11 +58,11 @@ class Workers:
 class Stored:
     """A sink, its workers, and what is in its store and in its journal."""
 
-    def __init__(self, folder: Path, journal: Journal) -> None:
+    def __init__(self, folder: Path, journal: Journal, text: str = TEXT) -> None:
         self.workers = Workers()
         self.path = folder / "results.zarr"
         self._log = folder / "log.jsonl"
-        self.sink = Sink(self.path, Pipeline(load(folder, TEXT)), self.workers, {}, journal)  # type: ignore[arg-type]
+        self.sink = Sink(self.path, Pipeline(load(folder, text)), self.workers, {}, journal)  # type: ignore[arg-type]
 
     def results(self, operator: str) -> xr.Dataset:
         with xr.open_zarr(self.path, group=operator, chunks=None) as results:
@@ -72,6 +72,31 @@ class Stored:
     def lost(self) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self._log.read_text().splitlines()]
         return [line for line in lines if line["kind"] == "results-lost"]
+
+
+CHAINS = """\
+run: melt
+simulation: {command: "true"}
+operators:
+  mean: {use: "tests.end_to_end.folds:Total", of: u, over: step, window: 2}
+  each: {use: "tests.end_to_end.folds:Total", of: u, over: space}
+  means: {use: "tests.end_to_end.folds:Total", of: mean.total, over: step, window: 2, every: 1}
+  again: {use: "tests.end_to_end.folds:Total", of: means.total, over: space}
+  bad: {use: "tests.end_to_end.folds:Faulty", of: mean.total, over: step, where: update}
+  steps: {use: "tests.end_to_end.folds:Total", of: each.total, over: step}
+outputs:
+  - of: [means, again, bad, steps]
+"""
+
+
+@pytest.fixture
+def chained(tmp_path: Path) -> Iterator[Stored]:
+    with ExitStack() as stack:
+        journal = Journal(tmp_path / "log.jsonl")
+        stack.callback(journal.close)
+        made = Stored(tmp_path, journal, CHAINS)
+        stack.callback(made.sink.close)
+        yield made
 
 
 @pytest.fixture
@@ -209,3 +234,54 @@ def test_what_no_operator_can_fold_is_told_of_with_its_line_until_it_is_there(st
     sink.published({"u": U, "v": U.renamed("v")}, {"u": U, "v": U.renamed("v")})
     sink.close()
     assert sink.unfit == []
+
+
+def test_results_are_steps_of_those_that_take_them(chained: Stored) -> None:
+    sink = chained.sink
+    sink.published({"u": U}, {"u": U})
+    for number in range(4):
+        sink.put(window("mean", number))
+    sink.put(rows("each", 0, 1, 2))
+    sink.close()
+    means = chained.results("means")
+    np.testing.assert_array_equal(means["total"], [[1.0] * 4, [3.0] * 4, [5.0] * 4])
+    assert (means["steps"].values.tolist(), means["last_step"].values.tolist()) == ([2, 2, 2], [3, 5, 7])
+    assert means["complete"].values.tolist() == [True, True, True]
+    again = chained.results("again")
+    np.testing.assert_array_equal(again["total"], [4.0, 12.0, 20.0])
+    assert again["step"].values.tolist() == [3, 5, 7]
+    np.testing.assert_array_equal(chained.results("steps")["total"], [3.0])
+    assert not (chained.path / "mean").exists()  # it is taken, and not stored
+
+
+def test_who_takes_results_may_fail_alone(chained: Stored) -> None:
+    sink = chained.sink
+    sink.published({"u": U}, {"u": U})
+    for number in range(4):
+        sink.put(window("mean", number))
+    sink.close()
+    assert sink.failures == {"bad": "ZeroDivisionError: nothing to divide by in update"}
+    assert sink.rows_of["means"] == 3
+
+
+def test_a_window_without_any_step_is_missing_behind_it(chained: Stored) -> None:
+    sink = chained.sink
+    sink.published({"u": U}, {"u": U})
+    sink.put(window("mean", 0))
+    sink.put(Window("mean", 1, 2, 3, True, (), (), complete=True))
+    sink.put(window("mean", 2))
+    sink.close()
+    means = chained.results("means")
+    np.testing.assert_array_equal(means["total"], [[0.0] * 4, [2.0] * 4])
+    assert means["steps"].values.tolist() == [1, 1]
+    assert means["dropped"].values.tolist() == [1, 1]
+    assert not means["complete"].values.any()
+
+
+def test_behind_an_operator_that_was_stopped_nothing_is_complete(chained: Stored) -> None:
+    sink = chained.sink
+    sink.published({"u": U}, {"u": U})
+    sink.put(rows("each", 0, 1))
+    sink.stopped(["each"])
+    sink.close()
+    assert chained.results("steps")["complete"].values.tolist() == [False]

@@ -29,6 +29,8 @@ OPERATORS = {
     "whole": function("whole", [*NAMES, "agreed"]),
     "slid": function("whole", "columns", 4, every=2, select={"y": "1::2"}),
     "timed": function("whole", "uneven", "0.35 time"),
+    "either": function("whole", ["uneven", "seldom"], when="any"),
+    "both": function("whole", ["uneven", "seldom"]),
     "large": function("large"),
     "numbers": function("numbers"),
     "order": function("order", "particles", 1),
@@ -63,6 +65,19 @@ def test_windows_may_overlap_and_keep_a_selection_only(left: Left) -> None:
         np.testing.assert_array_equal(slid["columns"][window], expected)
     timed = left.results("timed")
     assert timed["steps"].values.tolist() == [4, 3, 4]
+
+
+def test_variables_that_are_not_in_every_step_are_given_as_the_key_when_says(left: Left) -> None:
+    either, both = left.results("either"), left.results("both")
+    assert both.sizes["step"] == 2
+    for window in range(2):
+        np.testing.assert_array_equal(either["uneven"][window, 1], field("uneven", 4 * window + 1))
+        assert np.isnan(either["seldom"][window, 1::2]).all()
+        for k in (0, 1):
+            n = 4 * window + 2 * k
+            np.testing.assert_array_equal(either["seldom"][window, 2 * k], field("seldom", n))
+            np.testing.assert_array_equal(both["seldom"][window, k], field("seldom", n))
+            np.testing.assert_array_equal(both["uneven"][window, k], field("uneven", n))
 
 
 def test_large_results_are_written_where_they_are(left: Left) -> None:

@@ -65,6 +65,8 @@ def main() -> None:
                 room[...] = field("in_place", n)[low:high]
                 step.put("particles", particles(rank, n), dims=("particle", "axis"), units="m/s")
                 step.put("agreed", scalar(n), units="K")
+                if n % 2 == 0:
+                    step.put("seldom", field("seldom", n)[low:high], start=(low, 0), shape=SHAPE, dims=("y", "x"))
                 if rank == 0:
                     step.put("lonely", np.int64(scalar(n)))
 
