@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.wire import fields as wire_fields
 from insitu.wire import messages as m
+from insitu.wire import viewing as v
 from insitu.wire.codec import decode, encode, kind
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, STATES_BYTES, WHOLE
 from insitu.wire.schema import KINDS, NUMBERS
@@ -20,7 +21,7 @@ from tests.wire.examples import BUFFERS, ENERGY, HEADERS, MESSAGES, STATE
 from tests.wire.hostile import INSANE, MALFORMED, frames_of
 from tests.wire.same import same
 
-WITH_FRAMES = m.Publish | m.PublishEncoded | m.Partial | m.Propose | m.Request
+WITH_FRAMES = m.Publish | m.PublishEncoded | m.Partial | m.Propose | m.Request | v.Sight | v.Glimpse
 SINGLE = [message for message in MESSAGES if not isinstance(message, WITH_FRAMES)]
 
 
