@@ -34,6 +34,7 @@ from insitu.config.values import (
     ClusterName,
     Command,
     Count,
+    Host,
     Identifier,
     Indices,
     Interface,
@@ -119,6 +120,19 @@ class Network(Section):
         default="auto",
         description="auto: CurveZMQ, which encrypts and admits only those with the run's keys, on all but loopback; "
         "curve: there too",
+    )
+
+
+class Dashboard(Section):
+    """The pages that show a run while it goes on."""
+
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
+        default=8787, description="where it listens; the next free port where this one is taken, 0: any free one"
+    )
+    host: Host = Field(
+        default="127.0.0.1",
+        description="the address it listens at: loopback, which only this machine reaches (and ssh -L), or another one "
+        "of this machine; whoever reaches it still needs the token, but what passes is not encrypted",
     )
 
 
@@ -251,6 +265,7 @@ class Config(Section):
         default=Steering(), description="how actions are agreed on"
     )
     outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
+    dashboard: Dashboard | None = Field(default=None, description="the pages that show the run; null: none")
 
     _places: Places = PrivateAttr(default_factory=Places)
 

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A view's page as HTML: what the view says it has, with its figures, and the script that fills them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bokeh
+from bokeh.embed import components
+from jinja2 import Environment, FileSystemLoader
+
+from insitu.dashboard.access import Role
+from insitu.dashboard.sources import Source
+from insitu.dashboard.views import Part, Update, View
+
+HERE = Path(__file__).parent
+_templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
+
+
+def page(view: View, views: Sequence[View], runs: Sequence[Source], role: Role) -> str:
+    """Return the page of a view."""
+    parts = view.parts(runs)
+    figures = {part.id: part.figure for part in parts if part.figure is not None}
+    script, divs = components(figures) if figures else ("", {})
+    return _templates.get_template("page.html").render(
+        view=view,
+        views=views,
+        runs=runs,
+        role=role.value,
+        columns=[[part for part in parts if part.run == k] for k, _ in enumerate(runs)],
+        common=[part for part in parts if part.run is None],
+        signature=signature(parts),
+        script=script,
+        divs=divs,
+        bokeh_version=bokeh.__version__,
+    )
+
+
+def gate(wrong: bool) -> str:
+    """Return the page for who has no token, or a wrong one."""
+    return _templates.get_template("gate.html").render(wrong=wrong)
+
+
+def signature(parts: Sequence[Part]) -> str:
+    """Return a short text that changes when a page has other parts than before: it then has to be loaded again."""
+    return hashlib.sha256("\n".join(f"{part.kind} {part.id}" for part in parts).encode()).hexdigest()[:12]
+
+
+def encoded(update: Update, runs: Sequence[Source], shape: str) -> str:
+    """Return an update as JSON. Numbers that JSON has none for (NaN, infinity) become ``null``."""
+    said: dict[str, Any] = {
+        "signature": shape,
+        "runs": [{"name": run.name, "live": run.live, "warning": run.warning, **_state(run)} for run in runs],
+        "texts": update.texts,
+        "cards": update.cards,
+        "flows": update.flows,
+        "tables": {
+            key: {"head": list(table.head), "rows": table.rows, "states": table.states}
+            for key, table in update.tables.items()
+        },
+        "sources": {
+            key: {name: [_finite(value) for value in column] for name, column in columns.items()}
+            for key, columns in update.sources.items()
+        },
+    }
+    return json.dumps(said, separators=(",", ":"))
+
+
+def _state(run: Source) -> dict[str, Any]:
+    snapshot = run.snapshot
+    return {"phase": snapshot.get("phase", ""), "status": snapshot.get("status", "")}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and value - value != 0 else value
