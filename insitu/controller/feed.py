@@ -20,6 +20,7 @@ from insitu.controller.service import Service
 from insitu.controller.sink import Sink
 from insitu.controller.timeline import Timeline
 from insitu.pipeline import Pipeline
+from insitu.registry import use_of
 
 #: Ranks that are told one by one; of more, those that have waited longest.
 RANKS = 256
@@ -45,6 +46,10 @@ class Feed:
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._duration_s: float | None = None
         self._timeline = Timeline()
+        # What never changes, worked out once: this is asked for twice a second.
+        self._hash = config_hash(pipeline.config)
+        self._needed = {need.name for need in pipeline.needs}
+        self._uses = {name: use_of(type(operator)) for name, operator in pipeline.operators.items()}
 
     def note(self, service: Service) -> None:
         """Add to the timeline, when it is time. To be called often."""
@@ -63,7 +68,7 @@ class Feed:
         return {
             "run": config.run,
             "insitu": __version__,
-            "config_hash": config_hash(config),
+            "config_hash": self._hash,
             "phase": self.phase,
             "status": self.outcome.status if self.outcome else "",
             "reasons": list(self.outcome.reasons) if self.outcome else [],
@@ -104,7 +109,6 @@ class Feed:
         tracker = service.tracker
         if tracker is None:
             return []
-        needed = {need.name for need in self._pipeline.needs}
         moved = moved_by(tracker, service.ranks.values())
         return [
             {
@@ -115,7 +119,7 @@ class Feed:
                 "row": list(variable.row),
                 "units": variable.units,
                 "long_name": variable.long_name,
-                "needed": name in needed or "*" in needed,
+                "needed": not self._needed.isdisjoint((name, "*")),
                 "delivered": tracker.counts.delivered[name],
                 "left_out": sum(n for (left, _), n in tracker.counts.left_out.items() if left == name),
                 **{key: moved[name][key] for key in MOVED},
@@ -124,11 +128,10 @@ class Feed:
         ]
 
     def _operators(self, service: Service) -> list[dict[str, Any]]:
-        config = self._pipeline.config.resolved()["operators"]
         return [
             {
                 "name": name,
-                "use": config[name]["use"],
+                "use": self._uses[name],
                 "of": list(operator.of),
                 "over": list(operator.over),
                 "window": None if operator.keeps_steps else operator.window,

@@ -93,7 +93,7 @@ class Viewers:
         """Answer who has asked, as far as it is time. The snapshot is made once for all of them."""
         due = [who for who, viewer in self._viewers.items() if viewer.asks and now - viewer.told_at >= NEWS_S]
         if due:
-            news = News(self._snapshot())
+            news = News.of(self._snapshot())
             for identity in due:
                 viewer = self._viewers[identity]
                 viewer.asks, viewer.told_at = False, now
@@ -126,7 +126,7 @@ class Viewers:
 
     def shut_down(self) -> None:
         """The run is over: answer for the last time."""
-        news = News(self._snapshot()) if self._viewers else None
+        news = News.of(self._snapshot()) if self._viewers else None
         for identity in list(self._viewers):
             if news is not None:
                 self._say(identity, news)

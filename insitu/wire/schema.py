@@ -382,7 +382,7 @@ KINDS: dict[int, Record] = {
     50: Record(v.Watch, version=_version, run=name, host=name, pid=whole()),
     51: Record(v.Watching, run=name),
     52: Record(v.Ask),
-    53: Record(v.News, snapshot=details),
+    53: Record(v.News, buffers=buffers),
     54: Record(v.Look, _look, **_looking),
     55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
     56: Record(v.Peek, _look, **_looking),

@@ -94,7 +94,7 @@ MESSAGES: list[m.Message] = [
     v.Watch(m.VERSION, "melt", "n19", 4713),
     v.Watching("melt"),
     v.Ask(),
-    v.News({"steps": 7, "ranks": [{"rank": 0, "state": "running"}]}),
+    v.News.of({"steps": 7, "ranks": [{"rank": 0, "state": "running"}]}),
     v.Look(3, "T", (("y", 2),), 1 << 18),
     v.Sight(3, 2, TEMPERATURE, 7, -70, 0.7, (1, 2), (((0, 0), (4, 3)),), "", PICTURE),
     v.Peek(4, "T", (), 1),
@@ -156,7 +156,7 @@ HEADERS = [
     "96023202a46d656c74a36e3139cd1269",
     "930233a46d656c74",
     "920234",
-    "93023582a5737465707307a572616e6b739182a472616e6b00a57374617465a772756e6e696e67",
+    "920235",
     "96023603a1549192a17902ce00040000",
     "9b0237030297a154a33c663892040692a179a178a14bab74656d70657261747572659007d0bacb3fe66666666666669201029192920000"
     "920403a0",
