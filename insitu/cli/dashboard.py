@@ -16,10 +16,10 @@ from insitu.errors import ConfigError
 @click.option("--port", default=8787, show_default=True, help="Where to listen; the next free one if it is taken.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 def command(runs: tuple[str, ...], port: int, host: str) -> None:
-    """Show runs in a browser, until Ctrl-C.
+    """Show runs in a browser.
 
     Each RUN is a run's directory, such as runs/gray-scott, or the contact file of a run that goes on. Several stand
-    side by side, to be compared.
+    side by side, to be compared. Ctrl-C ends it.
     """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

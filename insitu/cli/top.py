@@ -11,8 +11,8 @@ from insitu.dashboard.top import watch
 @click.argument("contact", metavar="CONTACT")
 @click.option("--once", is_flag=True, help="Say it once and end.")
 def command(contact: str, once: bool) -> None:
-    """Show how a run does, until it ends or Ctrl-C.
+    """Show in the terminal how a run does.
 
-    CONTACT is the contact file of a run that goes on, or its directory.
+    CONTACT is the contact file of a run that goes on, or its directory. It is shown until the run ends, or Ctrl-C.
     """
     watch(contact, Console(), once=once)
