@@ -18,8 +18,10 @@ from insitu.dashboard.views import View
 
 T = TypeVar("T")
 
-#: How often pages are brought up to date.
+#: How often pages are brought up to date, where nothing new comes from a run.
 TURN_S = 0.5
+#: How long one turn is after the other at least: what comes meanwhile is shown at once.
+PAUSE_S = 0.03
 #: For how long somebody who asks for metrics is thought to ask again; Prometheus does so every minute, or more often.
 SCRAPED_S = 90.0
 #: How long the first answer of a run is waited for.
@@ -29,6 +31,7 @@ FIRST_S = 5.0
 class Browser(Protocol):
     """One page that somebody has open."""
 
+    choice: dict[str, str]
     ready: bool
     sent: str
     sent_at: float
@@ -67,8 +70,9 @@ class Hub:
     async def run(self) -> None:
         """Keep all pages up to date, until `close`."""
         while not self._closing:
-            await self.turn()
             self._wake.clear()
+            await self.turn()
+            await asyncio.sleep(PAUSE_S)
             try:
                 await asyncio.wait_for(self._wake.wait(), TURN_S)
             except TimeoutError:
@@ -78,14 +82,19 @@ class Hub:
         """Bring all pages up to date once."""
         await self.call(self._refresh)
         for name, browsers in self._browsers.items():
-            due_at = time.monotonic() - self.views[name].EVERY_S
-            due = [browser for browser in browsers if browser.ready and (self._closing or browser.sent_at <= due_at)]
-            if not due:
-                continue
-            text = await self.call(partial(self._encoded, self.views[name]))
-            for browser in due:
-                if browser.sent != text:
-                    browser.push(text)
+            await self._update(name, browsers)
+
+    async def _update(self, name: str, browsers: set[Browser]) -> None:
+        """Bring the pages of one view up to date; who has chosen the same gets the same."""
+        due_at = time.monotonic() - self.views[name].EVERY_S
+        due = [browser for browser in browsers if browser.ready and (self._closing or browser.sent_at <= due_at)]
+        texts: dict[frozenset[tuple[str, str]], str] = {}
+        for browser in due:
+            key = frozenset(browser.choice.items())
+            if key not in texts:
+                texts[key] = await self.call(partial(self._encoded, self.views[name], dict(browser.choice)))
+            if browser.sent != texts[key]:
+                browser.push(texts[key])
 
     async def call(self, work: Callable[[], T]) -> T:
         """Do something that reads runs, in the thread that does all such things."""
@@ -115,5 +124,5 @@ class Hub:
         self._wake.set()
         self._pool.shutdown(wait=True)
 
-    def _encoded(self, view: View) -> str:
-        return encoded(view.update(self.runs), self.runs, signature(view.parts(self.runs)))
+    def _encoded(self, view: View, choice: dict[str, str]) -> str:
+        return encoded(view.update(self.runs, choice), self.runs, signature(view.parts(self.runs)))

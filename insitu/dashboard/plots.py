@@ -61,7 +61,8 @@ def image(name: str, palette: str = "viridis") -> Any:
     """A field, with a bar that tells what its colours mean. NaN is grey."""
     source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []}, name=name)
     mapper = LinearColorMapper(palette=PALETTES[palette], low=0, high=1, nan_color="#808080", name=f"{name}-colours")
-    plot = _figure("", "", height=420, match_aspect=True)
+    plot = _figure("x", "y", height=420, match_aspect=True)
+    plot.name = f"{name}-plot"
     plot.image("image", source=source, color_mapper=mapper, x="x", y="y", dw="dw", dh="dh")
     plot.add_layout(ColorBar(color_mapper=mapper, width=12, name=f"{name}-bar"), "right")
     return _hover(plot, [("x, y", "$x{0.0}, $y{0.0}"), ("value", "@image{0.[00000]}")])

@@ -7,6 +7,7 @@ Tornado serves it (Dask brings it along); plots are Bokeh's, drawn in the browse
 
 import asyncio
 import errno
+import json
 import socket
 import time
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ class Feed(WebSocketHandler, Door):
 
     ready = False
     sent = ""
+    choice: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
     sent_at = float("-inf")
     _view = ""
 
@@ -120,8 +122,27 @@ class Feed(WebSocketHandler, Door):
             self.write_message(text)
 
     def on_message(self, message: str | bytes) -> None:
+        """Take in that the browser is ready for more, or what was chosen there."""
         if message == "more":
             self.ready = True
+            return
+        try:
+            chosen = json.loads(message)
+            if "do" in chosen:
+                self._do(chosen["do"])
+                return
+            self.choice = {str(key): str(value) for key, value in chosen.items()}
+        except (ValueError, AttributeError, TypeError, KeyError, IndexError):
+            self.close(1008, "nothing that a page says")
+            return
+        self.sent_at = float("-inf")
+        self.hub.wake()
+
+    def _do(self, asked: dict[str, Any]) -> None:
+        """Ask a run for an action; an observer's page cannot, whatever it sends."""
+        helm = self.hub.runs[int(asked["run"])].helm
+        if self.who() is Role.OPERATOR and helm is not None:
+            helm.ask(str(asked["kind"]), dict(asked["values"]))
 
     def on_close(self) -> None:
         if self._view:

@@ -8,19 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from insitu.dashboard.helm import Helm
 from insitu.dashboard.journal import LogTail
+from insitu.dashboard.pictures import Looks
 from insitu.dashboard.stored import Store
 from insitu.dashboard.viewer import Viewer
 from insitu.errors import ConfigError, InsituError
 from insitu.wire.contact import Contact
-from insitu.wire.viewing import News
+from insitu.wire.viewing import Sight
 
 #: How often a run is asked how it does while anybody looks.
 ASK_S = 0.5
 #: After so long without an answer the page says that the connection is lost.
 SILENT_S = 5.0
-#: How long one wait for an answer lasts: how soon the end, and a new look, are noticed.
-TURN_S = 0.05
+#: How long one wait for an answer lasts: how soon a new look is noticed.
+TURN_S = 0.02
 
 
 class Source:
@@ -31,7 +33,12 @@ class Source:
         self.snapshot: dict[str, Any] = {}
         self.store = Store(directory / "results.zarr")
         self.log = LogTail(directory / "log.jsonl")
+        self.actions = LogTail(directory / "actions.jsonl")
+        #: What steers it; a run that has ended has none.
+        self.helm: Helm | None = None
         self.warning = ""
+        #: Pictures of its variables; a run that has ended has none.
+        self.looks = Looks()
         #: What it is called on the pages, where the name of the run does not tell it from another one.
         self.label = ""
 
@@ -48,6 +55,7 @@ class Source:
         """Take in what is new on the disk; `watched` says whether anybody looks."""
         self.store.refresh()
         self.log.refresh()
+        self.actions.refresh()
 
     def close(self) -> None:
         """Let go of everything. May be called twice."""
@@ -92,9 +100,12 @@ class Live(Source):
         super().__init__(Path(contact.directory))
         self._contact = contact
         self._news = news
+        self.helm = Helm(contact, news)
         self._watched = threading.Event()
         self._closing = threading.Event()
         self._over = False
+        self._asking = False
+        self._asked_at = -ASK_S
         self._heard_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="insitu-viewer", daemon=True)
         self._thread.start()
@@ -127,6 +138,8 @@ class Live(Source):
             self._news()
 
     def close(self) -> None:
+        if self.helm is not None:
+            self.helm.close()
         self._closing.set()
         self._watched.set()
         self._thread.join()
@@ -139,7 +152,7 @@ class Live(Source):
                 if self._closing.is_set():
                     return
                 viewer = viewer or Viewer(self._contact)
-                self._ask(viewer)
+                self._turn(viewer)
         except InsituError as error:
             self.warning = str(error)
             self._news()
@@ -147,18 +160,22 @@ class Live(Source):
             if viewer is not None:
                 viewer.close()
 
-    def _ask(self, viewer: Viewer) -> None:
-        """Ask once, and wait for the answer."""
-        viewer.ask()
-        asked_at = time.monotonic()
-        answered = False
-        while not (answered or viewer.over or self._closing.is_set()):
-            for answer in viewer.receive(TURN_S):
-                if isinstance(answer, News) and not self._over:
-                    answered = True
-                    self.snapshot = answer.snapshot
-                    self._heard_at = time.monotonic()
+    def _turn(self, viewer: Viewer) -> None:
+        """Ask what is to be asked now, and take in what is answered."""
+        now = time.monotonic()
+        if now - self._asked_at >= (SILENT_S if self._asking else ASK_S):
+            viewer.ask()
+            self._asked_at, self._asking = now, True
+        if (look := self.looks.next(now)) is not None:
+            viewer.look(look)
+        for answer in viewer.receive(TURN_S):
+            self._heard_at = time.monotonic()
+            if isinstance(answer, Sight):
+                if self.looks.take(answer):
                     self._news()
+            elif not self._over:
+                self._asking = False
+                self.snapshot = answer.snapshot
+                self._news()
         if viewer.over:
             self.end()
-        self._closing.wait(max(0.0, ASK_S - (time.monotonic() - asked_at)))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from insitu.dashboard import derive
+from insitu.errors import ActionError
+from insitu.steering.actions import Receipt
 from insitu.text import count, duration, size
 
 Cell = str | int | float
@@ -15,6 +17,7 @@ NODES_HEAD = ("node", "host", "state", "folded steps", "queued", "states", "of",
 VARIABLES_HEAD = ("variable", "dims", "shape", "dtype", "units", "put", "sent", "delivered in", "left out of")
 OPERATORS_HEAD = ("operator", "use", "of", "over", "window", "results", "failed")
 EVENTS_HEAD = ("since start", "who", "level", "what", "in words")
+RECEIPTS_HEAD = ("number", "action", "from and to", "by", "outcome", "after step", "why")
 _COLOURED = {"error": "gone", "warning": "warning"}
 
 
@@ -133,6 +136,29 @@ def variables(snapshot: Mapping[str, Any]) -> Table:
             ]
         )  # fmt: skip
     return table
+
+
+def receipts(actions: Iterable[Mapping[str, Any]]) -> Table:
+    """Return a row for each receipt of ``actions.jsonl``."""
+    table = Table(RECEIPTS_HEAD)
+    for told in actions:
+        try:
+            receipt = Receipt.from_plain(told)
+        except ActionError:
+            continue  # a note of the record, which is no receipt
+        changes = "; ".join(
+            f"{name}: {_value(receipt.old.get(name))} to {_value(new)}" for name, new in receipt.new.items()
+        )
+        after = "none" if receipt.step is None else str(receipt.step)
+        table.rows.append(
+            [receipt.action.id, receipt.action.kind, changes, receipt.action.by, receipt.outcome, after, receipt.reason]
+        )
+        table.states.append({"applied": "", "refused": "warning"}.get(receipt.outcome, "gone"))
+    return table
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:80]
 
 
 def events(log: Iterable[Mapping[str, Any]]) -> Table:

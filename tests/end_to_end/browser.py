@@ -15,7 +15,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
 )  # fmt: skip
-LIMIT_MS = 20_000
+LIMIT_MS = 40_000
 #: Where pictures of the pages are kept to be looked at; by default they go with the test's folder.
 PICTURES = os.environ.get("INSITU_SCREENSHOTS")
 
@@ -59,6 +59,19 @@ class Pages:
             "([name, column]) => (model(name)?.data[column] || []).length", arg=[source, column]
         )
         return list(self.page.evaluate("([name, column]) => Array.from(model(name).data[column])", [source, column]))
+
+    def image(self, source: str) -> tuple[list[int], list[float | None]]:
+        """Return what a picture shows: its shape and its values, ``None`` for NaN."""
+        self.page.wait_for_function("name => (model(name)?.data.image || []).length", arg=source)
+        script = "name => { const one = model(name).data.image[0]; return [one.shape, Array.from(one)]; }"
+        shape, values = self.page.evaluate(script, source)
+        return shape, [None if isinstance(value, float) and value != value else value for value in values]
+
+    def said(self, name: str, pattern: str) -> str:
+        """Wait for a text that is like the pattern, and return it."""
+        script = "([name, like]) => new RegExp(like).test(document.querySelector(`[data-text='${name}']`).textContent)"
+        self.page.wait_for_function(script, arg=[name, pattern])
+        return str(self.page.text_content(f"[data-text='{name}']"))
 
     def table(self, name: str) -> list[list[str]]:
         """Return the rows of a table, as text."""

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tornado.httpclient import HTTPRequest
@@ -30,12 +31,12 @@ T = TypeVar("T")
 BOLD = "<b>bold</b>"
 OPERATORS = {
     "stats": {"use": "moments", "of": "u", "over": "step", "window": 20},
-    "series": {"use": "moments", "of": "u", "over": "space"},
+    "series": {"use": "moments", "of": "u", "over": "space", "extremes": False},
     "spread": {"use": "histogram", "of": "u", "over": ["step", "space"], "window": 20, "bins": 8, "range": [0, 3000]},
-    "marked": {"use": "moments", "of": BOLD, "over": "space"},
-    "solid": {"use": "moments", "of": ["cube"], "over": "space"},
-    "ends": {"use": "moments", "of": "line", "over": "space"},
-    "cloud": {"use": "moments", "of": "atoms", "over": "space"},
+    "marked": {"use": "moments", "of": BOLD, "over": "space", "extremes": False},
+    "solid": {"use": "moments", "of": ["cube"], "over": "space", "extremes": False},
+    "ends": {"use": "moments", "of": "line", "over": "space", "extremes": False},
+    "cloud": {"use": "moments", "of": "atoms", "over": "space", "extremes": False},
 }
 
 
@@ -179,6 +180,103 @@ class TestSeriesView:
         assert BOLD in page.text_content("main")
 
 
+class TestFieldsView:
+    def test_the_picture_is_the_field_of_a_step(self, pages: Pages) -> None:
+        page = pages.open("fields")
+        text = pages.said("say-0", r"^u \[mol/L\] at step \d+, time [\d.]+: <i>how much</i>$")
+        shape, values = pages.image("field-0")
+        assert shape == [ROWS, COLUMNS]
+        n = int(re.findall(r"step (\d+)", text)[0]) / 10
+        field = 100.0 * np.arange(ROWS)[:, np.newaxis] + np.arange(COLUMNS) + n
+        # Text and picture are of one update, but may be read of two; and a colour is one of 255.
+        assert np.abs(np.reshape(values, shape) - field).max() < 2330 / 254 + 200
+        assert np.ptp(np.reshape(values, shape) - field) < 2330 / 254 + 1e-3
+        assert page.evaluate("model('field-0-plot').below[0].axis_label") == "x"
+
+    def test_beside_it_is_what_was_stored(self, pages: Pages) -> None:
+        pages.open("fields")
+        pages.said("about-0", r"^stats\.mean \[mol/L\], result \d+: ")
+        assert pages.image("stored-0")[0] == [ROWS, COLUMNS]
+
+    def test_what_is_not_finite_is_no_colour(self, pages: Pages) -> None:
+        page = pages.open("fields")
+        page.select_option("#choice-variable", BOLD)
+        pages.said("say-0", f"^{BOLD} at step")
+        _, values = pages.image("field-0")
+        u = 100.0 * np.arange(ROWS)[:, np.newaxis] + np.arange(COLUMNS)
+        assert sum(value is None for value in values) == int(np.sum(u % 3 == 0))
+
+    def test_a_slice_of_three_dimensions_is_chosen_by_a_slider(self, pages: Pages) -> None:
+        page = pages.open("fields")
+        page.select_option("#choice-variable", "cube")
+        page.wait_for_selector("[id='choice-at dim_0']")
+        page.fill("[id='choice-at dim_0']", "3")
+        pages.said("say-0", "^cube at step")
+        assert pages.image("field-0")[0] == [ROWS, COLUMNS]
+
+    def test_one_dimension_is_a_line_and_particles_are_a_density(self, pages: Pages) -> None:
+        page = pages.open("fields")
+        page.select_option("#choice-variable", "line")
+        pages.said("say-0", r"^line \[m\] at step")
+        values = pages.column("line-0-0", "y")
+        assert np.diff(values).tolist() == [100.0] * (ROWS - 1)
+        page.select_option("#choice-variable", "atoms")
+        pages.said("say-0", "^atoms at step .* over their first two columns")
+        shape, counts = pages.image("field-0")
+        assert shape == [128, 128]
+        assert sum(counts) == pytest.approx(2 * COLUMNS, rel=0.02)
+
+    def test_a_fixed_range_stays(self, pages: Pages) -> None:
+        page = pages.open("fields")
+        page.fill("#choice-low", "-5")
+        page.press("#choice-low", "Enter")
+        page.wait_for_function("model('field-0-colours').low === -5")
+
+
+class TestSteerView:
+    def test_a_slider_that_is_moved_sets_its_parameter_and_the_receipt_comes(self, pages: Pages) -> None:
+        page = pages.open("steer")
+        page.wait_for_selector("#control-0-feed-feed")
+        assert "<i>how fast</i>, from 0 to 1" in page.text_content("[data-name='feed']")
+        page.focus("#control-0-feed-feed")
+        page.keyboard.press("ArrowRight")
+        pages.until("[data-table='receipts-0']", "feed: 0.25 to 0.251")
+        assert pages.table("receipts-0")[1][1:5] == ["set", "feed: 0.25 to 0.251", "user:dashboard", "applied"]
+
+    def test_what_does_not_fit_is_said_and_not_asked_for(self, pages: Pages) -> None:
+        page = pages.open("steer")
+        page.fill("#control-0-inlets-inlets", "[1, -2]")
+        page.press("#control-0-inlets-inlets", "Enter")
+        pages.until("[data-text='say-0']", "below the minimum 0.0")
+
+    def test_pause_and_resume(self, pages: Pages, shown: Shown) -> None:
+        page = pages.open("steer")
+        for action in ("pause", "resume"):
+            page.click(f"[data-name='{action}'] button")
+            pages.until("[data-table='receipts-0'] tr:nth-child(2)", action)
+            assert pages.table("receipts-0")[1][4] == "applied"
+
+    def test_stop_asks_first(self, pages: Pages) -> None:
+        page = pages.open("steer")
+        asked: list[str] = []
+        page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        page.click("[data-name='stop'] button")
+        assert asked == ["Stop the simulation? It ends after its next common step, and cannot be resumed."]
+        assert "stop" not in {row[1] for row in pages.table("receipts-0")}
+
+    def test_an_observer_cannot_even_if_the_page_says_so(self, browser: Any, shown: Shown) -> None:
+        pages = Pages(browser, shown.observer)
+        page = pages.open("steer")
+        page.wait_for_selector("#control-0-feed-feed:disabled")
+        before = len(pages.table("receipts-0"))
+        page.evaluate("ask_for(0, 'set', {feed: '0.9'})")
+        updates = int(page.evaluate("document.body.dataset.updates"))
+        pages.open("steer")
+        page.wait_for_function("document.body.dataset.updates >= 1", arg=updates)
+        assert len(pages.table("receipts-0")) == before
+        pages.close()
+
+
 class TestManyLook:
     def test_twenty_get_the_same_and_cost_the_run_one_viewer(self, shown: Shown) -> None:
         async def look() -> list[str]:
@@ -206,7 +304,7 @@ class TestScreens:
     @pytest.mark.parametrize("width", [1280, 390])
     def test_nothing_is_cut(self, browser: Any, shown: Shown, tmp_path: Path, width: int, scheme: str) -> None:
         pages = Pages(browser, shown.operator, viewport={"width": width, "height": 900}, color_scheme=scheme)
-        for view in ("run", "series", "log"):
+        for view in ("run", "fields", "series", "steer", "log"):
             pages.open(view)
             pages.picture(tmp_path, f"{view}-{scheme}-{width}")
         assert pages.errors == []

@@ -2,16 +2,18 @@
 """The views of the dashboard: which plots a page has, and what they show of a run. No browser, no sockets.
 
 A view is two functions. `parts` says what the page has: headings, places for text and tables, figures. `update` says
-what stands there now, as data: the page holds no logic of any view. What is shown is always text, never markup, so a
+what stands there now, as data,
+given what was chosen on the page: it holds no logic of any view. What is shown is always text, never markup, so a
 name that is HTML is shown as it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from insitu.dashboard.sources import Source
 from insitu.dashboard.tables import Table
+from insitu.model import Array
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -21,7 +23,8 @@ class Part:
     """One piece of a page: a `title`, and below it what `kind` says, under the name `id`.
 
     ``text`` a sentence, ``cards`` numbers with labels, ``table`` a table, ``flow`` boxes with arrows between them,
-    ``figure`` a Bokeh figure, whose `legend` has labels and colours. `run` is the number of the run that it belongs to,
+    ``choices`` widgets to choose by, ``controls`` widgets that ask the run for something, ``figure`` a Bokeh figure,
+    which `figure` makes, and whose `legend` has labels and colours. `run` is the number of the run that it belongs to,
     or ``None`` for all.
     """
 
@@ -29,20 +32,73 @@ class Part:
     id: str
     title: str = ""
     run: int | None = None
-    figure: Any = None
+    figure: Callable[[], Any] | None = None
     about: str = ""
     legend: Sequence[tuple[str, str]] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Something to be chosen on a page: by a ``select`` among `options`, a ``slider`` from 0, or as a ``number``."""
+
+    name: str
+    label: str
+    kind: str
+    value: str | int
+    options: Sequence[str] = ()
+    maximum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A widget that asks run `run` for something: a ``button`` for an action, with `inputs` for what it takes; or a
+    ``slider``, ``number``, ``checkbox``, ``select`` or ``text`` that sets a parameter to a value.
+
+    `ask` is a question that has to be answered with yes before.
+    """
+
+    run: int
+    name: str
+    kind: str
+    label: str
+    value: Any = None
+    options: Sequence[str] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | str = "any"
+    about: str = ""
+    ask: str = ""
+    inputs: "Sequence[Control]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A field to be drawn at `place` (x, y, width, height), with axes `labels` and colours from `low` to `high`."""
+
+    values: Array
+    place: tuple[float, float, float, float]
+    labels: tuple[str, str]
+    low: float
+    high: float
+    palette: str
+
+
 @dataclass(slots=True)
 class Update:
-    """What stands on a page now, by the ids of its parts. `sources` are the columns of its figures' data."""
+    """What stands on a page now, by the ids of its parts. `sources` are the columns of its figures' data.
+
+    Parts in `hidden` have nothing to show, and are not shown.
+    """
 
     texts: dict[str, str] = field(default_factory=dict)
     cards: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     flows: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
     sources: dict[str, Columns] = field(default_factory=dict)
+    choices: dict[str, list[Choice]] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
+    controls: dict[str, list[Control]] = field(default_factory=dict)
+    hidden: list[str] = field(default_factory=list)
 
 
 class View(Protocol):
@@ -54,4 +110,4 @@ class View(Protocol):
     EVERY_S: float
 
     def parts(self, runs: Sequence[Source]) -> list[Part]: ...
-    def update(self, runs: Sequence[Source]) -> Update: ...
+    def update(self, runs: Sequence[Source], choice: Mapping[str, str]) -> Update: ...

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """*Log*: what happened, newest first, and why a run ended as it did."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from insitu.dashboard import tables
 from insitu.dashboard.sources import Source
@@ -21,7 +21,7 @@ def parts(runs: Sequence[Source]) -> list[Part]:
     return found
 
 
-def update(runs: Sequence[Source]) -> Update:
+def update(runs: Sequence[Source], choice: Mapping[str, str]) -> Update:
     """Return what stands there now."""
     update = Update()
     for k, run in enumerate(runs):

@@ -2,6 +2,7 @@
 """*Run*: how far it is, where the time goes and who holds it back; ranks, staging nodes, variables and operators."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from insitu.dashboard import derive, plots, tables
@@ -22,13 +23,13 @@ def parts(runs: Sequence[Source]) -> list[Part]:
             Part("cards", f"progress-{k}", "Progress", k),
             Part("text", f"verdict-{k}", "", k),
             Part(
-                "figure", f"time-{k}", "Where the ranks' time went", k, plots.time_strip(f"time-{k}"),
+                "figure", f"time-{k}", "Where the ranks' time went", k, partial(plots.time_strip, f"time-{k}"),
                 legend=TIME_LEGEND,
             ),
             Part("flow", f"pipeline-{k}", "Pipeline", k),
-            Part("figure", f"rate-{k}", "From the ranks to the staging nodes", k, plots.rates(f"rate-{k}")),
+            Part("figure", f"rate-{k}", "From the ranks to the staging nodes", k, partial(plots.rates, f"rate-{k}")),
             Part(
-                "figure", f"queues-{k}", "Memory of the staging nodes in use", k, plots.queues(f"queues-{k}"),
+                "figure", f"queues-{k}", "Memory of the staging nodes in use", k, partial(plots.queues, f"queues-{k}"),
                 legend=plots.QUEUES_LEGEND,
             ),
             Part("table", f"nodes-{k}", "Staging nodes", k),
@@ -40,7 +41,7 @@ def parts(runs: Sequence[Source]) -> list[Part]:
     return found
 
 
-def update(runs: Sequence[Source]) -> Update:
+def update(runs: Sequence[Source], choice: Mapping[str, str]) -> Update:
     """Return what stands there now."""
     update = Update()
     for k, run in enumerate(runs):

@@ -4,7 +4,8 @@
 Results of the same name of several runs share a figure, so that runs can be compared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import cycle
 
 from insitu.dashboard import plots
@@ -30,12 +31,12 @@ def parts(runs: Sequence[Source]) -> list[Part]:
     legend = tuple(colours) if len(runs) > 1 else ()
     for stored in shown(runs):
         x_label = "step" if kind_of(stored) == "series" else stored.dims[0]
-        figure = plots.lines(stored.key, len(runs), x_label, stored.title)
+        figure = partial(plots.lines, stored.key, len(runs), x_label, stored.title)
         found.append(Part("figure", stored.key, heading(stored), None, figure, stored.long_name, legend))
     return found
 
 
-def update(runs: Sequence[Source]) -> Update:
+def update(runs: Sequence[Source], choice: Mapping[str, str]) -> Update:
     """Return the lines: of results over steps all of them, of others the newest row."""
     update = Update()
     found = shown(runs)

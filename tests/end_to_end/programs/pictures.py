@@ -22,6 +22,10 @@ def main() -> None:
     u = 100.0 * np.arange(low, high)[:, np.newaxis] + np.arange(COLUMNS)
     pause = threading.Event()
     with insitu.Client() as sim:
+        sim.parameter("feed", 0.25, minimum=0.0, maximum=1.0, units="1/s", description="<i>how fast</i>")
+        sim.parameter("solver", "cg", choices=["cg", "gmres"])
+        sim.parameter("quick", True)
+        sim.parameter("inlets", [1.0, 2.0], minimum=0.0)
         for n in range(STEPS):
             with sim.step(10 * n, time=0.5 * n) as step:
                 at = {"start": (low, 0), "shape": (ROWS, COLUMNS), "dims": ("y", "x")}
