@@ -72,7 +72,7 @@ def shown(start_shared: Start) -> Shown:
     running = start_shared(
         *program("pictures"), ranks=2, nodes=2, operators=OPERATORS, dashboard={"port": 0}, run="shown"
     )
-    running.until("runs", "shown", "results.zarr", "series", "zarr.json")
+    running.until("runs", "shown", "results.zarr", "series", "zarr.json", limit_s=2 * LIMIT_S)
     return Shown(running)
 
 
