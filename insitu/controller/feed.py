@@ -80,6 +80,7 @@ class Feed:
             "fed": len(service.fed),
             "variables": self._variables(service),
             "operators": self._operators(service),
+            "actions": dict(service.steering.counts),
             "budgets": {
                 "policy": config.buffering.policy,
                 "rank_bytes": config.buffering.buffer,

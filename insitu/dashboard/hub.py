@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from insitu.dashboard.page import encoded, signature
+from insitu.dashboard.access import Role
+from insitu.dashboard.page import encoded, page, signature
 from insitu.dashboard.sources import Source
 from insitu.dashboard.views import View
 
@@ -22,6 +23,8 @@ T = TypeVar("T")
 TURN_S = 0.5
 #: How long one turn is after the other at least: what comes meanwhile is shown at once.
 PAUSE_S = 0.03
+#: How often the store of results is looked at, while somebody looks at results.
+READ_S = 1.0
 #: For how long somebody who asks for metrics is thought to ask again; Prometheus does so every minute, or more often.
 SCRAPED_S = 90.0
 #: How long the first answer of a run is waited for.
@@ -49,6 +52,7 @@ class Hub:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="insitu-views")
         self._closing = False
         self._scraped_at = -SCRAPED_S
+        self._read_at = -READ_S
         self._wake = asyncio.Event()
 
     @property
@@ -96,6 +100,12 @@ class Hub:
             if browser.sent != texts[key]:
                 browser.push(texts[key])
 
+    def page_of(self, view: View, role: Role) -> str:
+        """Return a view's page; to be done by `call`. Results are looked at first: they say which figures it has."""
+        for run in self.runs:
+            run.refresh(watched=True, reads=view.READS)
+        return page(view, list(self.views.values()), self.runs, role)
+
     async def call(self, work: Callable[[], T]) -> T:
         """Do something that reads runs, in the thread that does all such things."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -114,8 +124,14 @@ class Hub:
 
     def _refresh(self) -> None:
         watched = self.browsers > 0 or time.monotonic() - self._scraped_at < SCRAPED_S
+        reads = any(self.views[name].READS and browsers for name, browsers in self._browsers.items())
+        now = time.monotonic()
+        if reads and now - self._read_at < READ_S:
+            reads = False
+        elif reads:
+            self._read_at = now
         for run in self.runs:
-            run.refresh(watched)
+            run.refresh(watched, reads)
 
     async def close(self) -> None:
         """Show the last state once more, and end."""

@@ -18,8 +18,6 @@ _COUNTERS = {
     "insitu_steps_published": ("Steps that every rank has closed.", "steps"),
     "insitu_bytes_sent": ("Bytes of blocks that reached the staging nodes.", "bytes"),
     "insitu_bytes_put": ("Bytes that ranks have put, sent or not.", "put_bytes"),
-    "insitu_publish_block_staging_seconds": ("Seconds that ranks waited for room on staging nodes.", "staging_s"),
-    "insitu_publish_block_network_seconds": ("Seconds that ranks waited for the network.", "network_s"),
     "insitu_results_stored": ("Rows of results that were stored.", "results"),
 }
 _NODES = {
@@ -40,6 +38,7 @@ class _Runs(Collector):
                 family.add_metric([str(snapshot["run"])], snapshot["progress"][key])
             yield family
         yield self._drops()
+        yield from self._waits_and_actions()
         yield from self._nodes()
         yield from self._rest()
 
@@ -49,6 +48,17 @@ class _Runs(Collector):
             for reason, number in snapshot["progress"]["dropped_because"].items():
                 family.add_metric([str(snapshot["run"]), snapshot["budgets"]["policy"], reason], number)
         return family
+
+    def _waits_and_actions(self) -> Iterable[CounterMetricFamily]:
+        waits = CounterMetricFamily(
+            "insitu_publish_block_seconds", "Seconds that ranks waited.", labels=["run", "cause"]
+        )
+        actions = CounterMetricFamily("insitu_steering_applied", "Actions that were applied.", labels=["run"])
+        for snapshot in self._snapshots:
+            for cause in ("staging", "network"):
+                waits.add_metric([str(snapshot["run"]), cause], snapshot["progress"][f"{cause}_s"])
+            actions.add_metric([str(snapshot["run"])], snapshot.get("actions", {}).get("applied", 0))
+        return [waits, actions]
 
     def _nodes(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
         for name, (about, key) in _NODES.items():

@@ -21,14 +21,16 @@ from insitu.dashboard.sources import Source
 from insitu.dashboard.views import Image, Part, Update, View
 
 HERE = Path(__file__).parent
+#: Pages whose figures are kept; a page's figures change when there are more results.
+FIGURES = 32
+_made: dict[str, tuple[str, dict[str, str]]] = {}
 _templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
 
 
 def page(view: View, views: Sequence[View], runs: Sequence[Source], role: Role) -> str:
     """Return the page of a view."""
     parts = view.parts(runs)
-    figures = {part.id: part.figure() for part in parts if part.figure is not None}
-    script, divs = components(figures) if figures else ("", {})
+    script, divs = _figures(view.NAME, parts)
     return _templates.get_template("page.html").render(
         view=view,
         views=views,
@@ -42,6 +44,17 @@ def page(view: View, views: Sequence[View], runs: Sequence[Source], role: Role) 
         bokeh_version=bokeh.__version__,
         palettes=PALETTES if any(part.kind == "choices" for part in parts) else {},
     )
+
+
+def _figures(view: str, parts: Sequence[Part]) -> tuple[str, dict[str, str]]:
+    """Return the script and the places of a page's figures. They have no data yet, so they are made once."""
+    key = f"{view} {signature(parts)}"
+    if key not in _made:
+        if len(_made) > FIGURES:
+            _made.clear()
+        figures = {part.id: part.figure() for part in parts if part.figure is not None}
+        _made[key] = components(figures) if figures else ("", {})
+    return _made[key]
 
 
 def gate(wrong: bool) -> str:

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from insitu.dashboard.access import Access, Role, bearer, cookie_name
 from insitu.dashboard.hub import Hub
 from insitu.dashboard.metrics import CONTENT_TYPE, metrics
-from insitu.dashboard.page import HERE, gate, page
+from insitu.dashboard.page import HERE, gate
 from insitu.dashboard.sources import Source
 from insitu.dashboard.views.registry import VIEWS
 from insitu.errors import RunError
@@ -85,8 +86,7 @@ class Page(Door):
         elif name not in VIEWS:
             raise web.HTTPError(404)
         else:
-            hub = self.hub
-            self.finish(await hub.call(lambda: page(VIEWS[name], list(VIEWS.values()), hub.runs, role)))
+            self.finish(await self.hub.call(partial(self.hub.page_of, VIEWS[name], role)))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         self.finish(f"{status_code}: there is no such page here; the views are {', '.join(VIEWS)}.")

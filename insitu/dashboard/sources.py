@@ -51,11 +51,13 @@ class Source:
         """Whether the run goes on, as far as is known."""
         return False
 
-    def refresh(self, watched: bool) -> None:
-        """Take in what is new on the disk; `watched` says whether anybody looks."""
-        self.store.refresh()
-        self.log.refresh()
-        self.actions.refresh()
+    def refresh(self, watched: bool, reads: bool) -> None:
+        """Take in what is new on the disk; `watched` says whether anybody looks, and `reads` whether at results."""
+        if reads:
+            self.store.refresh()
+        if watched:
+            self.log.refresh()
+            self.actions.refresh()
 
     def close(self) -> None:
         """Let go of everything. May be called twice."""
@@ -118,8 +120,8 @@ class Live(Source):
     def live(self) -> bool:
         return not self._over
 
-    def refresh(self, watched: bool) -> None:
-        super().refresh(watched)
+    def refresh(self, watched: bool, reads: bool) -> None:
+        super().refresh(watched, reads)
         if watched and not self._watched.is_set():
             self._heard_at = time.monotonic()
         (self._watched.set if watched else self._watched.clear)()

@@ -60,7 +60,8 @@ class Store:
         self.results: dict[str, Stored] = {}
         self._path = path
         self._stamp = 0
-        self._root: zarr.Group | None = None
+        self._groups: dict[str, zarr.Group] = {}
+        self._known: set[str] = set()
         self._series: dict[str, Array] = {}
 
     def refresh(self) -> bool:
@@ -69,11 +70,16 @@ class Store:
             stamp = (self._path / "zarr.json").stat().st_mtime_ns
             if stamp == self._stamp:
                 return False
-            self._root = zarr.open_group(self._path, mode="r")
+            root = zarr.open_group(self._path, mode="r")
         except (OSError, GroupNotFoundError, ValueError):
             return False  # not there yet, or just being written
         self._stamp = stamp
-        for operator, group in sorted(self._root.groups(), key=lambda item: item[0]):
+        self._groups = {}
+        for operator, group in sorted(root.groups(), key=lambda item: item[0]):
+            self._groups[operator] = group
+            if operator in self._known:
+                continue  # what an operator yields does not change
+            self._known.add(operator)
             leading = leading_of(group)
             for name in sorted(set(group.array_keys()) - set(COORDINATES_OF[leading])):
                 stored = _described(operator, group, name, leading)
@@ -119,10 +125,7 @@ class Store:
         return np.asarray(values[::stride, ::stride], np.float32)
 
     def _group(self, stored: Stored) -> zarr.Group:
-        assert self._root is not None
-        group = self._root[stored.operator]
-        assert isinstance(group, zarr.Group)
-        return group
+        return self._groups[stored.operator]
 
     def _grown(self, group: zarr.Group, key: str, name: str, rows: int) -> Array:
         """Return a column of `rows` rows, of which only those are read that were not there before."""

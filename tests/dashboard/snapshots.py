@@ -35,7 +35,7 @@ def snapshot(
             "told": [{"rank": k, "wait_staging_s": 0.0, "wait_network_s": 0.0, **rank} for k in range(ranks)],
         },
         "nodes": [{"node": k, **node} for k in range(2)],
-        "variables": [], "operators": [], "parameters": [],
+        "variables": [], "operators": [], "actions": {"applied": 4, "refused": 1},
         "budgets": {"policy": "block", "rank_bytes": 1 << 28, "node_bytes": 1 << 30},
         "timeline": timeline,
         **changes,

@@ -44,7 +44,7 @@ def ended(tmp_path: Path) -> Finished:
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 def test_a_run_that_left_nothing_has_every_view(view: Any, ended: Finished) -> None:
-    ended.refresh(True)
+    ended.refresh(watched=True, reads=True)
     assert "no snapshot.json" in ended.warning
     parts = view.parts([ended])
     said = json.loads(encoded(view.update([ended], {}), [ended], signature(parts)))

@@ -108,6 +108,8 @@ class View(Protocol):
     TITLE: str
     #: How often a page is brought up to date, at most.
     EVERY_S: float
+    #: Whether it shows stored results.
+    READS: bool
 
     def parts(self, runs: Sequence[Source]) -> list[Part]: ...
     def update(self, runs: Sequence[Source], choice: Mapping[str, str]) -> Update: ...

@@ -20,7 +20,7 @@ from insitu.dashboard.stored import Stored, kind_of
 from insitu.dashboard.views import Choice, Image, Part, Update
 from insitu.model import Array
 
-NAME, TITLE, EVERY_S = "fields", "Fields", 0.1
+NAME, TITLE, EVERY_S, READS = "fields", "Fields", 0.1, True
 
 #: Bins of a density of particles, along each of its axes.
 BINS = 128

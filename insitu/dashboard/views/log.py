@@ -7,7 +7,7 @@ from insitu.dashboard import tables
 from insitu.dashboard.sources import Source
 from insitu.dashboard.views import Part, Update
 
-NAME, TITLE, EVERY_S = "log", "Log", 1.0
+NAME, TITLE, EVERY_S, READS = "log", "Log", 1.0, False
 
 #: Events on the page; all of them are in log.jsonl.
 SHOWN = 200

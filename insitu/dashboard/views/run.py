@@ -10,7 +10,7 @@ from insitu.dashboard.colours import TIME_LEGEND
 from insitu.dashboard.sources import Source
 from insitu.dashboard.views import Part, Update
 
-NAME, TITLE, EVERY_S = "run", "Run", 0.5
+NAME, TITLE, EVERY_S, READS = "run", "Run", 0.5, False
 
 MIB = 2**20
 

@@ -14,7 +14,7 @@ from insitu.dashboard.sources import Source
 from insitu.dashboard.stored import Stored, kind_of
 from insitu.dashboard.views import Part, Update
 
-NAME, TITLE, EVERY_S = "series", "Series", 2.0
+NAME, TITLE, EVERY_S, READS = "series", "Series", 2.0, True
 
 #: Figures on the page; of a pipeline with more results the first ones, by operator, are drawn.
 FIGURES = 36

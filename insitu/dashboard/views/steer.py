@@ -10,7 +10,7 @@ from insitu.dashboard.tables import receipts
 from insitu.dashboard.views import Control, Part, Update
 from insitu.steering.parameters import ParameterSpec
 
-NAME, TITLE, EVERY_S = "steer", "Steer", 0.2
+NAME, TITLE, EVERY_S, READS = "steer", "Steer", 0.2, False
 
 #: Receipts on the page; all of them are in actions.jsonl.
 SHOWN = 100
