@@ -30,6 +30,8 @@ COMMANDS = {
     "check": "Check a configuration and say what it will do.",
     "operators": "List the operators, or describe one.",
     "report": "Show what a run did.",
+    "dashboard": "Show runs in a browser.",
+    "top": "Show in the terminal how a run does.",
     "doctor": "Say what this machine offers to a run.",
     "schema": "Print the JSON Schema of the configuration.",
 }

@@ -14,20 +14,36 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from insitu.dashboard.report import write_report
 from insitu.errors import ConfigError, RunError
 from insitu.text import duration, size
+
+#: A run's name for people, and its report.
+Report = tuple[str, dict[str, Any]]
 
 
 @click.command()
 @click.argument("run", metavar="RUN")
-def command(run: str) -> None:
+@click.argument("other", metavar="[OTHER]", required=False)
+@click.option("--compare", is_flag=True, help="Show the numbers of RUN and OTHER beside each other.")
+@click.option("--html", is_flag=True, help="Write RUN's report.html again.")
+def command(run: str, other: str | None, compare: bool, html: bool) -> None:
     """Show what a run did.
 
     RUN is the run's directory, such as runs/gray-scott.
     """
+    if compare != (other is not None):
+        raise ConfigError("--compare takes two runs: insitu report --compare RUN OTHER")
     report = _read(Path(run))
     console = Console()
+    if html:
+        click.echo(write_report(Path(run)))
+        return
+    if other is not None:
+        _compare(console, (run, report), (other, _read(Path(other))))
+        return
     if console.is_terminal:
         _show(console, report)
         return
@@ -48,6 +64,35 @@ def _read(run: Path) -> dict[str, Any]:
     if not isinstance(report, dict):
         raise RunError(f"{path} is no report: expected a mapping, got {type(report).__name__}")
     return report
+
+
+def _compare(console: Console, one: Report, other: Report) -> None:
+    """Print a line for each number that differs, with how the second is to the first, and then what is the same."""
+    (first, a), (second, b) = one, other
+    flat = dict(_flat(a)), dict(_flat(b))
+    paths = [path for path in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(path) != flat[1].get(path)]
+    rows = [(path, *(_text(path, side[path]) if path in side else "" for side in flat)) for path in paths]
+    ratios = [_ratio(flat[0].get(path), flat[1].get(path)) for path in paths]
+    same = sum(flat[0].get(path) == flat[1].get(path) for path in flat[0])
+    if not console.is_terminal:
+        for (path, left, right), ratio in zip(rows, ratios, strict=True):
+            click.echo(f"{path}: {left} -> {right}{f' ({ratio})' if ratio else ''}")
+    else:
+        table = Table("", first, second, "ratio", box=None, pad_edge=False, padding=(0, 1))
+        for row, ratio in zip(rows, ratios, strict=True):
+            table.add_row(*(Text(cell) for cell in row), ratio)
+        console.print(table)
+    click.echo(f"{same} more numbers are the same in both.", err=True)
+
+
+def _ratio(a: Any, b: Any) -> str:
+    """Say how the second number is to the first, where that means something.
+
+    >>> _ratio(2.0, 3), _ratio(0, 3), _ratio("x", 3), _ratio(True, 1)
+    ('x 1.5', '', '', '')
+    """
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))
+    return f"x {b / a:.3g}" if numbers and a else ""
 
 
 def _show(console: Console, report: dict[str, Any]) -> None:

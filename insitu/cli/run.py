@@ -12,7 +12,10 @@ from insitu.cli.options import configuration
 from insitu.controller.progress import Progress, new_progress
 from insitu.controller.record import to_replay
 from insitu.controller.report import Outcome
-from insitu.controller.run import Run
+from insitu.controller.run import Companion, Run
+from insitu.dashboard.launch import beside
+from insitu.dashboard.report import write_report
+from insitu.errors import InsituError
 
 
 @click.command()
@@ -23,7 +26,8 @@ from insitu.controller.run import Run
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Apply the actions of this record (an earlier run's actions.jsonl) at the steps that it names.",
 )
-def command(path: str, overrides: tuple[str, ...], force: bool, actions: Path | None) -> None:
+@click.option("--dashboard", is_flag=True, help="Show the run in a browser, as the key dashboard does.")
+def command(path: str, overrides: tuple[str, ...], force: bool, actions: Path | None, dashboard: bool) -> None:
     """Run the simulation of CONFIG and fold what it publishes.
 
     What the simulation writes is shown as it comes. Ctrl-C stops it after a common step of all ranks and keeps what was
@@ -34,7 +38,16 @@ def command(path: str, overrides: tuple[str, ...], force: bool, actions: Path | 
     progress = new_progress()
     for note in notes:
         progress.say(f"Warning: {note}")
-    carry_out(lambda: Run(loaded, progress, force=force, actions=scheduled), progress)
+    companion = _dashboard(loaded, progress, wanted=dashboard)
+    carry_out(lambda: Run(loaded, progress, force=force, actions=scheduled, companion=companion), progress)
+
+
+def _dashboard(loaded: config.Config, progress: Progress, *, wanted: bool) -> Companion | None:
+    """Return what shows the run in a browser, where that is asked for."""
+    settings = loaded.dashboard or (config.Dashboard() if wanted else None)
+    if settings is None:
+        return None
+    return lambda contact: beside(contact, settings.host, settings.port, progress.say)
 
 
 def carry_out(make: Callable[[], Run], progress: Progress) -> None:
@@ -45,8 +58,17 @@ def carry_out(make: Callable[[], Run], progress: Progress) -> None:
     finally:
         progress.close()
     _say(outcome)
+    _write_report(run)
     click.echo(f"{outcome.status}: {run.directory.path} (see: insitu report {run.directory.path})", err=True)
     sys.exit(outcome.exit_status)
+
+
+def _write_report(run: Run) -> None:
+    """Write the report for people; that it cannot be written changes nothing about how the run ended."""
+    try:
+        write_report(run.directory.path)
+    except InsituError as error:
+        click.echo(f"insitu: {error}", err=True)
 
 
 def _say(outcome: Outcome) -> None:

@@ -7,11 +7,22 @@ of each key, `model` (with `values`) says what is right, `problems` turns pydant
 """
 
 from insitu.config.loading import build, load
-from insitu.config.model import Buffering, Config, Output, Rules, Simulation, Staging, config_hash, operator_entry
+from insitu.config.model import (
+    Buffering,
+    Config,
+    Dashboard,
+    Output,
+    Rules,
+    Simulation,
+    Staging,
+    config_hash,
+    operator_entry,
+)
 
 __all__ = [
     "Buffering",
     "Config",
+    "Dashboard",
     "Output",
     "Rules",
     "Simulation",

@@ -36,6 +36,7 @@ from insitu.config.values import (
     Command,
     Count,
     DtypeName,
+    Host,
     Identifier,
     Indices,
     Interface,
@@ -146,6 +147,19 @@ class Expect(Section):
                 "rows has no meaning for a variable with a shape; leave it out, or make the first length null"
             )
         return self
+
+
+class Dashboard(Section):
+    """The pages that show a run while it goes on."""
+
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
+        default=8787, description="where it listens; the next free port where this one is taken, 0: any free one"
+    )
+    host: Host = Field(
+        default="127.0.0.1",
+        description="the address it listens at: loopback, which only this machine reaches (and ssh -L), or another one "
+        "of this machine; whoever reaches it still needs the token, but what passes is not encrypted",
+    )
 
 
 class Rules(Buffering):
@@ -281,6 +295,7 @@ class Config(Section):
         default=Steering(), description="how actions are agreed on"
     )
     outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
+    dashboard: Dashboard | None = Field(default=None, description="the pages that show the run; null: none")
 
     _places: Places = PrivateAttr(default_factory=Places)
 

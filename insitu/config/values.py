@@ -135,6 +135,12 @@ def read_dtype(value: object) -> str:
     return dtype.name
 
 
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]+", value):
+        raise expected('the name or the address of an interface of this machine, such as "127.0.0.1"')
+    return value
+
+
 _NUMBER_OR_TEXT = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 Bytes = Annotated[int, BeforeValidator(read_bytes), WithJsonSchema(_NUMBER_OR_TEXT)]
@@ -148,4 +154,5 @@ Indices = Annotated[str, BeforeValidator(read_indices), WithJsonSchema({"type": 
 Identifier = Annotated[str, AfterValidator(_identifier)]
 RunName = Annotated[str, AfterValidator(_run_name)]
 Interface = Annotated[str, AfterValidator(_interface)]
+Host = Annotated[str, AfterValidator(_host)]
 ClusterName = Annotated[str, AfterValidator(_cluster)]

@@ -9,6 +9,7 @@
 ``actions.jsonl``     what was asked of the simulation, and what became of it
 ``log.jsonl``         what happened, one JSON object a line
 ``report.json``       counts, times, drops, versions and the exit status
+``snapshot.json``     how the run did at its end, as its dashboard showed it
 ====================  =====================================================================
 """
 
@@ -36,6 +37,7 @@ class Directory:
         self.actions = path / "actions.jsonl"
         self.log = path / "log.jsonl"
         self.report = path / "report.json"
+        self.snapshot = path / "snapshot.json"
 
     def create(self, config: str, *, force: bool) -> None:
         """Make the directory of a new run, with its resolved configuration.
@@ -70,6 +72,9 @@ class Directory:
 
     def write_report(self, report: dict[str, Any]) -> None:
         self.report.write_text(json.dumps(report, indent=2) + "\n")
+
+    def write_snapshot(self, snapshot: dict[str, Any]) -> None:
+        self.snapshot.write_text(json.dumps(snapshot) + "\n")
 
 
 class Journal:

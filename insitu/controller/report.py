@@ -118,9 +118,6 @@ def _variables(tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset
     if tracker is None:
         return {}
     counts = tracker.counts
-    moved: dict[str, Counter[str]] = {name: Counter() for name in tracker.offered}
-    for one in (traffic for rank in ranks for traffic in rank.traffic):
-        moved.setdefault(one.name, Counter()).update({key: getattr(one, key) for key in MOVED})
     return {
         name: {
             "delivered": counts.delivered[name],
@@ -129,8 +126,16 @@ def _variables(tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset
             + ([] if name in needed else ["no operator folds it"]),
             **{key: bytes_of[key] for key in MOVED},
         }
-        for name, bytes_of in sorted(moved.items())
+        for name, bytes_of in sorted(moved_by(tracker, ranks).items())
     }
+
+
+def moved_by(tracker: Tracker, ranks: Iterable[Peer]) -> dict[str, Counter[str]]:
+    """Return how far the bytes of each variable have come, of all ranks."""
+    moved: dict[str, Counter[str]] = {name: Counter() for name in tracker.offered}
+    for one in (traffic for rank in ranks for traffic in rank.traffic):
+        moved.setdefault(one.name, Counter()).update({key: getattr(one, key) for key in MOVED})
+    return moved
 
 
 def _operators(config: Config, service: Service, sink: Sink) -> dict[str, Any]:

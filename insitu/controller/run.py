@@ -12,8 +12,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,7 @@ from insitu.config import Config, config_hash
 from insitu.controller import network
 from insitu.controller.admission import Terms
 from insitu.controller.directory import Directory, Journal
+from insitu.controller.feed import Feed
 from insitu.controller.progress import Progress, Snapshot
 from insitu.controller.record import ActionRecord
 from insitu.controller.replay import Replay
@@ -64,6 +65,10 @@ HAND_OVER_S = 1.0
 KILL_S = 2.0
 
 
+#: What accompanies a run from before its simulation starts until it has ended, given the contact file: a dashboard.
+Companion = Callable[[Path], AbstractContextManager[object]]
+
+
 class Run:
     """The run of one configuration, of a simulation or a `replay` of one. `execute` does it all, once.
 
@@ -78,9 +83,11 @@ class Run:
         force: bool = False,
         replay: Replay | None = None,
         actions: Sequence[tuple[int, Action]] = (),
+        companion: Companion | None = None,
     ) -> None:
         self._config = config
         self._replay = replay
+        self._companion = companion
         self._pipeline = Pipeline(config)
         self._actions = actions
         self._progress = progress
@@ -111,7 +118,9 @@ class Run:
             self._simulation.close()
             self._sweep()
             outcome = self._outcome()
+            self._feed.end(outcome)
             self.directory.write_report(self._report(outcome))
+            self.directory.write_snapshot(self._feed.snapshot(self._service))
         return outcome
 
     def _start(self, stack: ExitStack) -> None:
@@ -121,12 +130,13 @@ class Run:
         listener, contact = self._listen(stack)
         self._sink = Sink(self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal)
         stack.callback(self._sink.close)
+        self._feed = Feed(self._pipeline, self._sink)
         record = ActionRecord(self.directory.actions)
         stack.callback(record.close)
         self._service = Service(
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
-            record=record, schedule=self._actions,
+            record=record, schedule=self._actions, snapshot=self._feed.snapshot,
         )  # fmt: skip
         stack.callback(self._service.shut_down)
         self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
@@ -134,10 +144,13 @@ class Run:
         self._until_staged()
         contact.write(self.directory.contact)
         stack.callback(self.directory.contact.unlink)
+        if self._companion is not None:
+            stack.enter_context(self._companion(self.directory.contact))
         self._simulation = Simulation(config.simulation, self.directory.contact, self._progress.show)
         stack.callback(self._simulation.close)
         self._simulation.start()
         self._begun = True
+        self._feed.phase = "streaming"
         if config.simulation.launcher == "external":
             where = self.directory.contact.resolve()
             self._progress.say(f"Waiting for the simulation. Start its ranks with INSITU_CONTACT={where}")
@@ -211,6 +224,7 @@ class Run:
     def _turn(self) -> None:
         self._service.turn(TURN_S)
         self._progress.update(self._snapshot())
+        self._feed.note(self._service)
         tracker = self._service.tracker
         if tracker is None:
             return
@@ -272,6 +286,7 @@ class Run:
     def _finish(self) -> None:
         """Have everything folded, merged and written; let the simulation end."""
         self._sink.interrupted = self._ended_early()
+        self._feed.phase = "finishing"
         if self._service.tracker is not None:
             self._service.finish()
             self._drain()

@@ -8,6 +8,7 @@ decided elsewhere, without sockets: which steps are whole (`Tracker`), which win
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from insitu.controller.admission import Peer, Terms, require_expected, why_not
 from insitu.controller.consoles import Consoles
@@ -15,6 +16,7 @@ from insitu.controller.gather import Gather, Rows, Window
 from insitu.controller.record import ActionRecord
 from insitu.controller.steering import Steering
 from insitu.controller.tracker import Tracker
+from insitu.controller.viewers import Viewers
 from insitu.errors import RemoteProtocolError
 from insitu.operator import Operator
 from insitu.plan import Part, parts_by_rank
@@ -53,6 +55,7 @@ from insitu.wire.messages import (
 )
 from insitu.wire.session import Link, Session, Side, link_of
 from insitu.wire.sockets import Listener, Waker, poll
+from insitu.wire.viewing import Glimpse, Peek, Watch
 
 #: The one stream that a run has.
 MEMBER = 0
@@ -80,6 +83,7 @@ class Service:
         deliver: Callable[[Window | Rows], None],
         release: Callable[[Held], None],
         record: ActionRecord,
+        snapshot: Callable[["Service"], dict[str, Any]],
         schedule: Iterable[tuple[int, Action]] = (),
     ) -> None:
         self.ranks: dict[int, Peer] = {}
@@ -109,6 +113,7 @@ class Service:
         self._waker = Waker()
         self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
         self._consoles = Consoles(self.steering, self._send)
+        self.viewers = Viewers(terms.run, send=listener.send, peek=self._peek, snapshot=lambda: snapshot(self))
 
     @property
     def staged(self) -> bool:
@@ -158,6 +163,7 @@ class Service:
         self._decide()
         self.steering.turn(time.monotonic())
         self._consoles.turn()
+        self.viewers.answer(time.monotonic())
         if time.monotonic() - self._pinged_at > PING_S:
             self._ping()
 
@@ -194,7 +200,8 @@ class Service:
                 self.node_gone(number)
 
     def shut_down(self) -> None:
-        """Let the staging nodes leave."""
+        """Let everybody go."""
+        self.viewers.shut_down()
         for node in self.nodes.values():
             self._send(node, Shutdown())
         self.close()
@@ -220,6 +227,9 @@ class Service:
             self._hand_over(self._gather.lose(node))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
+        if identity in self.viewers:
+            self.viewers.receive(identity, frames)
+            return  # whoever looks at a run does not move it
         peer = self._peers.get(identity)
         if peer is None:
             session = Session(link_of(frames), Side.LISTENS)
@@ -227,7 +237,7 @@ class Service:
         else:
             message = peer.session.receive(frames)
             self._handle(peer, message)
-            if isinstance(message, Status | Tally):
+            if isinstance(message, Status | Tally | Glimpse):
                 return  # a node says how it does for as long as it lives, though nothing moves any more
         self.moved_at = time.monotonic()
 
@@ -253,6 +263,8 @@ class Service:
                 peer = Peer(identity, session, name, message.node, message.host, message.pid, message.address)
                 self._peers[identity] = self.nodes[message.node] = peer
                 self._send(peer, NodeWelcome(self._terms.run))
+            case Watch():
+                self.viewers.admit(identity, session, message)
 
     def _welcome(self, peer: Peer, size: int) -> None:
         if self.size is None:
@@ -348,8 +360,17 @@ class Service:
                 self._event(peer, message)
             case Status(counters):
                 peer.counters = counters
+            case Glimpse():
+                self.viewers.glimpse(peer.number, message)
             case Finished():
                 self._finished.add(peer.number)
+
+    def _peek(self, peek: Peek) -> list[int]:
+        """Ask the staging nodes for a picture; return which."""
+        nodes = [node for node in self.fed if not self.nodes[node].ended and node not in self._finished]
+        for node in nodes:
+            self._send(self.nodes[node], peek)
+        return nodes
 
     def _hand_over(self, complete: Iterable[Window | Rows]) -> None:
         assert self.tracker is not None
@@ -410,6 +431,7 @@ class Service:
         for peer in list(self._peers.values()):
             if not peer.ended:
                 self._send(peer, Ping())
+        self.viewers.ping()
 
     def _say(self, rank: int, message: Message) -> None:
         self._send(self.ranks[rank], message)
@@ -432,6 +454,7 @@ class Service:
     def _drop_peer(self, identity: bytes, reason: str) -> None:
         """Whoever breaks the protocol is not listened to any more; nobody else suffers."""
         self._refused.add(identity)
+        self.viewers.forget(identity)
         peer = self._peers.pop(identity, None)
         self._journal(peer.name if peer else "unknown", Event("error", "protocol", reason))
         if peer is not None:

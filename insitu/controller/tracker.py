@@ -43,9 +43,14 @@ class _Seen:
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the steps of one member; `dropped` and `left_out` count by reason."""
+    """What became of the steps of one member; `dropped` and `left_out` count by reason.
+
+    `index` and `time` are those of the newest whole step.
+    """
 
     whole: int = 0
+    index: int | None = None
+    time: float | None = None
     nbytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     delivered: Counter[str] = field(default_factory=Counter)
@@ -207,6 +212,7 @@ class Tracker:
 
     def _count(self, seen: _Seen, verdict: Verdict) -> None:
         self.counts.whole += 1
+        self.counts.index, self.counts.time = seen.index, seen.time
         self.counts.nbytes += seen.nbytes
         self.counts.delivered.update(verdict.variables.keys())
         self.counts.left_out.update(verdict.faults.items())

@@ -18,6 +18,7 @@ from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
 from insitu.staging.assembler import Assembler, ClosedHere, ReadyStep, closed_message
 from insitu.staging.consumers import Consumer
 from insitu.staging.folder import Folded, operator_stopped
+from insitu.staging.glimpses import Glimpses
 from insitu.staging.ranks import RankLink
 from insitu.wire import guard
 from insitu.wire.addresses import toward
@@ -47,6 +48,7 @@ from insitu.wire.messages import (
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
+from insitu.wire.viewing import Peek
 
 #: How often the controller hears how this node does.
 STATUS_S = 0.1
@@ -87,6 +89,7 @@ class Receiver:
         self._unsendable: set[str] = set()
         self._feed: Feed | None = None
         self._assembler = Assembler(())
+        self._glimpses = Glimpses()
         self._consumer: Consumer | None = None
         self._status_at = 0.0
         self._folding_steps = 0
@@ -229,6 +232,8 @@ class Receiver:
                     self._assembler.approve(approve)
                 case Commit() as commit:
                     self._commit(commit)
+                case Peek() as peek:
+                    self._glimpses.ask(peek)
                 case Finish(_, steps) if self._consumer is not None:
                     self._consumer.finish(steps)
                 case Shutdown():
@@ -251,6 +256,7 @@ class Receiver:
 
     def _submit(self, ready: list[ReadyStep]) -> None:
         if ready and self._consumer is not None:
+            self._outbox.extend(self._glimpses.of(ready))
             self._folding_steps += len(ready)
             self._consumer.submit(ready)
 

@@ -2,7 +2,7 @@
 """What the processes of a run say to each other, and how. Read it in this order:
 
 ==============  ====================================================================================
-`messages`      what can be said: plain frozen data
+`messages`      what can be said: plain frozen data; `viewing` is what those say who look at a run
 `limits`        how much of it
 `fields`        how each kind of value is checked, the same way for sender and receiver
 `schema`        which values each message holds

@@ -5,6 +5,7 @@ Frame 0 is the header: a msgpack array of the version, the message's number, and
 
 * `Publish` has one raw frame for each buffer, in C order and little-endian, which is neither copied nor looked into;
 * `PublishEncoded` has the same, but what is in a buffer is for `insitu.wire.compression` to find out;
+* `Sight` and `Glimpse` have one raw frame for each piece of a picture, `News` has one of JSON;
 * `Partial`, `Propose` and `Request` have one raw frame with all arrays of their states, one behind the other. In the
   header stands an extension for each, with its dtype and shape. So no header can name a place outside the frame, or one
   place twice.
@@ -26,6 +27,7 @@ from insitu.wire.fields import Wrong, extent, fits
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
 from insitu.wire.messages import VERSION, Buffer, Message, Partial, Propose, Publish, PublishEncoded, Request
 from insitu.wire.schema import KINDS, NUMBERS, Record, dtype
+from insitu.wire.viewing import Glimpse, News, Sight
 
 if sys.byteorder != "little":
     raise ImportError("insitu needs a little-endian machine: its wire has no other byte order.")
@@ -36,8 +38,8 @@ Frame = bytes | memoryview
 _ARRAY = 1
 
 _PUBLISH = NUMBERS[Publish]
-_ENCODED = NUMBERS[PublishEncoded]
 _STATES = frozenset({NUMBERS[Partial], NUMBERS[Propose], NUMBERS[Request]})
+_BUFFERED = frozenset({NUMBERS[PublishEncoded], NUMBERS[News], NUMBERS[Sight], NUMBERS[Glimpse]})
 
 # One packer for all: it packs plain values without letting go of the interpreter's lock, so threads may share it.
 _pack = msgpack.Packer().pack
@@ -89,7 +91,7 @@ def _encode(number: int, message: Any) -> list[Buffer]:
     if number == _PUBLISH:
         return _encode_publish(message)
     fields = KINDS[number].dump(message)
-    if number == _ENCODED:
+    if number in _BUFFERED:
         return [_pack([VERSION, number, *fields[:-1]]), *message.buffers]
     if number in _STATES:
         return _encode_states([VERSION, number, *fields])
@@ -99,7 +101,7 @@ def _encode(number: int, message: Any) -> list[Buffer]:
 def _decode(record: Record, fields: list[Any], frames: Sequence[Frame]) -> Any:
     if record.cls is Publish:
         return _decode_publish(record, fields, frames)
-    if record.cls is PublishEncoded:
+    if NUMBERS[record.cls] in _BUFFERED:
         return record.load([*fields, tuple(frames[1:])])
     if NUMBERS[record.cls] in _STATES:
         return record.load(_decode_states(frames))

@@ -15,6 +15,9 @@ BUFFER_BYTES = 4 << 30
 #: The arrays of all states in one `Partial`. States travel there up to 64 KiB; larger ones stay with Dask.
 STATES_BYTES = 64 << 20
 
+#: Values of one picture that a staging node sends: a screen of 2,048 x 1,024 points.
+SIGHT_VALUES = 1 << 21
+
 #: Blocks in one layout, and so raw buffers behind one header. A simulation has tens of variables.
 BLOCKS = 4096
 

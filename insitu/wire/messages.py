@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the processes of a run say to each other, as plain data.
 
-Four links exist. On each, the side that connects speaks first and the other admits or refuses it:
+Five links exist. On each, the side that connects speaks first and the other admits or refuses it:
 
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
@@ -12,8 +12,9 @@ rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
-controller                Event, Status, Finished                Commit, Finish, Shutdown
+controller                Event, Status, Finished, Glimpse       Commit, Finish, Peek, Shutdown
 console to controller     ConsoleHello, Request, Leave           ConsoleWelcome, Refuse, Ping, Steerable, Settled
+viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
 ========================  =====================================  ==================================================
 
 Rule 1: a message holds only numbers, strings, tuples, dicts and raw buffers. Nothing here names code to run or to
@@ -27,12 +28,15 @@ Rule 3: whether the values make sense is checked when a message is decoded (`ins
 built: both sides build them in their inner loops. For the same reason they are not frozen: that would treble the time
 to build one, and double the time to import this file. Nobody changes one all the same. (Where a block lies is built
 seldom, and looked up.)
+
+What viewers say and hear stands in `insitu.wire.viewing`.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from insitu.model import Array, Extent, Variable
+from insitu.wire.viewing import Ask, Glimpse, Look, News, Peek, Sight, Watch, Watching
 
 #: The version of everything in this file. Two versions never talk: the one that listens refuses the other.
 VERSION = 2
@@ -663,4 +667,5 @@ Message = (
     | NodeHello | Closed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
     | ConsoleHello | Request | Leave | ConsoleWelcome | Steerable | Settled
+    | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse
 )  # fmt: skip

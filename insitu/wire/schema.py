@@ -15,6 +15,7 @@ import numpy as np
 
 from insitu.model import Extent, Variable
 from insitu.wire import messages as m
+from insitu.wire import viewing as v
 from insitu.wire.fields import (
     Field,
     Wrong,
@@ -37,7 +38,7 @@ from insitu.wire.fields import (
     truth,
     whole,
 )
-from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, WHOLE
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, SIGHT_VALUES, WHOLE
 
 #: The dtypes that travel, by what they are called in a header. Bytes are little-endian, and there is no number that
 #: two machines may disagree about (long double).
@@ -160,6 +161,16 @@ def _need(need: m.Need) -> None:
             raise Wrong("each dim once", one, "select")
 
 
+def _look(look: v.Look | v.Peek) -> None:
+    if len({dim for dim, _ in look.at}) < len(look.at):
+        raise Wrong("each dim once", look.at, "at")
+
+
+def _picture(message: v.Sight | v.Glimpse) -> None:
+    if len(message.pieces) != len(message.buffers):
+        raise Wrong(f"{len(message.buffers)}, one for each buffer", len(message.pieces), "pieces")
+
+
 def _encoded(message: m.PublishEncoded) -> None:
     if len(message.forms) != len(message.buffers):
         raise Wrong(f"{len(message.buffers)}, one for each buffer", len(message.forms), "forms")
@@ -225,6 +236,22 @@ _entry = Record(
     state=state,
 )
 
+_looking = {
+    "number": whole(),
+    "variable": name,
+    "at": many(row(name, whole()), DIMENSIONS),
+    "most": whole(1, SIGHT_VALUES),
+}
+_seen = {
+    "variable": optional(_variable_record.field),
+    "sequence": _newest,
+    "index": _any,
+    "time": time,
+    "stride": many(whole(1), DIMENSIONS),
+    "pieces": many(place, BLOCKS),
+    "why": text,
+    "buffers": buffers,
+}
 
 #: Every message by its number.
 KINDS: dict[int, Record] = {
@@ -357,6 +384,14 @@ KINDS: dict[int, Record] = {
     42: Record(m.Leave),
     43: Record(m.Steerable, ready=truth, parameters=many(details, BLOCKS), actions=details, values=details),
     44: Record(m.Settled, token=_newest, receipt=details),
+    50: Record(v.Watch, version=_version, run=name, host=name, pid=whole()),
+    51: Record(v.Watching, run=name),
+    52: Record(v.Ask),
+    53: Record(v.News, buffers=buffers),
+    54: Record(v.Look, _look, **_looking),
+    55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
+    56: Record(v.Peek, _look, **_looking),
+    57: Record(v.Glimpse, _picture, number=whole(), **_seen),
 }
 
 #: Every message's number.

@@ -20,6 +20,7 @@ import numpy as np
 from insitu.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from insitu.model import Array, Block, Extent
 from insitu.wire import messages as m
+from insitu.wire import viewing as v
 from insitu.wire.codec import Frame, decode, encode, kind
 from insitu.wire.compression import expand
 from insitu.wire.limits import SESSION_BLOCKS
@@ -33,6 +34,7 @@ class Link(Enum):
     RANK_NODE = "rank to staging node"
     NODE_CONTROLLER = "staging node to controller"
     CONSOLE_CONTROLLER = "console to controller"
+    VIEWER_CONTROLLER = "viewer to controller"
 
 
 class Side(Enum):
@@ -61,7 +63,7 @@ def _stays(state: State, *classes: type) -> Transitions:
 
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
 _TO_RANK = (m.Ping, m.Skip, m.Propose, m.Decide)
-_FROM_NODE = (m.Closed, m.Partial, m.Held, m.Event, m.Status, m.Finished)
+_FROM_NODE = (m.Closed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
 
 _TO_CONSOLE = (m.Ping, m.Steerable, m.Settled)
 
@@ -102,7 +104,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.NODE_CONTROLLER: {
         State.NEW: {m.NodeHello: State.ASKED} | _REFUSED,
         State.ASKED: _stays(State.ASKED, m.Event, m.Status) | {m.NodeWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Finish)
+        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Finish, v.Peek)
         | {m.Shutdown: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_FROM_NODE) | _REFUSED,
@@ -113,6 +115,13 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.ASKED: {m.ConsoleWelcome: State.OPEN} | _REFUSED,
         State.OPEN: _stays(State.OPEN, m.Request, *_TO_CONSOLE) | {m.Leave: State.ENDING} | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_TO_CONSOLE) | _REFUSED,
+        State.REFUSED: {},
+    },
+    Link.VIEWER_CONTROLLER: {
+        State.NEW: {v.Watch: State.ASKED} | _REFUSED,
+        State.ASKED: {v.Watching: State.OPEN} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, m.Ping, v.Ask, v.News, v.Look, v.Sight) | {m.Shutdown: State.ENDING} | _REFUSED,
+        State.ENDING: _stays(State.ENDING, v.Ask, v.Look) | _REFUSED,
         State.REFUSED: {},
     },
 }
@@ -138,6 +147,10 @@ FROM_LISTENER = frozenset(
         m.ConsoleWelcome,
         m.Steerable,
         m.Settled,
+        v.Watching,
+        v.News,
+        v.Sight,
+        v.Peek,
     }
 )
 
@@ -146,6 +159,7 @@ _FIRST: dict[type, Link] = {
     m.Attach: Link.RANK_NODE,
     m.NodeHello: Link.NODE_CONTROLLER,
     m.ConsoleHello: Link.CONSOLE_CONTROLLER,
+    v.Watch: Link.VIEWER_CONTROLLER,
 }
 
 

@@ -120,3 +120,22 @@ def test_a_damaged_report(run: Path, text: str) -> None:
     result = insitu("report", run)
     assert result.exit_code == 1
     assert "report.json" in result.stderr
+
+
+def test_two_runs_are_compared_by_what_differs(tmp_path: Path) -> None:
+    for name, steps in (("a", 10), ("b", 15)):
+        folder = tmp_path / name
+        folder.mkdir()
+        told = {"run": "melt", "duration_s": 2.0, "steps": {"produced": steps, "dropped": 0}}
+        (folder / "report.json").write_text(json.dumps(told))
+    result = insitu("report", "--compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert result.exit_code == 0
+    assert result.stdout == "steps.produced: 10 -> 15 (x 1.5)\n"
+    assert result.stderr == "3 more numbers are the same in both.\n"
+
+
+@pytest.mark.parametrize("arguments", [("--compare", "a"), ("a", "b")])
+def test_a_comparison_takes_two_runs(arguments: tuple[str, ...]) -> None:
+    result = insitu("report", *arguments)
+    assert result.exit_code == 2
+    assert "--compare takes two runs" in result.stderr

@@ -16,7 +16,9 @@ from tests.config.yaml_files import GOOD, load, mistakes
 
 COUNT = '"tests.config.folds:Count"'
 
-KNOWN_TOP = "(known are run, directory, simulation, staging, network, variables, operators, steering, outputs)"
+KNOWN_TOP = (
+    "(known are run, directory, simulation, staging, network, variables, operators, steering, outputs, dashboard)"
+)
 RUN_NAME = "expected a name of letters, digits, _, - and . that begins with none of the last two, got "
 OPERATOR_NAME = "expected a name of letters, digits and _ that does not begin with a digit, got "
 RANKS = "expected an integer of at least 1, got "

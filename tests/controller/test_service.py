@@ -81,6 +81,7 @@ class Controller:
             deliver=self.delivered.append,
             release=self.released.append,
             record=record,
+            snapshot=lambda service: {"steps": service.tracker.counts.whole if service.tracker else 0},
         )
         stack.callback(self.service.close)
         self.nodes = [self.node(number) for number in range(nodes)]

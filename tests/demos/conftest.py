@@ -53,7 +53,7 @@ def insitu_run(tmp_path: Path) -> Start:
     """Run ``configs/NAME.yaml`` with other values for some keys; return the process. Its runs go to a fresh folder."""
 
     def insitu_run(name: str, overrides: dict[str, object]) -> subprocess.CompletedProcess[str]:
-        settings = {"directory": tmp_path / "runs", **overrides}
+        settings = {"directory": tmp_path / "runs", "dashboard": "null", **overrides}
         sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         command = [beside_python("insitu"), "run", str(ROOT / "configs" / f"{name}.yaml"), *sets]
         return finished(command, ROOT)

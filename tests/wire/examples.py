@@ -5,6 +5,7 @@ import numpy as np
 
 from insitu.model import Variable
 from insitu.wire import messages as m
+from insitu.wire import viewing as v
 
 TEMPERATURE = Variable("T", np.dtype("f8"), (4, 6), ("y", "x"), units="K", long_name="temperature")
 VELOCITY = Variable("v", np.dtype("f4"), None, ("atom", "axis"), units="m s-1", row=(3,))
@@ -23,6 +24,7 @@ NEEDS = (
     m.Need("T", (m.Range("y", None, -1, 1), m.Range("x", 0, None, 2)), "float32", "zfp", 1e-6),
     m.Need("E", (), "", "none", 0.0),
 )
+PICTURE = (np.ones((4, 3), np.float32),)
 STATE = {
     "n": 3,
     "mean": np.arange(6.0).reshape(2, 3),
@@ -89,6 +91,14 @@ MESSAGES: list[m.Message] = [
     m.Leave(),
     m.Steerable(True, ({"name": "feed"},), {"perturb": {"arguments": []}}, {"feed": 0.03}),
     m.Settled(-1, {"id": 1, "kind": "stop", "outcome": "applied", "step": 70}),
+    v.Watch(m.VERSION, "melt", "n19", 4713),
+    v.Watching("melt"),
+    v.Ask(),
+    v.News.of({"steps": 7, "ranks": [{"rank": 0, "state": "running"}]}),
+    v.Look(3, "T", (("y", 2),), 1 << 18),
+    v.Sight(3, 2, TEMPERATURE, 7, -70, 0.7, (1, 2), (((0, 0), (4, 3)),), "", PICTURE),
+    v.Peek(4, "T", (), 1),
+    v.Glimpse(4, None, -1, 0, 0.0, (), (), "no rank puts it", ()),
 ]
 
 #: The headers of `MESSAGES`, in their order.
@@ -143,4 +153,13 @@ HEADERS = [
     "92022a",
     "96022bc39181a46e616d65a46665656481a77065727475726281a9617267756d656e74739081a466656564cb3f9eb851eb851eb8",
     "94022cff84a2696401a46b696e64a473746f70a76f7574636f6d65a76170706c696564a47374657046",
+    "96023202a46d656c74a36e3139cd1269",
+    "930233a46d656c74",
+    "920234",
+    "920235",
+    "96023603a1549192a17902ce00040000",
+    "9b0237030297a154a33c663892040692a179a178a14bab74656d70657261747572659007d0bacb3fe66666666666669201029192920000"
+    "920403a0",
+    "96023804a1549001",
+    "9a023904c0ff00cb00000000000000009090af6e6f2072616e6b2070757473206974",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 
 from insitu.model import Variable
 from insitu.wire import messages as m
+from insitu.wire import viewing as v
 from insitu.wire.codec import encode
 from insitu.wire.compression import shrink
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
@@ -253,6 +254,11 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "an event without its details": m.Event("error", "operator-stopped", "", {}),
         "counters of anything": m.Status({"waiting_bytes": "lots"}),
         "the end of nobody": m.Finished(WHOLE),
+        "a glimpse that nobody asked for": v.Glimpse(WHOLE, _HUGE, WHOLE, 0, 0.0, (1, 1), (), "", ()),
+    },
+    Link.VIEWER_CONTROLLER: {
+        "a question": v.Ask(),
+        "a look at nothing": v.Look(WHOLE, "no such variable", (("no such dim", WHOLE),), 1),
     },
     Link.CONSOLE_CONTROLLER: {
         "an action of no kind": m.Request(WHOLE, "explode", {"a": np.zeros(3), "b": [None, {}]}, "", ""),

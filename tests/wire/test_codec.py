@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.wire import fields as wire_fields
 from insitu.wire import messages as m
+from insitu.wire import viewing as v
 from insitu.wire.codec import decode, encode, kind
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, STATES_BYTES, WHOLE
 from insitu.wire.schema import KINDS, NUMBERS
@@ -20,7 +21,7 @@ from tests.wire.examples import BUFFERS, ENERGY, HEADERS, MESSAGES, STATE
 from tests.wire.hostile import INSANE, MALFORMED, frames_of
 from tests.wire.same import same
 
-WITH_FRAMES = m.Publish | m.PublishEncoded | m.Partial | m.Propose | m.Request
+WITH_FRAMES = m.Publish | m.PublishEncoded | m.Partial | m.Propose | m.Request | v.News | v.Sight | v.Glimpse
 SINGLE = [message for message in MESSAGES if not isinstance(message, WITH_FRAMES)]
 
 
@@ -282,3 +283,11 @@ def test_any_states_come_out_as_they_went_in(states: list[m.State]) -> None:
     entries = tuple(m.Entry(k, 1, k, k, 0.5, None, state) for k, state in enumerate([*states, STATE]))
     message = m.Partial("stats", 0, -1, -1, 7, True, entries)
     assert same(decode(frames_of(message)), message)
+
+
+@pytest.mark.parametrize(
+    "buffers", [(), (b"{}", b"{}"), (b"",), (b"[1]",), (b"\xff",), (b'{"a": ',), (b"[" * 100_000,)]
+)
+def test_news_that_are_no_snapshot_are_the_peers_fault(buffers: tuple[bytes, ...]) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"News\.buffers"):
+        _ = v.News(buffers).snapshot

@@ -12,6 +12,7 @@ from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.model import Variable
 from insitu.wire import messages as m
 from insitu.wire import session as wire_session
+from insitu.wire import viewing as v
 from insitu.wire.codec import decode
 from insitu.wire.schema import KINDS
 from insitu.wire.session import FROM_LISTENER, TRANSITIONS, Link, Session, Side, State, blocks_of, link_of
@@ -20,10 +21,19 @@ from tests.wire.hostile import INSANE, MALFORMED, WRONG_BUFFERS, frames_of
 from tests.wire.pair import Pair
 
 EXAMPLE = {type(message): message for message in MESSAGES}
-OPENING = {Link.RANK_CONTROLLER: m.Hello, Link.RANK_NODE: m.Attach, Link.NODE_CONTROLLER: m.NodeHello}
-OPENING[Link.CONSOLE_CONTROLLER] = m.ConsoleHello
-ADMISSION = {Link.RANK_CONTROLLER: m.Welcome, Link.NODE_CONTROLLER: m.NodeWelcome}
-ADMISSION[Link.CONSOLE_CONTROLLER] = m.ConsoleWelcome
+OPENING = {
+    Link.RANK_CONTROLLER: m.Hello,
+    Link.RANK_NODE: m.Attach,
+    Link.NODE_CONTROLLER: m.NodeHello,
+    Link.CONSOLE_CONTROLLER: m.ConsoleHello,
+    Link.VIEWER_CONTROLLER: v.Watch,
+}
+ADMISSION = {
+    Link.RANK_CONTROLLER: m.Welcome,
+    Link.NODE_CONTROLLER: m.NodeWelcome,
+    Link.CONSOLE_CONTROLLER: m.ConsoleWelcome,
+    Link.VIEWER_CONTROLLER: v.Watching,
+}
 
 
 def admitted(link: Link) -> Pair:
@@ -329,6 +339,7 @@ def test_the_examples_can_be_said_in_a_row() -> None:
             Link.CONSOLE_CONTROLLER: [
                 *(m.ConsoleHello, m.ConsoleWelcome, m.Steerable, m.Request, m.Settled, m.Ping, m.Leave, m.Settled),
             ],
+            Link.VIEWER_CONTROLLER: [v.Watch, v.Watching, v.Ask, v.News, v.Look, v.Sight, m.Shutdown, v.Ask],
         }[link]
         for cls in path:
             pair.send(speaker(cls), EXAMPLE[cls])
