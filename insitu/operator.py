@@ -169,7 +169,8 @@ class JointOperator(Operator):
     At the end of a window the framework has each place's state summed up where it lies (`summarize`), joins these
     summaries in any tree (`combine`), and finalises each place with the one that is left (`finalize_place`). A summary
     is all that travels: its size must not depend on the number of cells. Summaries are a commutative monoid too, whose
-    neutral element is ``summarize(init())``. Their methods are called once for each place and window.
+    neutral element is ``summarize(init())``. Their methods are called once for each place and window; where cells are
+    reduced there are no places, and `finalize` is called alone.
     """
 
     @abstractmethod

@@ -22,6 +22,7 @@ OPERATORS: dict[str, str] = {
     "exceedance": "analytics.exceedance:Exceedance",
     "extremes": "analytics.extremes:Extremes",
     "histogram": "analytics.histogram:Histogram",
+    "kmeans": "analytics.kmeans:KMeans",
     "moments": "analytics.moments:Moments",
     "msd": "analytics.msd:Msd",
     "pca": "analytics.pca:PCA",

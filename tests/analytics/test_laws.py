@@ -16,6 +16,7 @@ from analytics.events import Events
 from analytics.exceedance import Exceedance
 from analytics.extremes import Extremes
 from analytics.histogram import Histogram
+from analytics.kmeans import KMeans
 from analytics.moments import Moments
 from analytics.msd import Msd
 from analytics.pca import PCA
@@ -63,6 +64,8 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
     (lambda over: Histogram(of="u", over=over, bins=16, range="auto"), WITH_SPACE, ALL),
+    (lambda over: KMeans(of="u", over=over, clusters=3), OVER, ALL),
+    (lambda over: KMeans(of="u", over=over, clusters=2, sample=9), OVER, FIELDS),
     (lambda over: PCA(of="u", over=over, components=16, window=32), OVER[:1], ALL),
     (lambda over: PCA(of="u", over=over, components=9, method="qr", energy=0.9, forgetting=0.8), OVER[:1], FIELDS),
     (lambda over: Profile(of="u", over=over, along="y"), WITH_SPACE, TYPES),
