@@ -175,11 +175,14 @@ def squared_distances(values: Reals, landmarks: Array) -> Reals:
 def centred(samples: Reals) -> Reals:
     """Return samples without their mean; raise `OperatorError` where no float64 holds their squares."""
     apart: Reals = samples - samples.mean(axis=0) if len(samples) else samples
-    if np.abs(apart).max(initial=0.0) > np.sqrt(np.finfo(float).max / (8 * max(1, apart.size))):
-        raise OperatorError(
-            "values are so far from their mean that their squares overflow; publish them in another unit"
-        )
+    require_squares(apart)
     return apart
+
+
+def require_squares(samples: Reals) -> None:
+    """Raise `OperatorError` where no float64 holds the sum of the squares."""
+    if np.abs(samples).max(initial=0.0) > np.sqrt(np.finfo(float).max / (8 * max(1, samples.size))):
+        raise OperatorError("values are so large that their squares overflow; publish them in another unit")
 
 
 def mixed(numbers: _Lots) -> _Lots:

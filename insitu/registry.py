@@ -29,6 +29,7 @@ OPERATORS: dict[str, str] = {
     "profile": "analytics.profile:Profile",
     "quantiles": "analytics.quantiles:Quantiles",
     "rdf": "analytics.rdf:Rdf",
+    "sklearn": "analytics.sklearn:Sklearn",
     "spectrum": "analytics.spectrum:Spectrum",
 }
 

@@ -23,6 +23,7 @@ from analytics.pca import PCA
 from analytics.profile import Profile
 from analytics.quantiles import Quantiles
 from analytics.rdf import Rdf
+from analytics.sklearn import Sklearn
 from analytics.spectrum import Spectrum
 from insitu.model import Variable
 from insitu.operator import Operator
@@ -40,6 +41,8 @@ ALL = {**TYPES, "scalar": [SCALAR], "atoms": [ATOMS]}
 FIELDS = {"field": [FIELD]}
 SINGLE = {t: TYPES[t] for t in ("f4", "i4")}  # a map from noise to noise is too sensitive for means of 1e8
 PLACED = {"placed": [ATOMS, PLACES]}
+
+SCALER: dict[str, Any] = {"estimator": "sklearn.preprocessing.StandardScaler", "attributes": "mean_"}
 
 OVER: tuple[Any, ...] = ("step", "space", ["step", "space"])
 WITH_SPACE = OVER[1:]
@@ -82,6 +85,8 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Quantiles(of="u", over=over, method="kll", k=2000), WITH_SPACE, ALL),  # exact up to 2,000 values
     (lambda over: Rdf(of="u", over=over, box=(3, 4, 5), cutoff=1.5, bins=7), ("space",), {"atoms": [ATOMS]}),
     (lambda over: Rdf(of="u", over=over, box=(3, 4, 5), cutoff=1.5, bins=7, window=20), OVER[2:], {"atoms": [ATOMS]}),
+    (lambda over: Sklearn(of="u", over=over, **SCALER), OVER, {**FIELDS, "scalar": [SCALAR], "atoms": [ATOMS]}),
+    (lambda over: Sklearn(of="u", over=over, apply="transform", **SCALER), OVER[:1], FIELDS),
     (lambda over: Spectrum(of="u", over=over, segment=6), OVER[:1], {**FIELDS, "scalar": [SCALAR]}),
     (lambda over: Spectrum(of="u", over=over, along="x"), WITH_SPACE, TYPES),
     (lambda over: Spectrum(of="u", over=over, along="x", periodic=True, nan="skip"), WITH_SPACE, FIELDS),
