@@ -14,7 +14,14 @@ framework keeps one state for each combination of what is left and puts the fina
 ``step``            each window and place (a rank's cells)   ``window``, then the operator's dims, then the cells'
 ``space``           each step                                ``step``, then the operator's dims
 ``[step, space]``   each window                              ``window``, then the operator's dims
+``member``          each step and place                      ``window``, which is one step, then as ``step``
+``[member, step]``  each window and place                    as ``step``
 ==================  =======================================  ==================================================
+
+**Members** are simulations of an ensemble. Here they are the first dimension of a variable, called ``member``: the
+framework hands each member's field to `update` as one more entry of the batch, without that dimension, and says which
+it is of (`Batch.members`). So a fold of steps is a fold of members too, and it does not matter whether they come in one
+block, from several ranks, or at different times.
 
 **Laws**, checked for every registered operator by `insitu.testing.check_operator`: `merge` is associative and
 commutative within the stated tolerance, ``merge(init(), s) == s``, `update` over split blocks equals `update` over
@@ -27,7 +34,7 @@ state, that is combined over all places, and every place is finalised with it. N
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -39,7 +46,7 @@ from insitu.model import Array, Extent, Step, Variable
 #: be sent, checkpointed and measured by one who knows nothing about the operator.
 State = dict[str, Any]
 
-Dimension = Literal["step", "space"]
+Dimension = Literal["member", "step", "space"]
 NanPolicy = Literal["propagate", "skip", "fail"]
 
 
@@ -60,13 +67,15 @@ class Batch:
 
     ``batch["u"]`` holds one array per entry of `steps`, read-only and C-contiguous, to be neither kept nor changed.
     For an array variable all have the same shape; for a joined one the first dimension may differ. `start` gives each
-    variable's place in its global array.
+    variable's place in its global array. With ``over: member`` a step has several entries, and `members` says of which
+    member each is; else it is empty.
     """
 
     steps: Sequence[Step]
     variables: Mapping[str, Variable]
     start: Mapping[str, Extent]
     arrays: Mapping[str, Sequence[Array]]
+    members: Sequence[int] = ()
 
     def __getitem__(self, name: str) -> Sequence[Array]:
         return self.arrays[name]
@@ -77,9 +86,19 @@ class Batch:
     def split(self) -> "list[Batch]":
         """One batch per step, in order."""
         return [
-            Batch((step,), self.variables, self.start, {name: (arrays[k],) for name, arrays in self.arrays.items()})
+            Batch(
+                (step,),
+                self.variables,
+                self.start,
+                {name: (arrays[k],) for name, arrays in self.arrays.items()},
+                self.members[k : k + 1],
+            )
             for k, step in enumerate(self.steps)
         ]
+
+
+#: What an operator adds to its reductions to whom a member is as good as a step.
+OVER_MEMBERS = frozenset({frozenset({"member"}), frozenset({"member", "step"})})
 
 
 class Operator(BaseModel, ABC):
@@ -97,16 +116,31 @@ class Operator(BaseModel, ABC):
     )
 
     of: Names = Field(description="the variable or variables to fold")
-    over: Over = Field(description="what is reduced: step (keeps every cell), space (keeps every step), or both")
+    over: Over = Field(
+        description="what is reduced: step (keeps every cell), space (keeps every step), or both; where an operator "
+        "can, member (keeps cells and steps), or member and step"
+    )
     window: Annotated[int, Field(ge=1)] | Literal["run"] = Field(
         default="run", description="published steps per result, or run for one result over all of them"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _members_are_of_one_step(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("over") in ("member", ["member"], ("member",)):
+            return {"window": 1} | data
+        return data
 
     @model_validator(mode="after")
     def _over_is_possible(self) -> "Operator":
         if frozenset(self.over) not in self.reductions:
             known = " or ".join(sorted(str(sorted(way)) for way in self.reductions))
             raise ValueError(f"over: {list(self.over)} is not possible here, take {known}")
+        if self.over == ("member",) and self.window != 1:
+            raise ValueError(
+                f"window: {self.window} has no meaning with over: member, which gives one result per step; "
+                "take over: [member, step] or leave the window out"
+            )
         if not self.keeps_steps:
             return self
         if "window" in self.model_fields_set:
@@ -128,8 +162,36 @@ class Operator(BaseModel, ABC):
 
     @property
     def keeps_steps(self) -> bool:
-        """One state per step."""
-        return "step" not in self.over
+        """One state per step, whatever place it is of."""
+        return "step" not in self.over and not self.over_members
+
+    @property
+    def over_members(self) -> bool:
+        """Members are entries of a batch; a result has no such dimension."""
+        return "member" in self.over
+
+    def seen(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        """Return the variables as this operator gets them: with ``over: member``, those of one member."""
+        return {name: _of_one_member(each) if self.over_members else each for name, each in inputs.items()}
+
+    def seen_batch(self, batch: Batch) -> Batch:
+        """Return a batch as this operator gets it: with ``over: member``, with an entry for each step and member."""
+        if not self.over_members:
+            return batch
+        variables = self.seen(batch.variables)
+        first = self.of[0]
+        lengths = [len(array) for array in batch[first]]
+        low = batch.start[first][0]
+        for name, arrays in batch.arrays.items():
+            if batch.start[name][0] != low or [len(array) for array in arrays] != lengths:
+                raise OperatorError(f"'{first}' and '{name}' are not there for the same members; publish both for each")
+        return Batch(
+            tuple(step for step, length in zip(batch.steps, lengths, strict=True) for _ in range(length)),
+            variables,
+            {name: start[1:] for name, start in batch.start.items()},
+            {name: tuple(each for array in arrays for each in _each(array)) for name, arrays in batch.arrays.items()},
+            tuple(low + k for length in lengths for k in range(length)),
+        )
 
     def warm_up(self) -> None:
         """Compile what the first `update` would compile. Called once per process, before the first step."""
@@ -191,6 +253,20 @@ class JointOperator(Operator):
     def finalize(self, state: State) -> dict[str, Array]:
         """Read a state that has all cells."""
         return self.finalize_place(state, self.summarize(state))
+
+
+def _of_one_member(variable: Variable) -> Variable:
+    if variable.joined or variable.dims[:1] != ("member",):
+        raise OperatorError(
+            f"'{variable.name}' has no members to reduce over: its first dimension would be called member, and it has "
+            f"{', '.join(variable.dims) or 'none'}; publish all members as one array, or take over: step"
+        )
+    return replace(variable, shape=(variable.shape or ())[1:], dims=variable.dims[1:])
+
+
+def _each(array: Array) -> list[Array]:
+    """Return the fields of an array's members; a member's single number is an array, too."""
+    return [array[k, ...] for k in range(len(array))]
 
 
 def require_array(operator: Operator, inputs: Mapping[str, Variable]) -> None:

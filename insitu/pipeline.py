@@ -77,7 +77,9 @@ class Pipeline:
             if not all(wanted in inputs for wanted in operator.inputs):
                 continue
             try:
-                described[name] = operator.describe({wanted: inputs[wanted] for wanted in operator.inputs})
+                described[name] = operator.describe(
+                    operator.seen({wanted: inputs[wanted] for wanted in operator.inputs})
+                )
             except OperatorError as error:
                 problems.append(self.config.problem(("operators", name), str(error)))
             except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on

@@ -30,6 +30,7 @@ OPERATORS: dict[str, str] = {
     "quantiles": "analytics.quantiles:Quantiles",
     "rdf": "analytics.rdf:Rdf",
     "sklearn": "analytics.sklearn:Sklearn",
+    "sobol": "analytics.sobol:Sobol",
     "spectrum": "analytics.spectrum:Spectrum",
 }
 

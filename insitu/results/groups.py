@@ -52,7 +52,7 @@ def create_group(
 
     Raises `OperatorError` for results that one group cannot hold, before anything is written.
     """
-    described = operator.describe(inputs)
+    described = operator.describe(operator.seen(inputs))
     leading = "step" if operator.keeps_steps else "window"
     _require_storable(name, described, leading)
     group = root.create_group(name, attributes={"operator": operator.model_dump_json(), **attrs})
@@ -122,7 +122,7 @@ def _shape(result: Variable) -> Extent:
 def _reduced(operator: Operator, inputs: Mapping[str, Variable]) -> tuple[str, ...]:
     """Name the dimensions of the input that are gone from the results."""
     cells = () if operator.keeps_cells else inputs[operator.of[0]].dims
-    return (*(() if operator.keeps_steps else ("step",)), *cells)
+    return (*(each for each in ("member", "step") if each in operator.over), *cells)
 
 
 def _cell_methods(name: str, reduced: Sequence[str]) -> str:

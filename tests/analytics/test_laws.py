@@ -24,6 +24,7 @@ from analytics.profile import Profile
 from analytics.quantiles import Quantiles
 from analytics.rdf import Rdf
 from analytics.sklearn import Sklearn
+from analytics.sobol import Sobol
 from analytics.spectrum import Spectrum
 from insitu.model import Variable
 from insitu.operator import Operator
@@ -92,6 +93,19 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Spectrum(of="u", over=over, along="x", periodic=True, nan="skip"), WITH_SPACE, FIELDS),
 ]
 
+MEMBERS = Variable("u", np.dtype("f8"), (8, 3, 2), ("member", "y", "x"), units="m")
+#: Those that reduce over members, and get the fields of each.
+OF_MEMBERS: list[Operator] = [
+    each
+    for over in ("member", ["member", "step"])
+    for each in (
+        Moments(of="u", over=over, orders=4, nan="skip"),
+        Covariance(of="u", over=over),
+        Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)),
+        Quantiles(of="u", over=over, method="histogram", bins=16, range="auto"),
+    )
+] + [Sobol(of="u", parameters=1), Sobol(of="u", parameters=2)]
+
 #: Operators of particles, which refuse one that is nowhere.
 PLACED_ONLY = {Msd, Rdf}
 
@@ -114,6 +128,16 @@ def test_laws(operator, inputs):
     check_operator(operator, inputs, values=numbered)
 
 
+@pytest.mark.parametrize("operator", OF_MEMBERS, ids=repr)
+def test_laws_over_members(operator):
+    check_operator(operator, [MEMBERS])
+
+
+@pytest.mark.parametrize("operator", OF_MEMBERS, ids=repr)
+def test_results_over_members_can_be_stored(operator):
+    create_group(zarr.create_group(store={}), "results", operator, {"u": MEMBERS}, {})
+
+
 @pytest.mark.parametrize(("operator", "inputs"), TRIED)
 def test_results_can_be_stored(operator, inputs):
     create_group(zarr.create_group(store={}), "results", operator, {each.name: each for each in inputs}, {})
@@ -134,5 +158,5 @@ def test_laws_hold_with_nan(operator):
 
 
 def test_every_registered_operator_is_tried():
-    tried = {type(make(ways[0])) for make, ways, _ in CASES}
+    tried = {type(make(ways[0])) for make, ways, _ in CASES} | {type(each) for each in OF_MEMBERS}
     assert {load(name) for name in OPERATORS} <= tried
