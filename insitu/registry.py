@@ -19,6 +19,7 @@ OPERATORS: dict[str, str] = {
     "covariance": "analytics.covariance:Covariance",
     "events": "analytics.events:Events",
     "dmd": "analytics.dmd:DMD",
+    "diffusion_map": "analytics.diffusion_map:DiffusionMap",
     "exceedance": "analytics.exceedance:Exceedance",
     "extremes": "analytics.extremes:Extremes",
     "histogram": "analytics.histogram:Histogram",

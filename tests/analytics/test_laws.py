@@ -11,6 +11,7 @@ import zarr
 
 from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
+from analytics.diffusion_map import DiffusionMap
 from analytics.dmd import DMD
 from analytics.events import Events
 from analytics.exceedance import Exceedance
@@ -37,6 +38,7 @@ SCALAR = Variable("u", np.dtype("f8"), (), ())
 ATOMS = Variable("u", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
 PLACES = Variable("place", np.dtype("f8"), None, ("atom", "axis"), row=(3,), units="m")
 NUMBERS = Variable("id", np.dtype("i8"), None, ("atom",))
+MOLECULE = Variable("u", np.dtype("f4"), (7, 3), ("atom", "axis"), units="nm")
 TYPES = {"field": [FIELD]} | {t: [replace(FIELD, dtype=np.dtype(t))] for t in ("f4", "i4", "u1", "?")}
 ALL = {**TYPES, "scalar": [SCALAR], "atoms": [ATOMS]}
 FIELDS = {"field": [FIELD]}
@@ -63,6 +65,13 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
     (lambda over: Events(of="u", over=over, threshold=0.5), ("space",), TYPES),
     (lambda over: Events(of="u", over=over, threshold=0, side="below", periodic=["y", "x"]), ("space",), FIELDS),
+    (lambda over: DiffusionMap(of="u", over=over, components=2, sample=20), OVER[:1], ALL),
+    (lambda over: DiffusionMap(of="u", over=over, components=2, sample=15, landmarks=9), OVER[:1], FIELDS),
+    (
+        lambda over: DiffusionMap(of="u", over=over, components=2, sample=20, align=True),
+        OVER[:1],
+        {"molecule": [MOLECULE]},
+    ),
     (lambda over: DMD(of="u", over=over, components=9, window=32), OVER[:1], SINGLE),
     (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
     (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
@@ -145,7 +154,12 @@ def test_results_can_be_stored(operator, inputs):
 
 @pytest.mark.parametrize(
     "operator",
-    [each for make, ways, _ in CASES for over in ways if type(each := make(over)) not in PLACED_ONLY],
+    [
+        each
+        for make, ways, _ in CASES
+        for over in ways
+        if type(each := make(over)) not in PLACED_ONLY and not getattr(each, "align", False)
+    ],
     ids=repr,
 )
 def test_laws_hold_with_nan(operator):
