@@ -2,6 +2,7 @@
 """Covariance and correlation of two variables, over steps, over space, or over both; over steps also lagged."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -11,7 +12,7 @@ from analytics.fields import in_hand, label, power, refuse_other_blocks, require
 from analytics.kernels.values import refuse_nan
 from analytics.lags import Lags
 from insitu.model import Array, Variable
-from insitu.operator import Batch, Names, NanPolicy, Operator, State, require_array
+from insitu.operator import OVER_MEMBERS, Batch, Names, NanPolicy, Operator, State, require_array
 
 
 def _two(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -69,6 +70,8 @@ class Covariance(Operator):
     (array([1.5       , 2.33333333]), array([4, 3]))
     """
 
+    reductions = Operator.reductions | OVER_MEMBERS
+
     of: Annotated[Names, AfterValidator(_two)] = Field(description="the variables x and y, or one that is both")
     lags: Annotated[int, Field(ge=0)] = Field(
         default=0, description="by how many steps y is moved against x at most; only with over: step"
@@ -77,7 +80,7 @@ class Covariance(Operator):
 
     @model_validator(mode="after")
     def _lags_need_steps(self) -> "Covariance":
-        if self.lags and not self.keeps_cells:
+        if self.lags and self.over != ("step",):
             raise ValueError(f"lags: {self.lags} needs over: step; take over: step or leave the lags out")
         return self
 
@@ -113,7 +116,9 @@ class Covariance(Operator):
                 refuse_nan(batch, name)
         refuse_other_blocks(batch, x, y)
         if self.keeps_cells:
-            return self._pairs.update(state, batch.steps, batch[x], batch[y])
+            # Without lags it only matters that entries have different numbers, which members of a step have not.
+            steps = [replace(step, sequence=k) for k, step in enumerate(batch.steps)] if batch.members else batch.steps
+            return self._pairs.update(state, steps, batch[x], batch[y])
         return self._pairs.update_flat(state, batch[x], batch[y])
 
     def merge(self, a: State, b: State) -> State:

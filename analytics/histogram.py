@@ -14,7 +14,7 @@ from analytics.fields import OneName, Range, in_hand, label, require_real
 from analytics.kernels.counting import EXTRA, count_cells, count_values, span
 from analytics.kernels.values import eights, refuse_nan, values
 from insitu.model import Array, Extent, Variable
-from insitu.operator import Batch, Operator, State, require_array
+from insitu.operator import OVER_MEMBERS, Batch, Operator, State, require_array
 
 #: No bin is narrower than 2 to this power: its inverse has to be a float64, too.
 _FINEST = -1000
@@ -117,6 +117,8 @@ class Histogram(Operator):
     >>> found["count"], found["edges"]
     (array([1, 2, 1, 1]), array([-1.,  0.,  1.,  2.,  3.]))
     """
+
+    reductions = Operator.reductions | OVER_MEMBERS
 
     of: OneName
     bins: Annotated[int, Field(ge=1, le=1 << 20)] = Field(description="how many bins")

@@ -15,7 +15,7 @@ from analytics.kernels.flat import fold_flat
 from analytics.kernels.pebay import merge_moments
 from analytics.kernels.values import eights, read_only, refuse_nan, values
 from insitu.model import Array, Extent, Variable
-from insitu.operator import Batch, NanPolicy, Operator, State, require_array
+from insitu.operator import OVER_MEMBERS, Batch, NanPolicy, Operator, State, require_array
 
 #: How a result is read off n and the rows mean, M2, M3, M4; in the order of `orders`.
 _FORMULAS: dict[str, Callable[[Array, Array], Array]] = {
@@ -30,8 +30,8 @@ class Moments(Operator):
     """Count, mean, variance, skewness, kurtosis, minimum and maximum of a variable.
 
     With ``over: step`` of every cell; with ``over: space`` of all values of a step; with both, of all values of a
-    window. Space means every value: the components of a vector are taken together, so publish them apart to have them
-    apart.
+    window; with ``over: member`` of every cell and step, over the members of an ensemble. Space means every value: the
+    components of a vector are taken together, so publish them apart to have them apart.
 
     ============  =======  ===========================  ====================================================
     result        dtype    value                        units
@@ -76,6 +76,8 @@ class Moments(Operator):
     >>> stats.describe({"u": u})["variance"].units
     '(m)2'
     """
+
+    reductions = Operator.reductions | OVER_MEMBERS
 
     of: OneName
     orders: Annotated[int, Field(ge=0, le=4)] = Field(

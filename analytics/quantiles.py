@@ -13,7 +13,7 @@ from analytics.histogram import Histogram
 from analytics.kernels.values import refuse_nan
 from analytics.sketches import Sketch, datasketches
 from insitu.model import Array, Variable
-from insitu.operator import Batch, NanPolicy, Operator, State, require_array
+from insitu.operator import OVER_MEMBERS, Batch, NanPolicy, Operator, State, require_array
 
 Level = Annotated[float, Field(ge=0, le=1)]
 
@@ -87,6 +87,8 @@ class Quantiles(Operator):
     >>> sketch.finalize(sketch.update(sketch.init(), data))["quantile"]
     array([ 1.,  6., 60.])
     """
+
+    reductions = Operator.reductions | OVER_MEMBERS
 
     of: OneName
     method: Literal["histogram", "kll"] = Field(description="histogram: by bins; kll: by a sketch, not for cells")

@@ -14,7 +14,14 @@ framework keeps one state for each combination of what is left and puts the fina
 ``step``            each window and place (a rank's cells)   ``window``, then the operator's dims, then the cells'
 ``space``           each step                                ``step``, then the operator's dims
 ``[step, space]``   each window                              ``window``, then the operator's dims
+``member``          each step and place                      ``window``, which is one step, then as ``step``
+``[member, step]``  each window and place                    as ``step``
 ==================  =======================================  ==================================================
+
+**Members** are simulations of an ensemble. Here they are the first dimension of a variable, called ``member``: the
+framework hands each member's field to `update` as one more entry of the batch, without that dimension, and says which
+it is of (`Batch.members`). So a fold of steps is a fold of members too, and it does not matter whether they come in one
+block, from several ranks, or at different times.
 
 **Laws**, checked for every registered operator by `insitu.testing.check_operator`: `merge` is associative and
 commutative within the stated tolerance, ``merge(init(), s) == s``, `update` over split blocks equals `update` over
@@ -40,7 +47,7 @@ from insitu.windows import Every, Panes, WindowLength, fault_of_windows, is_time
 #: be sent, checkpointed and measured by one who knows nothing about the operator.
 State = dict[str, Any]
 
-Dimension = Literal["step", "space"]
+Dimension = Literal["member", "step", "space"]
 NanPolicy = Literal["propagate", "skip", "fail"]
 
 
@@ -61,7 +68,8 @@ class Batch:
 
     ``batch["u"]`` holds one array per entry of `steps`, read-only and C-contiguous, to be neither kept nor changed.
     For an array variable all have the same shape; for a joined one the first dimension may differ. `start` gives each
-    variable's place in its global array.
+    variable's place in its global array. With ``over: member`` a step has several entries, and `members` says of which
+    member each is; else it is empty.
     """
 
     steps: Sequence[Step]
@@ -70,6 +78,8 @@ class Batch:
     arrays: Mapping[str, Sequence[Array]]
     #: Who published the blocks, for those that must keep joined rows in order; folds need not know.
     rank: int = 0
+    #: Of which member each entry is, where the operator reduces over members.
+    members: Sequence[int] = ()
 
     def __getitem__(self, name: str) -> Sequence[Array]:
         return self.arrays[name]
@@ -80,9 +90,18 @@ class Batch:
     def split(self) -> "list[Batch]":
         """One batch per step, in order."""
         return [
-            replace(self, steps=(step,), arrays={name: (arrays[k],) for name, arrays in self.arrays.items()})
+            replace(
+                self,
+                steps=(step,),
+                arrays={name: (arrays[k],) for name, arrays in self.arrays.items()},
+                members=self.members[k : k + 1],
+            )
             for k, step in enumerate(self.steps)
         ]
+
+
+#: What an operator adds to its reductions to whom a member is as good as a step.
+OVER_MEMBERS = frozenset({frozenset({"member"}), frozenset({"member", "step"})})
 
 
 class Operator(BaseModel, ABC):
@@ -104,7 +123,10 @@ class Operator(BaseModel, ABC):
     grows: ClassVar[bool] = False
 
     of: Names = Field(description="the variable or variables to fold, or results of an operator, as stats.mean")
-    over: Over = Field(description="what is reduced: step (keeps every cell), space (keeps every step), or both")
+    over: Over = Field(
+        description="what is reduced: step (keeps every cell), space (keeps every step), or both; where an operator "
+        "can, member (keeps cells and steps), or member and step"
+    )
     window: WindowLength = Field(
         default="run", description="published steps, or physical time, of one result; run for one over all steps"
     )
@@ -112,11 +134,23 @@ class Operator(BaseModel, ABC):
         default=None, description="how far the beginnings of windows are apart; none: as far as a window is long"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _members_are_of_one_step(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("over") in ("member", ["member"], ("member",)):
+            return {"window": 1} | data
+        return data
+
     @model_validator(mode="after")
     def _over_is_possible(self) -> "Operator":
         if frozenset(self.over) not in self.reductions:
             known = " or ".join(sorted(str(sorted(way)) for way in self.reductions))
             raise ValueError(f"over: {list(self.over)} is not possible here, take {known}")
+        if self.over == ("member",) and self.window != 1:
+            raise ValueError(
+                f"window: {self.window} has no meaning with over: member, which gives one result per step; "
+                "take over: [member, step] or leave the window out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -161,8 +195,39 @@ class Operator(BaseModel, ABC):
 
     @property
     def keeps_steps(self) -> bool:
-        """One state per step."""
-        return "step" not in self.over
+        """One state per step, whatever place it is of."""
+        return "step" not in self.over and not self.over_members
+
+    @property
+    def over_members(self) -> bool:
+        """Members are entries of a batch; a result has no such dimension."""
+        return "member" in self.over
+
+    def seen(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        """Return the variables as this operator gets them: with ``over: member``, those of one member."""
+        return {name: _of_one_member(each) if self.over_members else each for name, each in inputs.items()}
+
+    def seen_batch(self, batch: Batch) -> Batch:
+        """Return a batch as this operator gets it: with ``over: member``, with an entry for each step and member."""
+        if not self.over_members:
+            return batch
+        variables = self.seen(batch.variables)
+        first = self.of[0]
+        lengths = [len(array) for array in batch[first]]
+        low = batch.start[first][0]
+        for name, arrays in batch.arrays.items():
+            if batch.start[name][0] != low or [len(array) for array in arrays] != lengths:
+                raise OperatorError(f"'{first}' and '{name}' are not there for the same members; publish both for each")
+        return replace(
+            batch,
+            steps=tuple(step for step, length in zip(batch.steps, lengths, strict=True) for _ in range(length)),
+            variables=variables,
+            start={name: start[1:] for name, start in batch.start.items()},
+            arrays={
+                name: tuple(each for array in arrays for each in _each(array)) for name, arrays in batch.arrays.items()
+            },
+            members=tuple(low + k for length in lengths for k in range(length)),
+        )
 
     def warm_up(self) -> None:
         """Compile what the first `update` would compile. Called once per process, before the first step."""
@@ -202,7 +267,8 @@ class JointOperator(Operator):
     At the end of a window the framework has each place's state summed up where it lies (`summarize`), joins these
     summaries in any tree (`combine`), and finalises each place with the one that is left (`finalize_place`). A summary
     is all that travels: its size must not depend on the number of cells. Summaries are a commutative monoid too, whose
-    neutral element is ``summarize(init())``. Their methods are called once for each place and window.
+    neutral element is ``summarize(init())``. Their methods are called once for each place and window; where cells are
+    reduced there are no places, and `finalize` is called alone.
     """
 
     @abstractmethod
@@ -254,6 +320,20 @@ class SeriesOperator(JointOperator):
     def finalize(self, state: State) -> dict[str, Array]:
         """Read a state that has all cells, of a window that follows no other."""
         return self.finalize_place(state, self.follow(self.summarize(state), {}))
+
+
+def _of_one_member(variable: Variable) -> Variable:
+    if variable.joined or variable.dims[:1] != ("member",):
+        raise OperatorError(
+            f"'{variable.name}' has no members to reduce over: its first dimension would be called member, and it has "
+            f"{', '.join(variable.dims) or 'none'}; publish all members as one array, or take over: step"
+        )
+    return replace(variable, shape=(variable.shape or ())[1:], dims=variable.dims[1:])
+
+
+def _each(array: Array) -> list[Array]:
+    """Return the fields of an array's members; a member's single number is an array, too."""
+    return [array[k, ...] for k in range(len(array))]
 
 
 def require_array(operator: Operator, inputs: Mapping[str, Variable]) -> None:

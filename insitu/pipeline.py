@@ -112,7 +112,7 @@ class Pipeline:
             if all(wanted in inputs for wanted in operator.inputs):
                 own = {wanted: inputs[wanted] for wanted in operator.inputs}
                 problems += self._describe(name, own, described)
-                cells[name] = own[operator.of[0]].dims if operator.keeps_cells else ()
+                cells[name] = own[operator.of[0]].dims[operator.over_members :] if operator.keeps_cells else ()
         for name, source in self.chained.items():
             if source in described:
                 problems += self._describe_chained(name, source, described, cells)
@@ -131,9 +131,10 @@ class Pipeline:
         """Add what an operator yields for these inputs to `described`, or say why it cannot fold them."""
         operator = self.operators[name]
         try:
-            described[name] = operator.describe(inputs)
+            seen = operator.seen(inputs)
+            described[name] = operator.describe(seen)
             if isinstance(operator, SeriesOperator):
-                described[series_of(name)] = operator.describe_series(inputs)
+                described[series_of(name)] = operator.describe_series(seen)
         except OperatorError as error:
             return [self.config.problem(("operators", name), str(error))]
         except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on

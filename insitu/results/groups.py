@@ -52,7 +52,7 @@ def create_group(
 
     Raises `OperatorError` for results that one group cannot hold, before anything is written.
     """
-    described = operator.describe(inputs)
+    described = operator.describe(operator.seen(inputs))
     leading = "step" if operator.keeps_steps else "window"
     make_group(root, name, leading, described, _reduced(operator, inputs), {"operator": entry_of(operator), **attrs})
     return described
@@ -138,7 +138,7 @@ def _shape(result: Variable) -> Extent:
 def _reduced(operator: Operator, inputs: Mapping[str, Variable]) -> tuple[str, ...]:
     """Name the dimensions of the input that are gone from the results."""
     cells = () if operator.keeps_cells else inputs[operator.of[0]].dims
-    return (*(() if operator.keeps_steps else ("step",)), *cells)
+    return (*(each for each in ("member", "step") if each in operator.over), *cells)
 
 
 def _cell_methods(name: str, reduced: Sequence[str]) -> str:

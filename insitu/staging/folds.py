@@ -217,8 +217,16 @@ class OperatorFolds:
                 {one.variable.name: tuple(blocks[k].data for _, blocks in some) for k, one in enumerate(first)},
                 rank,
             )
+            batch = self.operator.seen_batch(batch)
             self._describe(batch)
-            yield (place[0][1:] if self.operator.keeps_cells else None), batch
+            yield self._state_of(place[0][1:]), batch
+
+    def _state_of(self, place: tuple[Extent, Extent]) -> Place:
+        """Return where the cells of a state lie, whose blocks lie at `place`."""
+        if not self.operator.keeps_cells:
+            return None
+        start, count = place
+        return (start[1:], count[1:]) if self.operator.over_members else place
 
     def _describe(self, batch: Batch) -> None:
         """Let the operator object to its inputs before the first fold."""

@@ -50,8 +50,9 @@ class Recipe:
     @classmethod
     def of(cls, name: str, operator: Operator, inputs: Mapping[str, Variable]) -> "Recipe":
         """Return the recipe of an operator over `inputs`."""
-        cells = inputs[operator.of[0]].dims if operator.keeps_cells else ()
-        return cls(name, operator, operator.describe(inputs), cells)
+        seen = operator.seen(inputs)
+        cells = seen[operator.of[0]].dims if operator.keeps_cells else ()
+        return cls(name, operator, operator.describe(seen), cells)
 
     def merge(self, *several: Iterable[Part]) -> list[Part]:
         """Return the parts with one state for each place; what is given stays as it is, so a task may run twice."""

@@ -11,17 +11,21 @@ import zarr
 
 from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
+from analytics.diffusion_map import DiffusionMap
 from analytics.dmd import DMD
 from analytics.events import Events
 from analytics.exceedance import Exceedance
 from analytics.extremes import Extremes
 from analytics.histogram import Histogram
+from analytics.kmeans import KMeans
 from analytics.moments import Moments
 from analytics.msd import Msd
 from analytics.pca import PCA
 from analytics.profile import Profile
 from analytics.quantiles import Quantiles
 from analytics.rdf import Rdf
+from analytics.sklearn import Sklearn
+from analytics.sobol import Sobol
 from analytics.spectrum import Spectrum
 from insitu.model import Variable
 from insitu.operator import Operator
@@ -34,11 +38,14 @@ SCALAR = Variable("u", np.dtype("f8"), (), ())
 ATOMS = Variable("u", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
 PLACES = Variable("place", np.dtype("f8"), None, ("atom", "axis"), row=(3,), units="m")
 NUMBERS = Variable("id", np.dtype("i8"), None, ("atom",))
+MOLECULE = Variable("u", np.dtype("f4"), (7, 3), ("atom", "axis"), units="nm")
 TYPES = {"field": [FIELD]} | {t: [replace(FIELD, dtype=np.dtype(t))] for t in ("f4", "i4", "u1", "?")}
 ALL = {**TYPES, "scalar": [SCALAR], "atoms": [ATOMS]}
 FIELDS = {"field": [FIELD]}
 SINGLE = {t: TYPES[t] for t in ("f4", "i4")}  # a map from noise to noise is too sensitive for means of 1e8
 PLACED = {"placed": [ATOMS, PLACES]}
+
+SCALER: dict[str, Any] = {"estimator": "sklearn.preprocessing.StandardScaler", "attributes": "mean_"}
 
 OVER: tuple[Any, ...] = ("step", "space", ["step", "space"])
 WITH_SPACE = OVER[1:]
@@ -58,11 +65,20 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Covariance(of="u", over=over), OVER, FIELDS),
     (lambda over: Events(of="u", over=over, threshold=0.5), ("space",), TYPES),
     (lambda over: Events(of="u", over=over, threshold=0, side="below", periodic=["y", "x"]), ("space",), FIELDS),
+    (lambda over: DiffusionMap(of="u", over=over, components=2, sample=20), OVER[:1], ALL),
+    (lambda over: DiffusionMap(of="u", over=over, components=2, sample=15, landmarks=9), OVER[:1], FIELDS),
+    (
+        lambda over: DiffusionMap(of="u", over=over, components=2, sample=20, align=True),
+        OVER[:1],
+        {"molecule": [MOLECULE]},
+    ),
     (lambda over: DMD(of="u", over=over, components=9, window=32), OVER[:1], SINGLE),
     (lambda over: Exceedance(of="u", over=over, threshold=0.5), OVER, ALL),
     (lambda over: Extremes(of="u", over=over, largest=4, smallest=1), WITH_SPACE, ALL),
     (lambda over: Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)), OVER, ALL),
     (lambda over: Histogram(of="u", over=over, bins=16, range="auto"), WITH_SPACE, ALL),
+    (lambda over: KMeans(of="u", over=over, clusters=3), OVER, ALL),
+    (lambda over: KMeans(of="u", over=over, clusters=2, sample=9), OVER, FIELDS),
     (lambda over: PCA(of="u", over=over, components=16, window=32), OVER[:1], ALL),
     (lambda over: PCA(of="u", over=over, components=9, method="qr", energy=0.9, forgetting=0.8), OVER[:1], FIELDS),
     (lambda over: Profile(of="u", over=over, along="y"), WITH_SPACE, TYPES),
@@ -79,10 +95,25 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Quantiles(of="u", over=over, method="kll", k=2000), WITH_SPACE, ALL),  # exact up to 2,000 values
     (lambda over: Rdf(of="u", over=over, box=(3, 4, 5), cutoff=1.5, bins=7), ("space",), {"atoms": [ATOMS]}),
     (lambda over: Rdf(of="u", over=over, box=(3, 4, 5), cutoff=1.5, bins=7, window=20), OVER[2:], {"atoms": [ATOMS]}),
+    (lambda over: Sklearn(of="u", over=over, **SCALER), OVER, {**FIELDS, "scalar": [SCALAR], "atoms": [ATOMS]}),
+    (lambda over: Sklearn(of="u", over=over, apply="transform", **SCALER), OVER[:1], FIELDS),
     (lambda over: Spectrum(of="u", over=over, segment=6), OVER[:1], {**FIELDS, "scalar": [SCALAR]}),
     (lambda over: Spectrum(of="u", over=over, along="x"), WITH_SPACE, TYPES),
     (lambda over: Spectrum(of="u", over=over, along="x", periodic=True, nan="skip"), WITH_SPACE, FIELDS),
 ]
+
+MEMBERS = Variable("u", np.dtype("f8"), (8, 3, 2), ("member", "y", "x"), units="m")
+#: Those that reduce over members, and get the fields of each.
+OF_MEMBERS: list[Operator] = [
+    each
+    for over in ("member", ["member", "step"])
+    for each in (
+        Moments(of="u", over=over, orders=4, nan="skip"),
+        Covariance(of="u", over=over),
+        Histogram(of="u", over=over, bins=5, range=(-1.0, 1.5)),
+        Quantiles(of="u", over=over, method="histogram", bins=16, range="auto"),
+    )
+] + [Sobol(of="u", parameters=1), Sobol(of="u", parameters=2)]
 
 #: Operators of particles, which refuse one that is nowhere.
 PLACED_ONLY = {Msd, Rdf}
@@ -106,6 +137,16 @@ def test_laws(operator, inputs):
     check_operator(operator, inputs, values=numbered)
 
 
+@pytest.mark.parametrize("operator", OF_MEMBERS, ids=repr)
+def test_laws_over_members(operator):
+    check_operator(operator, [MEMBERS])
+
+
+@pytest.mark.parametrize("operator", OF_MEMBERS, ids=repr)
+def test_results_over_members_can_be_stored(operator):
+    create_group(zarr.create_group(store={}), "results", operator, {"u": MEMBERS}, {})
+
+
 @pytest.mark.parametrize(("operator", "inputs"), TRIED)
 def test_results_can_be_stored(operator, inputs):
     create_group(zarr.create_group(store={}), "results", operator, {each.name: each for each in inputs}, {})
@@ -113,7 +154,12 @@ def test_results_can_be_stored(operator, inputs):
 
 @pytest.mark.parametrize(
     "operator",
-    [each for make, ways, _ in CASES for over in ways if type(each := make(over)) not in PLACED_ONLY],
+    [
+        each
+        for make, ways, _ in CASES
+        for over in ways
+        if type(each := make(over)) not in PLACED_ONLY and not getattr(each, "align", False)
+    ],
     ids=repr,
 )
 def test_laws_hold_with_nan(operator):
@@ -126,5 +172,5 @@ def test_laws_hold_with_nan(operator):
 
 
 def test_every_registered_operator_is_tried():
-    tried = {type(make(ways[0])) for make, ways, _ in CASES}
+    tried = {type(make(ways[0])) for make, ways, _ in CASES} | {type(each) for each in OF_MEMBERS}
     assert {load(name) for name in OPERATORS} <= tried

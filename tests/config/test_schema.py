@@ -29,6 +29,7 @@ class Nested(Count):
 
 REFERENCE = Path(__file__).parents[2] / "configs" / "reference.yaml"
 PARTICLES = REFERENCE.with_name("lammps_liquid.yaml")
+ENSEMBLE = REFERENCE.with_name("ensemble.yaml")
 
 
 def references(part: Any) -> Iterator[str]:
@@ -119,6 +120,8 @@ def test_the_reference_names_every_key_and_its_default() -> None:
 
 def test_every_operator_is_used_in_a_configuration() -> None:
     used = {
-        entry["use"] for path in (REFERENCE, PARTICLES) for entry in config.load(path).resolved()["operators"].values()
+        entry["use"]
+        for path in (REFERENCE, PARTICLES, ENSEMBLE)
+        for entry in config.load(path).resolved()["operators"].values()
     }
     assert used == set(registry.OPERATORS)

@@ -15,7 +15,7 @@ from tests.demos.conftest import ROOT, Start
 SIZE, STEPS, EVERY, WINDOW = 37, 50, 10, 20
 
 
-@pytest.mark.parametrize("name", ["gray_scott", "lammps_melt", "lammps_liquid", "gray_scott_graph"])
+@pytest.mark.parametrize("name", ["gray_scott", "lammps_melt", "lammps_liquid", "gray_scott_graph", "ensemble"])
 def test_a_configuration_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "demos")
     assert config.load(ROOT / "configs" / f"{name}.yaml").run == name
