@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from insitu.wire.messages import VERSION
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import LIMIT_S, Running, environment, program, told
 from tests.waiting import wait_until
@@ -102,7 +103,7 @@ def test_those_who_do_not_belong_are_refused_and_disturb_nobody(running: Running
 def test_a_contact_file_that_is_none_is_named(tmp_path: Path, change: dict[str, Any] | None, words: str) -> None:
     contact = tmp_path / "contact.json"
     if change is not None:
-        said = {"version": 1, "run": "a", "address": "tcp://127.0.0.1:1", "pid": 1, "host": "", "directory": ""}
+        said = {"version": VERSION, "run": "a", "address": "tcp://127.0.0.1:1", "pid": 1, "host": "", "directory": ""}
         contact.write_text(json.dumps(said | change))
         contact.chmod(0o600)
     said_last = refused(contact, 0, 1, tmp_path)
@@ -113,7 +114,7 @@ def test_a_contact_file_that_is_none_is_named(tmp_path: Path, change: dict[str, 
 def test_an_old_contact_file_costs_a_wait_and_the_simulation_goes_on(tmp_path: Path) -> None:
     """Nobody listens there any more."""
     contact = tmp_path / "contact.json"
-    said = {"version": 1, "run": "a", "address": "tcp://127.0.0.1:1", "pid": 1, "host": "", "directory": ""}
+    said = {"version": VERSION, "run": "a", "address": "tcp://127.0.0.1:1", "pid": 1, "host": "", "directory": ""}
     contact.write_text(json.dumps(said))
     contact.chmod(0o600)
     code = (
