@@ -121,6 +121,8 @@ class Operator(BaseModel, ABC):
     slides: ClassVar[bool] = True
     #: Whether a state grows with its steps, so that panes are better merged anew for each window than kept merged.
     grows: ClassVar[bool] = False
+    #: Whether states stay at the staging nodes, as Dask data, however small they are.
+    stays: ClassVar[bool] = False
 
     of: Names = Field(description="the variable or variables to fold, or results of an operator, as stats.mean")
     over: Over = Field(

@@ -27,6 +27,7 @@ class Function(Operator):
     """
 
     grows: ClassVar[bool] = True
+    stays: ClassVar[bool] = True
 
     use: str = Field(description="the function, as module:function")
     over: Over = Field(default=("step", "space"), exclude=True, description="has no meaning for a function")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from insitu.config.function import Function
 from insitu.operator import Operator, state_nbytes
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.folds import Failure, Folds, Yield
@@ -186,7 +185,7 @@ class Folder:
 
     def _window(self, item: Yield) -> Message:
         nbytes = sum(state_nbytes(entry.state) for entry in item.entries)
-        if not item.entries or (nbytes <= SMALL_BYTES and not isinstance(self._operators[item.operator], Function)):
+        if not item.entries or (nbytes <= SMALL_BYTES and not self._operators[item.operator].stays):
             return Partial(item.operator, self._member, item.window, item.since, item.upto, item.full, item.entries)
         key = f"{self._prefix}-{item.operator}-{item.window}"
         places = tuple(entry.place or ((), ()) for entry in item.entries)

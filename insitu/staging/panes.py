@@ -121,9 +121,8 @@ class PaneQueue:
         """Return the newer pane `b` merged into `a`, which is used up; `b` stays as it is."""
         states = a.states
         for place, state in b.states.items():
-            # Copied, as merging into the state of no data may return the other one as it is.
-            other = deepcopy(state)
-            states[place] = self._operator.merge(states[place], other) if place in states else other
+            # By the law of `merge` nothing of `b` is kept that could be changed later, so only what is taken is copied.
+            states[place] = self._operator.merge(states[place], state) if place in states else deepcopy(state)
         return Pane(
             a.key,
             states,
