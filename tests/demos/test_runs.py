@@ -15,7 +15,9 @@ from tests.demos.conftest import ROOT, Start
 SIZE, STEPS, EVERY, WINDOW = 37, 50, 10, 20
 
 
-@pytest.mark.parametrize("name", ["gray_scott", "lammps_melt", "lammps_liquid", "gray_scott_graph", "ensemble"])
+@pytest.mark.parametrize(
+    "name", ["gray_scott", "lammps_melt", "lammps_liquid", "gray_scott_graph", "ensemble", "md_manifold"]
+)
 def test_a_configuration_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "demos")
     assert config.load(ROOT / "configs" / f"{name}.yaml").run == name
@@ -96,3 +98,23 @@ def test_the_liquid_is_one(insitu_run: Start, tmp_path: Path) -> None:
     np.testing.assert_allclose(walk["elapsed"], 0.1 * np.arange(11), rtol=1e-9)
     assert np.all(np.diff(walk["msd"]) > 0)
     assert walk["msd"][-1] < 2  # not the square of the box, which is 100
+
+
+def test_a_molecule_is_mapped(insitu_run: Start, start: Start, tmp_path: Path) -> None:
+    """A tenth of a picosecond between 60 conformations is not enough to see basins, and the summary says so."""
+    for library in ("openmm", "sklearn", "matplotlib"):
+        pytest.importorskip(library)
+    command = "python demos/md_manifold.py --steps 1500 --every 25"
+    done = insitu_run("md_manifold", {"simulation.command": command})
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path, "md_manifold")
+    mapped, flat = found["map"].dataset.isel(window=0), found["flat"].dataset.isel(window=0)
+    np.testing.assert_array_equal(mapped["sampled"][:60], 25 * np.arange(1, 61))
+    np.testing.assert_array_equal(mapped["sampled"][60:], -1)
+    assert np.isfinite(mapped["coordinates"][:60]).all()
+    assert 0 < mapped["width"] < 0.2
+    np.testing.assert_allclose(flat["applied"][:60].mean(axis=0), 0, atol=1e-9)
+    assert (found["groups"].dataset["samples"] == 60).all()
+    summary = start("md_manifold_summary", tmp_path / "runs" / "md_manifold")
+    assert summary.returncode == 1, summary.stdout + summary.stderr
+    assert (tmp_path / "runs" / "md_manifold" / "manifold.png").exists()
