@@ -149,9 +149,8 @@ class Rules:
             del self._rules[name]
         return gone
 
-    def judge(self, tick: Tick, parameters: Mapping[str, Value]) -> Judgement:
-        """Take in a tick and judge the rules that it concerns, in the order of the file."""
-        judgement = Judgement()
+    def judge(self, tick: Tick, parameters: Mapping[str, Value], judgement: Judgement) -> None:
+        """Take in a tick and judge the rules that it concerns, in the order of the file; add to the judgement."""
         news = {each.operator: each for each in tick.observations}
         for observation in tick.observations:
             for source, number in observation.numbers.items():
@@ -162,7 +161,6 @@ class Rules:
             if rule.operators & news.keys() and rule.operators <= self._spoken:
                 first = max(news[operator].first for operator in rule.operators & news.keys())
                 self._judge(rule, progress, tick, first, parameters, judgement)
-        return judgement
 
     def _judge(
         self,

@@ -58,6 +58,33 @@ class Reference:
         return Reference(self.operator, self.result, self.over_cells)
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What a piece of an array tells of the words of `OVER_CELLS`, so that pieces can be told of apart and joined."""
+
+    n: int = 0
+    total: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    @classmethod
+    def of(cls, array: Array) -> "Spread":
+        values = array[~np.isnan(array)] if array.dtype.kind == "f" else array
+        if not values.size:
+            return cls()
+        return cls(values.size, float(values.sum(dtype=np.float64)), float(values.min()), float(values.max()))
+
+    def __add__(self, other: "Spread") -> "Spread":
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Spread(self.n + other.n, self.total + other.total, low, high)
+
+    def read(self, over_cells: str) -> float:
+        """Return what the word says; NaN of no values."""
+        if not self.n:
+            return math.nan
+        return {"max": self.high, "min": self.low, "mean": self.total / self.n}[over_cells]
+
+
 def number_of(array: Array, over_cells: str) -> float:
     """Return the number that `over_cells` makes of an array; NaN where it has none.
 
@@ -70,8 +97,7 @@ def number_of(array: Array, over_cells: str) -> float:
         return float(values[index]) if values.ndim == 1 and -values.size <= index < values.size else math.nan
     if not over_cells:
         return float(values) if values.ndim == 0 else math.nan
-    values = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    return float(getattr(values, over_cells)()) if values.size else math.nan
+    return Spread.of(values).read(over_cells)
 
 
 class Series:

@@ -21,6 +21,8 @@ from insitu.steering.series import OVER_CELLS, OVER_STEPS, Reference
 
 #: Under this name stand the parameters that the simulation has declared.
 PARAMETERS = "parameters"
+#: Stands for the dimensions of an array that has some, though it is not known how many.
+SOME_DIMS = -1
 #: Names that every expression may use, and what they mean.
 NAMES = {
     "step": "the index of the last step of the result that is judged",
@@ -74,9 +76,10 @@ FUNCTIONS: dict[str, Function] = {
 class Vocabulary:
     """The words that belong to one run.
 
-    `results` gives of every operator the dimensions of its results by name: none is a number, the ``cells`` of a field
-    count as one or more. It gives ``None`` for an operator of which they are not known yet; `parameters` is ``None``
-    until the simulation has declared them. What is not known passes, and is looked at again when it is.
+    `results` gives of every operator the dimensions of its results by name: none is a number, the cells of a field
+    count as one or more (`SOME_DIMS` where it is not known how many). It gives ``None`` for an operator of which they
+    are not known yet; `parameters` is ``None`` until the simulation has declared them. What is not known passes, and
+    is looked at again when it is.
     """
 
     results: Mapping[str, Mapping[str, int] | None]
@@ -115,8 +118,11 @@ def _over_cells(root: str, result: str, dims: int | None, rest: list[Word]) -> s
     if dims == 0:
         return ""
     word = rest[0] if rest else None
-    if word is not None and word.name == "" and (dims is None or dims == 1):
+    if word is not None and word.name == "" and dims in (None, 1, SOME_DIMS):
         return f"[{rest.pop(0).argument}]"
+    if word is not None and word.name == "":
+        which = f"[{word.argument}] is none: it has {dims} dimensions; take one of {listed(OVER_CELLS)}"
+        raise ConfigError(f'"{root}.{result}" is an array; of its numbers {which}')
     if dims is None:
         # Whether `mean` is over cells or over steps is not known yet; the expression is compiled again when it is.
         return ""
@@ -126,7 +132,7 @@ def _over_cells(root: str, result: str, dims: int | None, rest: list[Word]) -> s
         return result
     raise ConfigError(
         f'"{root}.{result}" is an array; say which number of it is meant, by one of {listed(OVER_CELLS)}'
-        + (f", or {root}.{result}[0]" if dims == 1 else "")
+        + (f", or {root}.{result}[0]" if dims in (1, SOME_DIMS) else "")
     )
 
 

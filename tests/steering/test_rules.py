@@ -37,10 +37,14 @@ def tick(sequence: int, length: int = 1, **numbers: float) -> Tick:
     )
 
 
+def judged(rules: Rules, one: Tick, feed: float = 1.0) -> Judgement:
+    judgement = Judgement()
+    rules.judge(one, {"feed": feed}, judgement)
+    return judgement
+
+
 def judge(rules: Rules, numbers: list[float], length: int = 1) -> list[Judgement]:
-    return [
-        rules.judge(tick((k + 1) * length - 1, length, x=number), {"feed": 2.0}) for k, number in enumerate(numbers)
-    ]
+    return [judged(rules, tick((k + 1) * length - 1, length, x=number), 2.0) for k, number in enumerate(numbers)]
 
 
 def fired(rules: Rules, numbers: list[float], length: int = 1) -> list[int]:
@@ -83,15 +87,13 @@ def test_a_value_is_computed_from_results_and_parameters_as_they_are() -> None:
 
 def test_a_rule_is_judged_only_once_all_that_it_reads_has_been_seen() -> None:
     rules = Rules([rule("x > y")])
-    assert not rules.judge(tick(0, x=1.0), {"feed": 1.0}).wishes
-    assert rules.judge(tick(1, x=1.0, y=0.0), {"feed": 1.0}).wishes
+    assert not judged(rules, tick(0, x=1.0)).wishes
+    assert judged(rules, tick(1, x=1.0, y=0.0)).wishes
 
 
 def test_every_number_goes_into_a_mean_though_the_rule_stops_at_its_first_part() -> None:
     rules = Rules([rule("x > 100 and y.mean > 1 or y.mean == 2")])
-    wished = [
-        bool(rules.judge(tick(k, x=0.0, y=value), {"feed": 1.0}).wishes) for k, value in enumerate((0.0, 2.0, 4.0))
-    ]
+    wished = [bool(judged(rules, tick(k, x=0.0, y=value)).wishes) for k, value in enumerate((0.0, 2.0, 4.0))]
     assert wished == [False, False, True]
 
 
