@@ -39,7 +39,12 @@ OPERATORS: dict[str, str] = {
 
 
 #: The same of controllers, which look at results and answer with actions.
-CONTROLLERS: dict[str, str] = {}
+CONTROLLERS: dict[str, str] = {
+    "change_point": "analytics.change_point:ChangePoint",
+    "converged": "analytics.converged:Converged",
+    "ensemble_kalman": "analytics.ensemble_kalman:EnsembleKalman",
+    "pid": "analytics.pid:PID",
+}
 
 _Plugin = TypeVar("_Plugin", Operator, Controller)
 
