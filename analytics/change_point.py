@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from insitu.steering.controller import Action, Controller, Parameters, Result, number
+from insitu.steering.controller import Action, OneResult, Parameters, Result
 
 
-class ChangePoint(Controller):
+class ChangePoint(OneResult):
     """Asks for the action `then` when the mean of a number has changed, then learns anew what is usual.
 
     Each number x is first made z = (x - mean) / std, with `mean` and `std` as given, or else as the first `learn`
@@ -29,7 +29,6 @@ class ChangePoint(Controller):
     Statistical Quality Control, chapter 9, for the run lengths.
     """
 
-    result: str = Field(default="", description="which of the operator's results; empty: its only one")
     method: Literal["cusum", "page_hinkley"] = Field(default="cusum", description="how changes are noticed")
     allowance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.5, description="k: changes below twice as many standard deviations are let pass"
@@ -58,7 +57,7 @@ class ChangePoint(Controller):
         return self
 
     def on_result(self, result: Result, parameters: Parameters) -> list[Action]:
-        value = number(result, self.result)
+        value = self.number(result)
         if math.isnan(value):
             return []
         z = self._standardised(value)

@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from analytics.regions import scipy_part
-from insitu.steering.controller import Action, Controller, Parameters, Result, number
+from insitu.steering.controller import Action, OneResult, Parameters, Result
 
 
-class Converged(Controller):
+class Converged(OneResult):
     """Asks for the action `then`, once, when the mean of a number is known to within `bound`, or has come to rest.
 
     ``by: interval``. The half-width of the confidence interval of the mean is below `bound`. Results in a row are
@@ -31,7 +31,6 @@ class Converged(Controller):
     (1997) 296.
     """
 
-    result: str = Field(default="", description="which of the operator's results; empty: its only one")
     bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(description="half-width, or drift, to come below")
     relative: bool = Field(default=False, description="whether the bound is a fraction of the mean")
     by: Literal["interval", "drift"] = Field(default="interval", description="what must come below the bound")
@@ -49,7 +48,7 @@ class Converged(Controller):
     _done: bool = PrivateAttr(False)
 
     def on_result(self, result: Result, parameters: Parameters) -> list[Action]:
-        value = number(result, self.result)
+        value = self.number(result)
         if self._done or math.isnan(value):
             return []
         self._seen += 1

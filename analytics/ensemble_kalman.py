@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ImportString, PrivateAttr, model_validator
 
 from insitu.model import Array
-from insitu.steering.controller import Action, Controller, Parameters, Result
+from insitu.steering.controller import Action, OneResult, Parameters, Result
 
 #: ``forecast(members, result, parameters)`` takes the members before a result, of shape (size, n), and returns them at
 #: that result, with what each predicts of the observed numbers, of shape (size, m).
@@ -105,7 +105,7 @@ class Prior(BaseModel):
         return np.exp(value) if self.scale == "log" else np.asarray(value)
 
 
-class EnsembleKalman(Controller):
+class EnsembleKalman(OneResult):
     """Estimates the numbers of `prior` with each result, and sets parameters of the simulation to them.
 
     `model` is a function ``forecast(members, result, parameters)`` that gives, of members of shape (size, n) with the
@@ -118,7 +118,6 @@ class EnsembleKalman(Controller):
     out, as a sensor that fails would be.
     """
 
-    result: str = Field(default="", description="which of the operator's results is observed; empty: its only one")
     model: ImportString[Any] = Field(description="module:function, the forecast")
     prior: dict[str, Prior] = Field(min_length=1, description="by name, what is known of the numbers beforehand")
     noise: Annotated[float, Field(gt=0)] = Field(description="standard deviation of the observations' error")
@@ -155,8 +154,7 @@ class EnsembleKalman(Controller):
         return dict(zip(self.prior, self._outward(inner)[0].tolist(), strict=True))
 
     def on_result(self, result: Result, parameters: Parameters) -> list[Action]:
-        arrays = result.arrays
-        observed = np.ravel(arrays[self.result] if self.result else next(iter(arrays.values()))).astype(float)
+        observed = np.ravel(self.array(result)).astype(float)
         members, predicted = self.model(self.members, result, parameters)
         self._members = members
         there = np.isfinite(observed) & np.isfinite(predicted).all(axis=0)

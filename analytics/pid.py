@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from insitu.steering.controller import Action, Controller, Parameters, Result, number
+from insitu.steering.controller import Action, OneResult, Parameters, Result
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class PID(Controller):
+class PID(OneResult):
     """Sets the parameter `sets` to u so that the number y comes to the `setpoint` r.
 
     With e = r - y, dt the physical time since the result before, and y' the derivative of y:
@@ -32,7 +32,6 @@ class PID(Controller):
     Reference: K. J. Åström, T. Hägglund, Advanced PID Control, ISA, 2006, chapters 3 and 13.
     """
 
-    result: str = Field(default="", description="which of the operator's results is y; empty: its only one")
     sets: str = Field(description="the parameter of the simulation that is u")
     setpoint: Finite = Field(description="r, in the units of the result")
     kp: Finite = Field(description="proportional gain")
@@ -61,7 +60,7 @@ class PID(Controller):
         return low, math.inf if self.maximum is None else self.maximum
 
     def on_result(self, result: Result, parameters: Parameters) -> list[Action]:
-        y, time = number(result, self.result), result.provenance.time
+        y, time = self.number(result), result.provenance.time
         if math.isnan(y):
             return []
         error = self.setpoint - y

@@ -19,6 +19,7 @@ from insitu.errors import ConfigError, Problem
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.steering.actions import VERBS
+from insitu.steering.controller import OneResult
 from insitu.steering.expressions import Expression
 from insitu.steering.rules import Order, Rule
 from insitu.steering.vocabulary import SOME_DIMS, Kind, Vocabulary, unknown_parameter
@@ -40,7 +41,7 @@ class Configured(Protocol):
 def compiled(config: Configured, vocabulary: Vocabulary) -> tuple[list[Rule], list[Problem]]:
     """Return the rules that can be judged, and what is wrong with the others and with the controllers."""
     rules: list[Rule] = []
-    problems = _of_controllers(config)
+    problems = _of_controllers(config, vocabulary)
     for index, entry in enumerate(config.steering.rules):
         compiling = _Compiling(config, vocabulary, (*_RULES, index))
         rule = compiling.rule(entry, entry.name or f"rule_{index + 1}")
@@ -128,8 +129,8 @@ def _of_names(config: Configured) -> list[Problem]:
     return problems
 
 
-def _of_controllers(config: Configured) -> list[Problem]:
-    """Find controllers of operators that are not there, or speak too late."""
+def _of_controllers(config: Configured, vocabulary: Vocabulary) -> list[Problem]:
+    """Find controllers of operators that are not there or speak too late, and of results that these do not yield."""
     problems = []
     for name, controller in config.steering.controllers.items():
         for operator in controller.of:
@@ -138,7 +139,19 @@ def _of_controllers(config: Configured) -> list[Problem]:
                 message = _too_late(config.operators[operator], operator)
             if message:
                 problems.append(config.problem((*_CONTROLLERS, name, "of"), message))
+            elif isinstance(controller, OneResult):
+                message = _unknown_result(controller.result, operator, vocabulary.results.get(operator))
+                problems += [config.problem((*_CONTROLLERS, name, "result"), message)] if message else []
     return problems
+
+
+def _unknown_result(result: str, operator: str, results: Mapping[str, int] | None) -> str:
+    if results is None or result in results or (not result and len(results) == 1):
+        return ""
+    listed = ", ".join(results)
+    if not result:
+        return f'"{operator}" yields several results, say which: {listed}'
+    return f'"{operator}" yields no "{result}"{nearest(result, results)} (it yields {listed})'
 
 
 def _too_late(operator: Operator, name: str) -> str:

@@ -4,13 +4,13 @@
 A controller is for what no expression says: a PID, a Kalman filter, an optimiser, a trained model. It is named in the
 YAML as an operator is, by ``use:``, and its fields are its keys there:
 
-    from insitu.steering.controller import Action, Controller, Parameters, Result
+    from insitu.steering.controller import Action, OneResult, Parameters, Result
 
-    class Thermostat(Controller):
+    class Thermostat(OneResult):
         setpoint: float
 
         def on_result(self, result: Result, parameters: Parameters) -> list[Action]:
-            error = self.setpoint - float(result.arrays["mean"])
+            error = self.setpoint - self.number(result)
             return [Action("set", {"heating": parameters["heating"] + 0.1 * error}, why=f"off by {error:g}")]
 
 **Who calls it.** One thread, with one result after another, in the order of their steps; so it may keep what it likes
@@ -33,7 +33,7 @@ from insitu.results import Provenance, Result
 from insitu.steering.actions import Action
 from insitu.steering.parameters import Value
 
-__all__ = ["Action", "Controller", "Parameters", "Provenance", "Result", "Value", "number"]
+__all__ = ["Action", "Controller", "OneResult", "Parameters", "Provenance", "Result", "Value"]
 
 #: The values that the simulation's parameters have now, by name.
 Parameters = Mapping[str, Value]
@@ -55,16 +55,22 @@ class Controller(BaseModel, ABC):
         """Look at a result of an operator of `of`; return what is wanted of the simulation, in most cases nothing."""
 
 
-def number(result: Result, name: str) -> float:
-    """Return the result's array `name`, or its only one where `name` is empty, as the one number that it must be.
+class OneResult(Controller):
+    """Base of controllers that look at one array of a result, whose name ``insitu check`` looks up."""
 
-    Raises `ValueError` in words where it is not there, or is no single number.
-    """
-    if not name and len(result.arrays) == 1:
-        name = next(iter(result.arrays))
-    if name not in result.arrays:
-        raise ValueError(f"'{result.operator}' yields {', '.join(result.arrays)}: result: must name one of them")
-    array: Array = result.arrays[name]
-    if array.size != 1:
-        raise ValueError(f"'{name}' of '{result.operator}' is an array of shape {array.shape}, not a number")
-    return float(array.reshape(-1)[0])
+    result: str = Field(default="", description="which of the operator's results; empty: its only one")
+
+    def array(self, result: Result) -> Array:
+        """Return the array. Raises `ValueError` in words where it is not there."""
+        names = list(result.arrays)
+        name = names[0] if not self.result and len(names) == 1 else self.result
+        if name not in result.arrays:
+            raise ValueError(f"'{result.operator}' yields {', '.join(names)}: result: must name one of them")
+        return result.arrays[name]
+
+    def number(self, result: Result) -> float:
+        """Return the array as the one number that it must be. Raises `ValueError` in words where it is none."""
+        array = self.array(result)
+        if array.size != 1:
+            raise ValueError(f"a result of '{result.operator}' is an array of shape {array.shape}, not a number")
+        return float(array.reshape(-1)[0])

@@ -97,7 +97,7 @@ def test_mistakes_are_named() -> None:
         controller(minimum=2, maximum=1)
     with pytest.raises(ValueError, match="the simulation has no number 'u' \\(it has v\\)"):
         controller(bias=None).on_result(result(0.0), {"v": 1.0})
-    with pytest.raises(ValueError, match="'value' of 'series' is an array of shape \\(3,\\), not a number"):
+    with pytest.raises(ValueError, match="a result of 'series' is an array of shape \\(3,\\), not a number"):
         controller().on_result(result([1, 2, 3]), {})
     with pytest.raises(ValueError, match="'series' yields value: result: must name one of them"):
         controller(result="mean").on_result(result(0.0), {})

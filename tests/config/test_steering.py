@@ -46,9 +46,11 @@ MISTAKES = [
     ('{controllers: {c: {of: each}}}', "controllers.c.use", "is missing; expected the name of a con"),
     ('{controllers: {c: {use: pit, of: each}}}', "controllers.c.use", 'no controller is called "pit"'),
     (OWN + 'of: each}}}', "controllers.c.setpoint", "is missing; expected a number"),
-    (OWN + 'of: eech, setpoint: 1}}}', "controllers.c.of", 'no operator is called'),
-    (OWN + 'of: whole, setpoint: 1}}}', "controllers.c.of", '"whole" yields'),
-    (OWN + 'of: each, setpiont: 1}}}', "controllers.c.setpiont", "unknown key; did"),
+    (OWN + 'of: eech, result: mean, setpoint: 1}}}', "controllers.c.of", 'no operator is called'),
+    (OWN + 'of: whole, result: mean, setpoint: 1}}}', "controllers.c.of", '"whole" yields'),
+    (OWN + 'of: each, result: mean, setpiont: 1}}}', "controllers.c.setpiont", "unknown key; did"),
+    (OWN + 'of: each, setpoint: 1}}}', "controllers.c.result", '"each" yields several results, say which: count, mean'),
+    (OWN + 'of: each, result: meen, setpoint: 1}}}', "controllers.c.result", '"each" yields no "meen"; did you'),
 ]  # fmt: skip
 
 
