@@ -7,9 +7,11 @@ simulation from its steps. What waits is bounded: a step that finds `MAX_WAITING
 log says how many were not.
 """
 
+import math
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from insitu.config import Config
@@ -31,20 +33,28 @@ from insitu.wire.messages import Event
 MAX_WAITING = 10_000
 #: Between windows of time lie so many steps that nobody waits for the next one: their results are ticks of their own.
 UNKNOWN = 2**62
+#: How long what still waits is judged when the run is over, for the log: the simulation no longer hears of it.
+CLOSE_S = 5.0
 
 
 class Simulated(Protocol):
-    """What decisions need of the simulation. Its methods are called by the thread of the decisions."""
+    """What decisions need of whoever steers the simulation, from a thread of their own."""
 
-    def parameters(self) -> Mapping[str, Value]:
-        """Return the values that the parameters have now."""
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """The values that the parameters have now."""
         ...
 
-    def ask(self, action: Action) -> None:
+    @property
+    def names(self) -> Collection[str]:
+        """What can be set, fields included."""
+        ...
+
+    def ask(self, action: Action) -> object:
         """Ask for an action; its receipt is written by whoever agrees on it."""
         ...
 
-    def refuse(self, action: Action, reason: str) -> None:
+    def refuse(self, action: Action, reason: str) -> object:
         """Write the receipt of an action that is not asked for."""
         ...
 
@@ -52,15 +62,17 @@ class Simulated(Protocol):
 class Decisions:
     """What acts on the simulation of one run. `journal` gets events, and `failures` what was stopped, and why."""
 
-    def __init__(self, config: Config, simulation: Simulated, journal: Callable[[str, Event], None]) -> None:
+    def __init__(self, config: Config, journal: Callable[[str, Event], None]) -> None:
         #: Mistakes of the configuration that only the run could show.
         self.problems: list[Problem] = []
         self.failures: dict[str, str] = {}
         #: Of each operator that any rule or controller looks at, the numbers that rules need of its results.
         self.sources: dict[str, frozenset[Reference]] = dict.fromkeys(steered(config), frozenset())
         self._config = config
-        self._simulation = simulation
+        self._simulation: Simulated
         self._journal = journal
+        self._stopped: set[str] = set()
+        self._end = math.inf
         self._compiled: set[str] = set()
         self._rules: list[Rules] = []
         self._controllers = {name: Guarded(name, each) for name, each in config.steering.controllers.items()}
@@ -70,11 +82,15 @@ class Decisions:
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Callable[[], list[Tick]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="insitu-decisions", daemon=True)
+
+    def begin(self, simulation: Simulated) -> None:
+        """Say what is to be steered; before anything else is said."""
+        self._simulation = simulation
         self._thread.start()
 
     def describe(self, described: Mapping[str, Mapping[str, Variable]]) -> None:
         """Take note of what operators yield; said before the first result of any of them, and when more is known."""
-        words = known(described, self._simulation.parameters())
+        words = known(described, self._simulation.names)
         unknown = dict.fromkeys(set(self._config.operators) - set(described))
         rules, problems = compiled(self._config, Vocabulary({**unknown, **words.results}, words.parameters))
         new = [rule for rule in rules if rule.name not in self._compiled and rule.operators <= described.keys()]
@@ -100,22 +116,26 @@ class Decisions:
         self._work.put(lambda: self._take(taken))
 
     def fail(self, operator: str) -> None:
-        """An operator was stopped: nothing more comes of it."""
-        if operator in self.sources:
+        """An operator was stopped: nothing more comes of it. May be said again."""
+        if operator in self.sources and operator not in self._stopped:
+            self._stopped.add(operator)
             self._work.put(lambda: self._without(operator))
 
     def close(self) -> None:
-        """Judge what waits, and end the threads. May be called twice."""
+        """Judge what waits, for no longer than `CLOSE_S`, and end the threads. May be called twice."""
+        self._end = time.monotonic() + CLOSE_S
         self._work.put(self._lockstep.finish)
         self._work.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         for name, controller in self._controllers.items():
-            controller.close(wait=name not in self.failures)
+            controller.close(wait=f"controller '{name}'" not in self.failures)
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             for tick in work():
-                self._judge(tick)
+                if time.monotonic() < self._end:
+                    self._judge(tick)
 
     def _begin(self, rules: Rules) -> list[Tick]:
         self._rules.append(rules)
@@ -133,12 +153,12 @@ class Decisions:
         return self._lockstep.fail(operator)
 
     def _judge(self, tick: Tick) -> None:
-        parameters = self._simulation.parameters()
+        parameters = dict(self._simulation.values)
         judgement = Judgement()
         for rules in self._rules:
             rules.judge(tick, parameters, judgement)
         for name, controller in self._controllers.items():
-            if name not in self.failures:
+            if f"controller '{name}'" not in self.failures:
                 judgement.wishes += self._call(name, controller, tick, parameters)
         for notice in judgement.notices:
             self._tell(notice)
@@ -156,14 +176,14 @@ class Decisions:
             try:
                 wishes += [Wish(action, controller.priority) for action in controller(observation, parameters)]
             except ControllerStopped as error:
-                self._give_up(name, str(error), error.trace)
+                self._give_up(f"controller '{name}'", str(error), error.trace)
                 return []
         return wishes
 
-    def _give_up(self, name: str, reason: str, trace: str = "") -> None:
-        self.failures[name] = reason
-        text = f"{name} is stopped: {reason}"
-        details = {"controller": name, "reason": reason, **({"traceback": trace} if trace else {})}
+    def _give_up(self, who: str, reason: str, trace: str = "") -> None:
+        self.failures[who] = reason
+        text = f"{who[0].upper()}{who[1:]} is stopped: {reason}"
+        details = {"who": who, "reason": reason, **({"traceback": trace} if trace else {})}
         self._journal("controller", Event("error", "controller-stopped", text, details))
 
     def _tell(self, notice: Notice) -> None:

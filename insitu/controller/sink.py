@@ -103,15 +103,19 @@ class Sink:
         self._writer.submit(self._guarded, done.operator, partial(self._write_rows, done.operator))
 
     def stopped(self, operators: Iterable[str]) -> None:
-        """Say, before `close`, which operators were stopped elsewhere: those behind them lack results."""
+        """Say, before `close`, which operators were stopped elsewhere: those behind them lack results, and who decides
+        by them need not wait. May be said again."""
         self._stopped.update(operators)
+        if self._decisions is not None:
+            for operator in operators:
+                self._decisions.fail(operator)
 
     def release(self, held: Held) -> None:
         """Let go of large states that nobody will merge."""
         self._cluster.release([held.key])
 
     def close(self) -> None:
-        """Wait until all that was put is stored, with what chained operators have open, and end the thread.
+        """Wait until all that was put is stored and judged, with what chained operators have open; end the threads.
 
         May be called twice.
         """
@@ -120,6 +124,8 @@ class Sink:
             for name in self._pipeline.chained:
                 self._writer.submit(self._finish, name)
         self._writer.shutdown(wait=True)
+        if self._decisions is not None:
+            self._decisions.close()
 
     def _declare(self, offered: dict[str, Variable], sent: dict[str, Variable]) -> None:
         """Make room in the store for every operator whose variables are there."""
@@ -138,6 +144,7 @@ class Sink:
             self._decisions.describe(
                 {name: recipe.described for name, recipe in self._recipes.items() if name in self._decisions.sources}
             )
+            self.unfit = [*self.unfit, *self._decisions.problems]
 
     def _open(self, name: str, variables: Mapping[str, Variable]) -> None:
         """Make room for the results of an operator over these variables, and of those that take them."""

@@ -42,7 +42,7 @@ MISTAKES = [
     ('[{when: "each.max > 1", do: [{a: {}, b: {}}]}]', "rules.0.do.0", "expected a word such as pause, or a mapping"),
     ('[{when: "each.max > 1", do: stop, for: 0}]', "rules.0.for", 'expected a number of published'),
     ('[{when: "each.max > 1", do: stop, for: 5 s}]', "rules.0.for", "expected a number of published steps"),
-    ('{rulez: []}', "rulez", 'unknown key; did you mean "rules"? (known are rules, controllers'),
+    ('{rulez: []}', "rulez", 'unknown key; did you mean "rules"? (known are max_wait'),
     ('{controllers: {c: {of: each}}}', "controllers.c.use", "is missing; expected the name of a con"),
     ('{controllers: {c: {use: pit, of: each}}}', "controllers.c.use", 'no controller is called "pit"'),
     (OWN + 'of: each}}}', "controllers.c.setpoint", "is missing; expected a number"),

@@ -62,8 +62,8 @@ class Simulation:
         self.asked: list[Action] = []
         self.refused: list[tuple[Action, str]] = []
 
-    def parameters(self) -> Mapping[str, Any]:
-        return {"feed": 0.04, "kill": 0.06}
+        self.values: Mapping[str, Any] = {"feed": 0.04, "kill": 0.06}
+        self.names = tuple(self.values)
 
     def ask(self, action: Action) -> None:
         self.asked.append(action)
@@ -79,7 +79,8 @@ class Deciding:
         self.config = load(folder, TEXT.replace("STEERING", steering))
         self.simulation = Simulation()
         self.events: list[Event] = []
-        self.decisions = Decisions(self.config, self.simulation, lambda source, event: self.events.append(event))
+        self.decisions = Decisions(self.config, lambda source, event: self.events.append(event))
+        self.decisions.begin(self.simulation)
         self.decisions.describe({name: self.config.operators[name].describe(U) for name in steered(self.config)})
 
     def show(self, operator: str, *maxima: float, first: int = 0, gathered: bool = True) -> None:
@@ -164,8 +165,8 @@ def test_two_runs_of_one_configuration_do_not_share_what_a_controller_knows(deci
     run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: each}}}}}}')
     run.show("each", 1.0)
     run.end()
-    again = Decisions(run.config, run.simulation, lambda *_: None)
-    run.decisions = again
+    run.decisions = Decisions(run.config, lambda *_: None)
+    run.decisions.begin(run.simulation)
     run.decisions.describe({"each": run.config.operators["each"].describe(U)})
     run.show("each", 1.0)
     assert run.end().asked == [("controller:pump", "set", {"feed": 1.0})] * 2
@@ -186,16 +187,16 @@ def test_a_controller_that_fails_is_stopped_by_name_and_the_others_go_on(decide:
     run.show("other", 1.0, 1.0, 1.0)
     run.end()
     assert [by for by, *_ in run.asked].count("controller:bad") == (0 if run.simulation.refused else 1)
-    assert run.decisions.failures == {"bad": reason}
+    assert run.decisions.failures == {"controller 'bad'": reason}
     (event,) = run.told("controller-stopped")
-    assert event.text == f"bad is stopped: {reason}"
+    assert event.text == f"Controller 'bad' is stopped: {reason}"
     assert [values["feed"] for by, _, values in run.asked if by == "controller:good"][-2:] == [2.0, 3.0]
 
 
 def test_a_controller_of_results_that_are_not_gathered_is_told_so(decide: Any) -> None:
     run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: stats}}}}}}')
     run.show("stats", 1.0, gathered=False)
-    assert "The results of 'stats' are too large to be gathered" in run.end().decisions.failures["pump"]
+    assert "The results of 'stats' are too large to be gathered" in run.end().decisions.failures["controller 'pump'"]
 
 
 def test_rules_that_read_a_stopped_operator_end_and_the_others_go_on(decide: Any) -> None:
