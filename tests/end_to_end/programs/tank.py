@@ -5,7 +5,7 @@
 """
 
 import argparse
-import time
+import threading
 
 import numpy as np
 
@@ -23,6 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     cells = options.cells
     rank, size = rank_and_size(None)
+    pause = threading.Event()
     level, ripple = 0.0, np.resize([-0.01, 0.01, -0.02, 0.02], cells)
     with insitu.Client() as sim:
         inflow = sim.parameter("inflow", 1.0, minimum=0.0, maximum=10.0, units="m3/s")
@@ -33,7 +34,7 @@ def main() -> None:
                 step.put("u", level + ripple, start=(rank * cells,), shape=(size * cells,), dims=("x",), units="m")
             if sim.stopping:
                 break
-            time.sleep(options.pause)
+            pause.wait(options.pause)
 
 
 if __name__ == "__main__":
