@@ -45,11 +45,11 @@ class Twin(OneResult):
     """Sets `gates` by what the sensors say; with ``control: false`` it only watches."""
 
     control: bool = Field(default=True, description="whether it sets the gates")
-    size: int = Field(default=30, description="members of the ensemble")
-    every: int = Field(default=4, description="results between two analyses")
+    size: int = Field(default=24, description="members of the ensemble")
+    every: int = Field(default=6, description="results between two analyses")
     log: str = Field(description="file to which each analysis is written, as a line of JSON")
 
-    _members: Array = PrivateAttr(default_factory=lambda: _drawn(0, 30))
+    _members: Array = PrivateAttr(default_factory=lambda: _drawn(0, 24))
     _history: list[tuple[float, Array]] = PrivateAttr(default_factory=list)
     _reached: dict[int, float] = PrivateAttr(default_factory=dict)
     _correction: Array = PrivateAttr(default_factory=lambda: np.zeros((NY, NX)))
