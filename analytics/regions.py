@@ -32,13 +32,13 @@ from insitu.operator import State
 
 
 @functools.cache
-def scipy_part(name: str) -> Any:
-    """Import a part of SciPy only where regions are asked for; raise `OperatorError` where it is not installed."""
+def scipy_part(name: str, who: str = "events") -> Any:
+    """Import a part of SciPy only where `who` needs it; raise `OperatorError` where it is not installed."""
     try:
         return importlib.import_module(f"scipy.{name}")
     except ImportError as error:
         raise OperatorError(
-            f"events needs the package scipy, which cannot be imported here ({error}); install it with "
+            f"{who} needs the package scipy, which cannot be imported here ({error}); install it with "
             "pip install 'insitu[events]'"
         ) from error
 

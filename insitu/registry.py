@@ -9,9 +9,11 @@ whatever is not in the table is reached by ``module:Class``, with no registratio
 import difflib
 import importlib
 import inspect
+from typing import TypeVar
 
 from insitu.errors import ConfigError
 from insitu.operator import Operator
+from insitu.steering.controller import Controller
 
 #: name -> ``module:Class``. Adding an operator is one line here.
 OPERATORS: dict[str, str] = {
@@ -36,6 +38,17 @@ OPERATORS: dict[str, str] = {
 }
 
 
+#: The same of controllers, which look at results and answer with actions.
+CONTROLLERS: dict[str, str] = {
+    "change_point": "analytics.change_point:ChangePoint",
+    "converged": "analytics.converged:Converged",
+    "ensemble_kalman": "analytics.ensemble_kalman:EnsembleKalman",
+    "pid": "analytics.pid:PID",
+}
+
+_Plugin = TypeVar("_Plugin", Operator, Controller)
+
+
 def load(use: str) -> type[Operator]:
     """Return the operator class that `use` names: a name of the table, or ``module:Class``.
 
@@ -47,7 +60,19 @@ def load(use: str) -> type[Operator]:
     ...
     insitu.errors.ConfigError: no operator is called "momens"; did you mean "moments"? (known are ...)
     """
-    return _operator(OPERATORS.get(use, use), find(use))
+    return _checked(OPERATORS.get(use, use), find(use), Operator, "operator", ", or a function of a window")  # type: ignore[type-abstract]
+
+
+def load_controller(use: str) -> type[Controller]:
+    """Return the controller class that `use` names, as `load` does.
+
+    >>> load_controller("my_lab")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    insitu.errors.ConfigError: no controller is called "my_lab" (known are ...any module:Class)
+    """
+    found = _find(use, CONTROLLERS, "controller", "module:Class")
+    return _checked(CONTROLLERS.get(use, use), found, Controller, "controller")  # type: ignore[type-abstract]
 
 
 def is_function(use: str) -> bool:
@@ -58,30 +83,25 @@ def is_function(use: str) -> bool:
 
 def find(use: str) -> object:
     """Return what `use` names, an operator class or a function; raises `ConfigError` where it is not found."""
-    target = OPERATORS.get(use, use)
-    module, separator, name = target.partition(":")
+    return _find(use, OPERATORS, "operator", "module:Class or function")
+
+
+def use_of(plugin: type[Operator] | type[Controller]) -> str:
+    """Return what `load` or `load_controller` takes for this class: its name in the table, or ``module:Class``."""
+    target = f"{plugin.__module__}:{plugin.__qualname__}"
+    return next((name for name, known in (OPERATORS | CONTROLLERS).items() if known == target), target)
+
+
+def _find(use: str, table: dict[str, str], kind: str, others: str) -> object:
+    module, separator, name = table.get(use, use).partition(":")
     if not separator:
-        raise ConfigError(
-            f'no operator is called "{use}"{_nearest(use)} (known are {_known()}, and any module:Class or function)'
-        )
+        near = difflib.get_close_matches(use, table, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        known = ", ".join([*sorted(table), ""])
+        raise ConfigError(f'no {kind} is called "{use}"{hint} (known are {known}and any {others})')
     if not module or not name:
         raise ConfigError(f'"{use}" is no module:Class, as my_lab.ops:Vorticity would be')
     return _attribute(module, name)
-
-
-def use_of(operator: type[Operator]) -> str:
-    """Return what `load` takes for this class: its name in the table, or ``module:Class``."""
-    target = f"{operator.__module__}:{operator.__qualname__}"
-    return next((name for name, known in OPERATORS.items() if known == target), target)
-
-
-def _known() -> str:
-    return ", ".join(sorted(OPERATORS))
-
-
-def _nearest(use: str) -> str:
-    near = difflib.get_close_matches(use, OPERATORS, n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _attribute(module: str, name: str) -> object:
@@ -99,12 +119,10 @@ def _attribute(module: str, name: str) -> object:
     return found
 
 
-def _operator(target: str, found: object) -> type[Operator]:
-    if not (isinstance(found, type) and issubclass(found, Operator)):
-        raise ConfigError(
-            f"{target} is no operator: expected a subclass of insitu.operator.Operator, or a function of a window"
-        )
+def _checked(target: str, found: object, base: type[_Plugin], kind: str, other: str = "") -> type[_Plugin]:
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{target} is no {kind}: expected a subclass of {base.__module__}.{base.__name__}{other}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise ConfigError(f"{target} is no complete operator: it does not define {missing}")
+        raise ConfigError(f"{target} is no complete {kind}: it does not define {missing}")
     return found

@@ -107,6 +107,11 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
     ]
     for name, operator in pipeline.operators.items():
         lines.append(("operator", f"{name}: {_does(operator)}{'' if name in pipeline.stored else ', not stored'}"))
+    for index, rule in enumerate(checked.steering.rules):
+        does = [*(["set"] if rule.set else []), *(kind for each in rule.do for kind in each)] or ["notify"]
+        lines.append(("rule", f"{rule.name or f'rule_{index + 1}'}: {', '.join(does)} when {rule.when}"))
+    for name, controller in checked.steering.controllers.items():
+        lines.append(("controller", f"{name}: {registry.use_of(type(controller))} of {', '.join(controller.of)}"))
     return lines
 
 

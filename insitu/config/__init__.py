@@ -16,8 +16,8 @@ from insitu.config.model import (
     Simulation,
     Staging,
     config_hash,
-    operator_entry,
 )
+from insitu.config.plugins import plugin_entry
 
 __all__ = [
     "Buffering",
@@ -30,5 +30,5 @@ __all__ = [
     "build",
     "config_hash",
     "load",
-    "operator_entry",
+    "plugin_entry",
 ]

@@ -7,6 +7,7 @@ is wrong, and all mistakes are to be told at once. Those of `in_config` need the
 
 from typing import Any
 
+from insitu.config import rules
 from insitu.config.document import Document
 from insitu.config.function import Function
 from insitu.config.model import Buffering, Config
@@ -33,7 +34,8 @@ def in_config(config: Config) -> list[Problem]:
         if name not in ("*", *inputs, *config.recorded)
     ]
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
-    return unneeded + codecs + _of_policy(config) + _of_chains(config)
+    _, steering = rules.compiled(config, rules.guessed(config.operators))
+    return unneeded + codecs + _of_policy(config) + _of_chains(config) + steering
 
 
 def _of_chains(config: Config) -> list[Problem]:
@@ -85,21 +87,21 @@ def _of_policy(config: Config) -> list[Problem]:
 
 def _of_codec(config: Config, name: str) -> list[Problem]:
     """Look whether a variable's codec is installed, and has the tolerance that it needs."""
-    rules, problems = config.rules(name), []
+    own, problems = config.rules(name), []
 
     def at(key: str, message: str) -> Problem:
         entry = name if name in config.variables and key in config.variables[name].model_fields_set else "*"
         return config.problem(("variables", entry, key), message)
 
-    if module := missing(rules.codec):
+    if module := missing(own.codec):
         problems.append(
-            at("codec", f'{rules.codec} needs {module}, which is not installed; pip install "insitu[codecs]"')
+            at("codec", f'{own.codec} needs {module}, which is not installed; pip install "insitu[codecs]"')
         )
-    if rules.codec == "zfp" and rules.tolerance is None:
+    if own.codec == "zfp" and own.tolerance is None:
         problems.append(at("codec", f'zfp needs to know how far "{name}" may be off; add tolerance: 1e-6 or what fits'))
-    if rules.codec != "zfp" and rules.tolerance is not None:
+    if own.codec != "zfp" and own.tolerance is not None:
         problems.append(
-            at("tolerance", f'has no meaning for "{name}" with codec {rules.codec}; leave it out, or take zfp')
+            at("tolerance", f'has no meaning for "{name}" with codec {own.codec}; leave it out, or take zfp')
         )
     return problems
 

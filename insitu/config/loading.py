@@ -32,6 +32,7 @@ def build(data: dict[str, Any]) -> Config:
 
 
 def _built(document: Document) -> Config:
+    _put_rules_in_place(document)
     problems = document.problems + checks.in_document(document)
     try:
         config = Config.model_validate(document.data)
@@ -43,6 +44,16 @@ def _built(document: Document) -> Config:
     if problems := checks.in_config(config):
         raise ConfigError(_one_per_place(problems))
     return config
+
+
+def _put_rules_in_place(document: Document) -> None:
+    """Read ``steering: [...]`` as ``steering: {rules: [...]}``, each rule at its own line all the same."""
+    rules = document.data.get("steering")
+    if not isinstance(rules, list):
+        return
+    document.data["steering"] = {"rules": rules}
+    for path in [path for path in document.places if path[:1] == ("steering",) and len(path) > 1]:
+        document.places[("steering", "rules", *path[1:])] = document.places.pop(path)
 
 
 def _one_per_place(problems: list[Problem]) -> list[Problem]:

@@ -13,23 +13,18 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
     PrivateAttr,
-    ValidationError,
-    WithJsonSchema,
     field_serializer,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from insitu import registry
-from insitu.config.function import Function
 from insitu.config.places import Path, Places
+from insitu.config.plugins import OperatorEntry
+from insitu.config.section import Section
+from insitu.config.steering import Steering, SteeringOrRules
 from insitu.config.values import (
     Bytes,
     ClusterName,
@@ -42,16 +37,8 @@ from insitu.config.values import (
     Interface,
     RunName,
     Seconds,
-    expected,
 )
-from insitu.errors import ConfigError, Problem
-from insitu.operator import Operator
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from insitu.errors import Problem
 
 
 class Simulation(Section):
@@ -204,79 +191,6 @@ class Output(Section):
     )
 
 
-class Steering(Section):
-    """How actions are agreed on over all ranks. A plain list in its place stands for its rules alone."""
-
-    max_wait: Seconds = Field(
-        default=1.0, description="longest wait of a rank, at the step of an action, for the decision on it"
-    )
-    max_pause: Seconds = Field(default=3600.0, description="longest pause; then the simulation goes on by itself")
-    in_doubt: Literal["stop", "revert"] = Field(
-        default="stop",
-        description="what follows where a rank could not learn a decision. stop: the simulation stops, this rank at "
-        "once and the others at the next common step; revert: it goes on, and what others have set is set back",
-    )
-    agree: Literal["promise", "mpi"] = Field(
-        default="promise",
-        description="promise: each rank promises before an action is decided; mpi: rank 0 decides and tells the others "
-        "by MPI, at each step; the simulation then passes its communicator to the client",
-    )
-
-
-def _as_section(value: object) -> object:
-    return {"rules": value} if isinstance(value, list) else value
-
-
-def operator_entry(operator: Operator) -> dict[str, Any]:
-    """Return an entry of the YAML that builds this operator, as plain JSON data.
-
-    Defaults are written out, so that the entry means the same in a later version. Not where the operator refuses keys
-    that are set, even to their default, because they have no meaning beside others: then there is only what was set.
-    """
-    whole = operator.model_dump(mode="json")
-    try:
-        type(operator).model_validate(whole)
-    except ValidationError:
-        whole = operator.model_dump(mode="json", exclude_unset=True)
-    return whole if isinstance(operator, Function) else {"use": registry.use_of(type(operator)), **whole}
-
-
-def operator_kind(entry: dict[str, Any]) -> type[Operator]:
-    """Return the class that an entry's `use` names; a `ValueError` says in words why there is none."""
-    if "use" not in entry:
-        raise PydanticCustomError("sentence", "is missing; expected the name of an operator, or module:Class")
-    if not isinstance(entry["use"], str):
-        raise expected("the name of an operator, or module:Class")
-    try:
-        return Function if registry.is_function(entry["use"]) else registry.load(entry["use"])
-    except ConfigError as error:
-        raise PydanticCustomError("sentence", "{text}", {"text": str(error)}) from error
-
-
-def _build_operator(entry: object) -> Operator:
-    """Build an operator by its own model, so that the mistakes of an entry are placed at its own keys."""
-    if isinstance(entry, Operator):
-        return entry
-    if not isinstance(entry, dict):
-        raise expected("a mapping with the key use and the operator's own keys")
-    try:
-        kind = operator_kind(entry)
-    except PydanticCustomError as error:
-        at_use = InitErrorDetails(type=error, loc=("use",), input=entry.get("use"))
-        raise ValidationError.from_exception_data("operator", [at_use]) from error
-    return kind.model_validate({key: value for key, value in entry.items() if key != "use" or kind is Function})
-
-
-_ENTRY_SCHEMA = {
-    "type": "object",
-    "properties": {"use": {"type": "string", "description": "the name of an operator, or module:Class"}},
-    "required": ["use"],
-}
-Entry = Annotated[
-    Operator, PlainValidator(_build_operator), PlainSerializer(operator_entry), WithJsonSchema(_ENTRY_SCHEMA)
-]
-
-
 class Config(Section):
     """A whole configuration. Made by `insitu.config.load`, which also knows where each key stands."""
 
@@ -290,9 +204,12 @@ class Config(Section):
         description='by its name, what of a variable is sent; "*" stands for all that do not say otherwise, and for '
         "what a full buffer does",
     )
-    operators: dict[Identifier, Entry] = Field(min_length=1, description="what is folded, by a name of your choice")
-    steering: Annotated[Steering, BeforeValidator(_as_section)] = Field(
-        default=Steering(), description="how actions are agreed on"
+    operators: dict[Identifier, OperatorEntry] = Field(
+        min_length=1, description="what is folded, by a name of your choice"
+    )
+    steering: SteeringOrRules = Field(
+        default=Steering(),
+        description="what acts on the simulation, and how ranks agree on it; a list is short for its rules",
     )
     outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
     dashboard: Dashboard | None = Field(default=None, description="the pages that show the run; null: none")
@@ -334,7 +251,7 @@ class Config(Section):
         return self._places.problem(path, message)
 
     def resolved(self) -> dict[str, Any]:
-        """The configuration with its defaults written out (see `operator_entry`), as plain JSON data."""
+        """The configuration with its defaults written out (see `plugin_entry`), as plain JSON data."""
         return self.model_dump(mode="json")
 
     def resolved_yaml(self) -> str:

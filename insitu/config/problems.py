@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from insitu.config.document import Document
-from insitu.config.model import operator_kind
 from insitu.config.places import Path
-from insitu.config.schema import operator_schema
+from insitu.config.plugins import entry_of, plugin_class
+from insitu.config.schema import plugin_schema
 from insitu.config.words import Schema, descend, expectation, keys, nearest, shown
 from insitu.errors import Problem
 
@@ -34,15 +34,19 @@ def translate(error: ValidationError, schema: Schema, document: Document) -> lis
 
 
 def _schema_of(loc: Path, schema: Schema, data: Any) -> tuple[Schema, Path]:
-    """Return the schema that rules at `loc`, and the path at which it begins: an operator's own, or the whole."""
-    if loc[:1] != ("operators",) or len(loc) < 3 or loc[2] == _KEY:
+    """Return the schema that rules at `loc`, and the path at which it begins: a plugin's own, or the whole."""
+    found = entry_of(loc)
+    if found is None or loc[len(found[0])] == _KEY:
         return schema, ()
-    entry = data["operators"][loc[1]]
+    base, load, what = found
+    entry: Any = data
+    for key in base:
+        entry = entry[key]
     try:
-        kind = operator_kind(entry)
+        kind = plugin_class(entry, load, what)
     except ValueError:  # reported at the key use itself
         return schema, ()
-    return operator_schema(entry["use"], kind), loc[:2]
+    return plugin_schema(entry["use"], kind), base
 
 
 def _explain(details: ErrorDetails, base: Path, root: Schema, data: Any) -> tuple[Path, str]:

@@ -22,6 +22,7 @@ from typing import Any
 from insitu.config import Config, config_hash
 from insitu.controller import network
 from insitu.controller.admission import Terms
+from insitu.controller.decisions import Decisions
 from insitu.controller.directory import Directory, Journal
 from insitu.controller.feed import Feed
 from insitu.controller.progress import Progress, Snapshot
@@ -128,7 +129,10 @@ class Run:
         config = self._config
         self._cluster: Cluster = stack.enter_context(start_cluster(config.staging.cluster, config.staging.nodes))
         listener, contact = self._listen(stack)
-        self._sink = Sink(self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal)
+        decisions = self._decisions = Decisions(config, self._journal.write)
+        self._sink = Sink(
+            self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal, decisions
+        )
         stack.callback(self._sink.close)
         self._feed = Feed(self._pipeline, self._sink)
         record = ActionRecord(self.directory.actions)
@@ -138,6 +142,7 @@ class Run:
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
             record=record, schedule=self._actions, snapshot=self._feed.snapshot,
         )  # fmt: skip
+        decisions.begin(self._service.steering)
         stack.callback(self._service.shut_down)
         self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
         self._install(contact)
@@ -235,6 +240,7 @@ class Run:
         if tracker.counts.whole and known > self._published:
             self._published = known
             self._sink.published(tracker.offered, tracker.variables)
+        self._sink.stopped(self._service.failed)
         differing = self._service.steering.declared.differing.values()
         for problem in [*map(str, self._sink.unfit), *(f"Cannot be steered: {text}." for text in differing)]:
             if problem not in self._said:
@@ -285,7 +291,7 @@ class Run:
 
     def _finish(self) -> None:
         """Have everything folded, merged and written; let the simulation end."""
-        self._sink.interrupted = self._ended_early()
+        self._sink.interrupted = bool(self._interrupts) or self._simulation.status not in (0, None)
         self._feed.phase = "finishing"
         if self._service.tracker is not None:
             self._service.finish()
@@ -330,9 +336,6 @@ class Run:
         for rank in self._service.ranks.values():
             if rank.host == socket.gethostname() and rank.ended:
                 sweep(rank.pid)
-
-    def _ended_early(self) -> bool:
-        return bool(self._interrupts) or self._simulation.status not in (0, None)
 
     @contextmanager
     def _directory_made(self) -> Iterator[None]:
@@ -400,6 +403,7 @@ class Run:
         failures += [f"rank {rank} is gone" for rank in service.gone]
         stopped = {**self._sink.failures, **service.failed}
         failures += [f"operator '{name}': {reason}" for name, reason in stopped.items()]
+        failures += [f"{who}: {reason}" for who, reason in self._decisions.failures.items()]
         failures += [f"{where}: {reason}" for where, reason in service.unrecorded.items()]
         failures += [f"staging node {number} is gone" for number, node in service.nodes.items() if node.ended]
         return failures

@@ -18,6 +18,7 @@ from typing import Any
 
 from insitu.config.function import Function
 from insitu.controller.chains import Chains
+from insitu.controller.decisions import Decisions, observed
 from insitu.controller.directory import Journal
 from insitu.controller.functions import Functions
 from insitu.controller.gather import Rows, Window
@@ -29,6 +30,9 @@ from insitu.results import Provenance, Result
 from insitu.results.store import ResultStore
 from insitu.staging.executors import Cluster
 from insitu.staging.merging import Part, Recipe, Series
+from insitu.staging.tasks import Done
+from insitu.steering.lockstep import Observation
+from insitu.steering.series import Reference
 from insitu.wire.messages import Entry, Event, Held
 
 #: Values of single steps, in order.
@@ -39,7 +43,13 @@ class Sink:
     """Stores the results of one run at `path`. All but `close` return at once."""
 
     def __init__(
-        self, path: Path, pipeline: Pipeline, cluster: Cluster, attrs: Mapping[str, Any], journal: Journal
+        self,
+        path: Path,
+        pipeline: Pipeline,
+        cluster: Cluster,
+        attrs: Mapping[str, Any],
+        journal: Journal,
+        decisions: Decisions | None = None,
     ) -> None:
         self.interrupted = False
         self.failures: dict[str, str] = {}
@@ -50,11 +60,13 @@ class Sink:
         self._cluster = cluster
         self._attrs = attrs
         self._journal = journal
+        self._decisions = decisions
         self._path = path
         self._store = ResultStore.create(path, attrs)
         self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
         functions = (name for name, operator in pipeline.operators.items() if isinstance(operator, Function))
-        self._wanted = {*pipeline.stored, *pipeline.chained.values(), *functions}
+        steered = decisions.sources if decisions else ()
+        self._wanted = {*pipeline.stored, *pipeline.chained.values(), *functions, *steered}
         self._functions = Functions(cluster)
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
@@ -91,15 +103,19 @@ class Sink:
         self._writer.submit(self._guarded, done.operator, partial(self._write_rows, done.operator))
 
     def stopped(self, operators: Iterable[str]) -> None:
-        """Say, before `close`, which operators were stopped elsewhere: those behind them lack results."""
+        """Say, before `close`, which operators were stopped elsewhere: those behind them lack results, and who decides
+        by them need not wait. May be said again."""
         self._stopped.update(operators)
+        if self._decisions is not None:
+            for operator in operators:
+                self._decisions.fail(operator)
 
     def release(self, held: Held) -> None:
         """Let go of large states that nobody will merge."""
         self._cluster.release([held.key])
 
     def close(self) -> None:
-        """Wait until all that was put is stored, with what chained operators have open, and end the thread.
+        """Wait until all that was put is stored and judged, with what chained operators have open; end the threads.
 
         May be called twice.
         """
@@ -108,6 +124,8 @@ class Sink:
             for name in self._pipeline.chained:
                 self._writer.submit(self._finish, name)
         self._writer.shutdown(wait=True)
+        if self._decisions is not None:
+            self._decisions.close()
 
     def _declare(self, offered: dict[str, Variable], sent: dict[str, Variable]) -> None:
         """Make room in the store for every operator whose variables are there."""
@@ -122,6 +140,11 @@ class Sink:
                 self._inputs[name] = {each: sent[each] for each in operator.inputs} if here else {}
             elif name in self._wanted and name not in self._recipes and here:
                 self._guarded(name, partial(self._open, name, sent))
+        if self._decisions is not None:
+            self._decisions.describe(
+                {name: recipe.described for name, recipe in self._recipes.items() if name in self._decisions.sources}
+            )
+            self.unfit = [*self.unfit, *self._decisions.problems]
 
     def _open(self, name: str, variables: Mapping[str, Variable]) -> None:
         """Make room for the results of an operator over these variables, and of those that take them."""
@@ -158,6 +181,8 @@ class Sink:
             self.failures[operator] = f"{type(error).__name__}: {error}"
             details = {"operator": operator, "traceback": traceback.format_exc()}
             self._journal.write("controller", Event("error", "results-lost", self.failures[operator], details))
+            if self._decisions is not None:
+                self._decisions.fail(operator)
 
     def _write_rows(self, operator: str) -> None:
         with self._lock:
@@ -165,6 +190,11 @@ class Sink:
         recipe = self._recipes[operator]
         rows = [recipe.assemble([((), (), entry.state)])[0] for entry in entries]
         steps = [Step(entry.key, entry.first, entry.time) for entry in entries]
+        sources = self._sources(operator)
+        if sources is not None:
+            results = [_of_step(operator, step, row, complete=True) for step, row in zip(steps, rows, strict=True)]
+            pairs = zip(results, steps, strict=True)
+            self._observe([observed(result, step.sequence, step.sequence, sources) for result, step in pairs])
         self._keep_steps(operator, operator, list(zip(steps, rows, strict=True)), complete=True)
         self._pass_on_steps(operator, recipe.described, list(zip(steps, rows, strict=True)), complete=True)
 
@@ -172,12 +202,7 @@ class Sink:
         """Store what belongs to single steps."""
         if operator not in self._pipeline.stored or not rows:
             return
-        self._store.append(
-            [
-                Result(group, Provenance(step.index, step.index, step.index, step.time, 1, 0, complete), arrays)
-                for step, arrays in rows
-            ]
-        )
+        self._store.append([_of_step(group, step, arrays, complete) for step, arrays in rows])
         if group == operator:
             self.rows_of[operator] += len(rows)
 
@@ -202,6 +227,7 @@ class Sink:
                 series = self._cluster.series(done, f"Operator '{name}', window {window.window}")
         elif small:
             row, series = recipe.assemble(small, memory)
+        self._show(window, provenance, recipe, row, done)
         if stored:
             if row is not None:
                 self._store.append([Result(name, provenance, row)])
@@ -218,6 +244,29 @@ class Sink:
             else:
                 fold = partial(self._chains.fold, taker, step, recipe, row, provenance.complete)
             self._guarded(taker, partial(self._store_all, fold))
+
+    def _show(
+        self, window: Window, provenance: Provenance, recipe: Recipe, row: Mapping[str, Array] | None, done: Done | None
+    ) -> None:
+        """Let rules and controllers look at a result, whose arrays are here or, finalised, at the nodes."""
+        sources = self._sources(recipe.name)
+        if sources is None:
+            return
+        if row is not None:
+            result = Result(recipe.name, provenance, row)
+            self._observe([observed(result, window.since, window.upto, sources)])
+        elif done is not None:
+            which = f"Operator '{recipe.name}', window {window.window}"
+            numbers = self._cluster.numbers(recipe, done, sources, which)
+            self._observe([Observation(recipe.name, window.since, window.upto, provenance, numbers)])
+
+    def _sources(self, operator: str) -> frozenset[Reference] | None:
+        """Return the numbers that rules need of a result; ``None`` where nobody looks at it."""
+        return self._decisions.sources.get(operator) if self._decisions is not None else None
+
+    def _observe(self, observations: list[Observation]) -> None:
+        assert self._decisions is not None
+        self._decisions.observe(observations)
 
     def _call(self, function: Function, window: Window) -> None:
         """Call a function of a window, and store what it returns; a window without any step is none."""
@@ -284,3 +333,7 @@ class Sink:
             dropped=over - folded,
             complete=window.complete and whole and folded == over,
         )
+
+
+def _of_step(group: str, step: Step, arrays: Mapping[str, Array], complete: bool) -> Result:
+    return Result(group, Provenance(step.index, step.index, step.index, step.time, 1, 0, complete), arrays)

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from insitu.controller.asked import Asked, Handle, Listener, reasons_of, torn_between
 from insitu.controller.declarations import Declarations
@@ -54,7 +54,7 @@ class Steering:
         self._record = record
         self._wake = wake
         self._pace = Pace()
-        self._asked: queue.SimpleQueue[tuple[Handle, float]] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[Handle, float, str]] = queue.SimpleQueue()
         self._waiting: deque[Asked] = deque()
         self._now: Asked | None = None
         self._number = self._round = 0
@@ -77,12 +77,24 @@ class Steering:
         """The values of all parameters, as far as the ranks have said what they have."""
         return self.declared.values
 
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all parameters and states."""
+        return tuple(self.declared.parameters)
+
     def ask(self, action: Action) -> Handle:
         """Ask for an action. From any thread; what became of it is for the handle to say."""
+        return self._ask(action, "")
+
+    def refuse(self, action: Action, reason: str) -> Handle:
+        """Write the receipt of an action that is not to be asked for. From any thread."""
+        return self._ask(action, reason)
+
+    def _ask(self, action: Action, refusal: str) -> Handle:
         handle = Handle(action)
         with self._lock:
             if not self._closed:
-                self._asked.put((handle, time.monotonic()))
+                self._asked.put((handle, time.monotonic(), refusal))
                 self._wake()
                 return handle
         handle.settle(Receipt(action, "expired", "too late: the run is over"))
@@ -138,10 +150,12 @@ class Steering:
     def turn(self, now: float) -> None:
         """Take in requests, and begin what can be begun."""
         while not self._asked.empty():
-            handle, asked_at = self._asked.get()
+            handle, asked_at, refusal = self._asked.get()
             self._number += 1
             asked = Asked(handle, handle.action.numbered(self._number), asked_at, self._pace.passed(asked_at))
-            if handle.action.kind == "stop":
+            if refusal:
+                self._settle(asked, "refused", refusal)
+            elif handle.action.kind == "stop":
                 self._waiting.appendleft(asked)
             else:
                 self._waiting.append(asked)

@@ -18,7 +18,7 @@ import logging
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import partial
@@ -34,8 +34,9 @@ from insitu.errors import InsituError, OperatorError, RunError
 from insitu.operator import Operator, State
 from insitu.staging import tasks
 from insitu.staging.folder import Holder
-from insitu.staging.merging import Part, Place, Recipe, Target, fault_of_places
+from insitu.staging.merging import Part, Place, Recipe, Target, fault_of_places, join_numbers
 from insitu.staging.node import StagingNode
+from insitu.steering.series import Reference
 from insitu.wire.contact import Contact
 
 #: Each wait on Dask has a limit. Workers import NumPy, numba and Zarr when they start, on a machine that may be busy.
@@ -224,6 +225,14 @@ class Cluster:
         """Return what `SeriesOperator.series` says of a window."""
         with self._named(which):
             return self._result(done.series)
+
+    def numbers(
+        self, recipe: Recipe, done: tasks.Done, wanted: Collection[Reference], which: str
+    ) -> dict[Reference, float]:
+        """Return numbers of a window's row, each computed where its cells lie."""
+        with self._named(which):
+            numbers = [self._task(recipe.numbers, each, tuple(wanted)) for each in done.parts] if wanted else []
+            return join_numbers([self._result(each) for each in numbers])
 
     def fetch(self, which: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function of small result makes of data that lies at a worker."""

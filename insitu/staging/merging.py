@@ -23,6 +23,7 @@ from insitu.model import Array, Extent, Step, Variable, has_cells
 from insitu.operator import JointOperator, Operator, SeriesOperator, State
 from insitu.results.chunks import SLAB_BYTES, Slab, slabs
 from insitu.results.store import write_slab
+from insitu.steering.series import OVER_CELLS, Reference, Spread, number_of
 
 Place = tuple[Extent, Extent]
 Part = tuple[Extent, Extent, State]
@@ -36,6 +37,10 @@ Finalized = tuple[Extent, Extent, Mapping[str, Array]]
 #: A slab of one result, and a piece of such a slab: the slab's number in its bundle, where in it, the values.
 NamedSlab = tuple[str, Slab]
 Cut = tuple[int, Slab, Array]
+
+
+#: What a node has of the numbers that rules read: the number itself, or what its cells say of it.
+Numbers = dict[Reference, "float | Spread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,26 @@ class Recipe:
                     values[where] = piece
             yield result, slab, values
 
+    def numbers(self, done: Sequence[Finalized], wanted: Sequence[Reference]) -> Numbers:
+        """Return what finalised parts have of the `wanted` numbers of the row; `join_numbers` joins those of all nodes.
+
+        Of a result without cells all parts say the same, and the first is heard.
+        """
+        numbers: Numbers = {}
+        for reference in wanted:
+            variable = self.described[reference.result]
+            if not (self.cells and self.has_cells(variable)):
+                numbers[reference] = number_of(np.asarray(done[0][2][reference.result]), reference.over_cells)
+            elif reference.over_cells in OVER_CELLS:
+                spreads = (Spread.of(np.asarray(arrays[reference.result])) for *_, arrays in done)
+                numbers[reference] = reduce(Spread.__add__, spreads, Spread())
+            else:
+                index = int(reference.over_cells[1:-1]) % prod(variable.shape or (1,))
+                for (start, *_), (count, *_), arrays in done:
+                    if start <= index < start + count:
+                        numbers[reference] = float(arrays[reference.result][index - start])
+        return numbers
+
     def _read(self, state: State, summary: State | None) -> dict[str, Array]:
         if isinstance(self.operator, JointOperator) and summary is not None:
             return self.operator.finalize_place(state, summary)
@@ -189,6 +214,18 @@ class Target:
         """Put the slabs of `bundle` together and write them."""
         for result, slab, values in self.recipe.fill(bundle, several):
             write_slab(self.path, self.recipe.name, result, self.row, slab, values)
+
+
+def join_numbers(several: Sequence[Numbers]) -> dict[Reference, float]:
+    """Return the numbers of a whole row, from those of the nodes that each have a part of it."""
+    joined: Numbers = {}
+    for reference, number in (item for numbers in several for item in numbers.items()):
+        known = joined.get(reference)
+        joined[reference] = known + number if isinstance(known, Spread) and isinstance(number, Spread) else number
+    return {
+        reference: number.read(reference.over_cells) if isinstance(number, Spread) else number
+        for reference, number in joined.items()
+    }
 
 
 def bounding_box(places: Sequence[Place]) -> Place:

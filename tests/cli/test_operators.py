@@ -9,11 +9,11 @@ from tests.cli.calls import insitu
 COUNT = "tests.config.folds:Count"
 
 
-def test_the_list_has_a_line_for_every_operator() -> None:
+def test_the_list_has_a_line_for_every_operator_and_controller() -> None:
     result = insitu("operators")
     assert result.exit_code == 0
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
-    for name in registry.OPERATORS:
+    for name in (*registry.OPERATORS, *registry.CONTROLLERS):
         assert f"\n{name} " in f"\n{result.stdout}"
     assert "not available" not in result.stdout
 
@@ -24,6 +24,12 @@ def test_an_operator_that_cannot_be_imported_does_not_hide_the_others(monkeypatc
     assert result.exit_code == 0
     assert "not available: the module no_such_module cannot be imported" in result.stdout
     assert "count   Count what comes by.\n" in result.stdout
+
+
+def test_a_controller_is_described_as_an_operator_is() -> None:
+    result = insitu("operators", "pid")
+    assert result.exit_code == 0
+    assert "setpoint   r, in the units of the result; a number; required" in result.stdout
 
 
 def test_one_operator_is_described_by_itself() -> None:

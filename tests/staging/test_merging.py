@@ -13,7 +13,8 @@ from insitu.model import Array, Extent, Step
 from insitu.operator import Batch
 from insitu.results import Provenance
 from insitu.results.store import ResultStore
-from insitu.staging.merging import Part, Place, Recipe, Target, bounding_box, fault_of_places
+from insitu.staging.merging import Part, Place, Recipe, Target, bounding_box, fault_of_places, join_numbers
+from insitu.steering.series import OVER_CELLS, Reference, number_of
 from insitu.testing import check_operator
 from tests.results.means import Anomalies, Means, field
 
@@ -197,3 +198,31 @@ def test_a_single_number_per_step_has_a_place_too() -> None:
     recipe = Recipe.of("scalar", Means(of="u", over="step"), field(()))
     parts = states(recipe, fields(shape=()), [((), ())])
     assert recipe.assemble(parts)[0]["mean"].shape == ()
+
+
+@pytest.mark.parametrize("recipe", [CELLS, JOINT, BOTH], ids=["cells", "joint", "both"])
+@pytest.mark.parametrize("cuts", TILINGS)
+def test_numbers_of_a_row_are_those_of_its_arrays(recipe: Recipe, cuts: tuple[tuple[int, ...], ...]) -> None:
+    """However the places are spread over nodes, and though no node has the row."""
+    parts = states(recipe, fields(), tiles(SHAPE, cuts) if recipe.cells else [((0, 0), SHAPE)])
+    row, _ = recipe.assemble(parts)
+    wanted = [
+        Reference(recipe.name, result, word)
+        for result, array in row.items()
+        for word in (OVER_CELLS if array.ndim else [""])
+    ] + [Reference(recipe.name, result, f"[{n}]") for result, array in row.items() if array.ndim == 1 for n in (0, -1)]
+    summary = recipe.summarize(parts) if recipe.joint else None
+    nodes = [recipe.finalize(parts[k::2], summary) for k in range(2 if recipe.cells else 1) if parts[k::2]]
+    numbers = join_numbers([recipe.numbers(done, wanted) for done in nodes])
+    expected = {each: number_of(row[each.result], each.over_cells) for each in wanted}
+    assert numbers == pytest.approx(expected, rel=1e-13)
+    assert len(numbers) > 2
+
+
+def test_a_cell_of_a_line_is_found_on_the_node_that_has_it() -> None:
+    recipe = Recipe.of("line", Means(of="u", over="step"), field((7,)))
+    parts = states(recipe, fields(shape=(7,)), tiles((7,), ((2, 5),)))
+    wanted = [Reference("line", "mean", f"[{n}]") for n in (0, 1, 2, 4, 5, 6, -1)]
+    numbers = join_numbers([recipe.numbers(recipe.finalize([part]), wanted) for part in parts])
+    row = recipe.assemble(parts)[0]["mean"]
+    assert [numbers[each] for each in wanted] == pytest.approx([row[int(each.over_cells[1:-1])] for each in wanted])

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resin transfer moulding in two dimensions: Darcy flow with a moving front, by finite volumes.
+
+A liquid is pressed through gates at the left edge into a mould full of fibres; the air leaves by a vent at the right.
+In the filled part div(K/mu grad p) = 0, with the gates' pressures there and p = 0 at the front; the front moves with
+the flow divided by the porosity. Control volumes fill one after the other, each time step long enough to fill the next
+one, so that volume is conserved to rounding (M. V. Bruschke, S. G. Advani, Polymer Composites 11 (1990) 398).
+
+Air that is cut off from the vent stays: what it holds is a dry spot. A gate lets nothing back out.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import solveh_banded
+from scipy.ndimage import label, map_coordinates
+
+Array = npt.NDArray[np.float64]
+
+VISCOSITY = 0.1  # Pa s
+POROSITY = 0.5
+
+
+@dataclass
+class Mould:
+    """A mould of `length` times `height` (m) and unit depth, with the permeability (m^2) of each cell in rows of y.
+
+    Rows are shared out evenly among `gates` gates, from below. The vent is as many rows around the middle of the right
+    edge as `vent` says, of the whole height.
+    """
+
+    permeability: Array
+    length: float = 0.6
+    height: float = 0.4
+    gates: int = 3
+    vent: float = 0.1
+    time: float = 0.0
+    injected: float = 0.0
+    fill: Array = field(init=False)
+    pressure: Array = field(init=False)
+    #: When each cell was full; NaN where it is not.
+    arrival: Array = field(init=False)
+    dry: npt.NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        ny, nx = self.permeability.shape
+        self.dx, self.dy = self.length / nx, self.height / ny
+        self.fill, self.pressure = np.zeros((ny, nx)), np.zeros((ny, nx))
+        self.arrival, self.dry = np.full((ny, nx), np.nan), np.zeros((ny, nx), bool)
+        k = self.permeability / VISCOSITY
+        self._east = self.dy / self.dx * 2 * k[:, 1:] * k[:, :-1] / (k[:, 1:] + k[:, :-1])
+        self._north = self.dx / self.dy * 2 * k[1:] * k[:-1] / (k[1:] + k[:-1])
+        self._inlet = 2 * self.dy / self.dx * k[:, 0]
+        rows = np.arange(ny)
+        self._gate = rows * self.gates // ny
+        self._vents = np.abs((rows + 0.5) / ny - 0.5) <= max(self.vent / 2, 0.5 / ny) + 1e-9
+        self._volume = POROSITY * self.dx * self.dy
+
+    @property
+    def x(self) -> Array:
+        return (np.arange(self.fill.shape[1]) + 0.5) * self.dx
+
+    @property
+    def y(self) -> Array:
+        return (np.arange(self.fill.shape[0]) + 0.5) * self.dy
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be filled."""
+        return bool(((self.fill >= 1) | self.dry).all())
+
+    def advance(self, dt: float, gates: npt.ArrayLike) -> None:
+        """Go on for `dt` seconds with the pressures (Pa) of the gates."""
+        pressures, end = np.asarray(gates, float)[self._gate], self.time + dt
+        while self.time < end and not self.over:
+            inflow, entering = self._flow(pressures)
+            rate = np.where((self.fill < 1) & ~self.dry, inflow, 0.0)
+            if not (rate > 0).any():
+                break
+            with np.errstate(divide="ignore", invalid="ignore"):
+                lasts = np.where(rate > 0, (1 - self.fill) * self._volume / rate, np.inf)
+            step = min(float(lasts.min()), end - self.time)
+            self.fill += rate * step / self._volume
+            full = (lasts <= step * (1 + 1e-9)) & (rate > 0)
+            self.fill[full] = 1.0
+            self.time += step
+            self.arrival[full] = self.time
+            self.injected += float(entering.sum()) * step
+            if full.any():
+                self._trap()
+        self.time = end
+
+    def _flow(self, pressures: Array) -> tuple[Array, Array]:
+        """Solve for the pressure; return what flows into each cell and through each row's gate (m^2/s)."""
+        open_ = pressures > 0
+        for _ in range(3):
+            entering = self._solve(np.where(open_, pressures, 0.0), open_)
+            if (entering[open_] >= -1e-30).all():
+                break
+            open_ &= entering >= 0  # what would flow back finds the gate shut
+        p = self.pressure
+        east, north = self._open(self._east, 1) * (p[:, :-1] - p[:, 1:]), self._open(self._north, 0) * (p[:-1] - p[1:])
+        inflow = np.zeros_like(p)
+        inflow[:, 1:] += east
+        inflow[:, :-1] -= east
+        inflow[1:] += north
+        inflow[:-1] -= north
+        inflow[:, 0] += entering
+        return inflow, entering
+
+    def _open(self, faces: Array, axis: int) -> Array:
+        """Return the conductance of faces; into air that is caught, nothing flows."""
+        dry = self.dry[:, 1:] | self.dry[:, :-1] if axis else self.dry[1:] | self.dry[:-1]
+        return np.where(dry, 0.0, faces)
+
+    def _solve(self, pressures: Array, open_: npt.NDArray[np.bool_]) -> Array:
+        """Set the pressure in full cells, 0 in the others; return what flows through the gate of each row."""
+        full = self.fill >= 1
+        ny, nx = full.shape
+        east, north = self._open(self._east, 1), self._open(self._north, 0)
+        inlet = np.where(open_, self._inlet, 0.0)
+        diagonal = np.zeros((ny, nx))
+        diagonal[:, 1:] += east
+        diagonal[:, :-1] += east
+        diagonal[1:] += north
+        diagonal[:-1] += north
+        diagonal[:, 0] += inlet
+        right = np.zeros((ny, nx))
+        right[:, 0] = inlet * pressures
+        # Cells that are not full keep p = 0: an identity. The numbering runs along y, so the band is ny wide.
+        band = np.zeros((ny + 1, nx * ny))
+        band[0] = np.where(full & (diagonal > 0), diagonal, 1.0).T.ravel()
+        band[ny, : (nx - 1) * ny] = -np.where(full[:, 1:] & full[:, :-1], east, 0.0).T.ravel()
+        up = np.zeros((ny, nx))
+        up[:-1] = -np.where(full[1:] & full[:-1], north, 0.0)
+        band[1] += up.T.ravel() if ny > 1 else 0.0
+        solved = solveh_banded(band, np.where(full, right, 0.0).T.ravel(), lower=True, check_finite=False)
+        self.pressure = solved.reshape(nx, ny).T
+        return np.asarray(inlet * (pressures - self.pressure[:, 0]))
+
+    def _trap(self) -> None:
+        """Note which cells hold air that cannot reach the vent any more."""
+        regions, number = label(self.fill < 1)
+        vented = set(np.unique(regions[self._vents, -1])) - {0}
+        for region in range(1, number + 1):
+            if region not in vented:
+                self.dry |= regions == region
+
+    def front(self) -> Array:
+        """Return how far each row is filled from the left, in m."""
+        return np.asarray(self.fill.sum(axis=1) * self.dx)
+
+
+def sensor_places(length: float = 0.6, height: float = 0.4) -> Array:
+    """Return where the pressure is measured, as rows of x and y: five along the mould times three across."""
+    x, y = np.meshgrid(np.linspace(0.1, 0.9, 5) * length, np.array([0.12, 0.5, 0.93]) * height)
+    return np.column_stack([x.ravel(), y.ravel()])
+
+
+def at(mould: Mould, cells: Array, places: Array) -> Array:
+    """Return what a field has at `places`, linearly between the middles of cells."""
+    where = [places[:, 1] / mould.dy - 0.5, places[:, 0] / mould.dx - 0.5]
+    return np.asarray(map_coordinates(cells, where, order=1, mode="nearest"))
+
+
+def arrivals(mould: Mould, places: Array) -> Array:
+    """Return when `places` were reached, NaN for not yet: as x goes with the root of the time within a cell."""
+    i = np.minimum((places[:, 0] / mould.dx).astype(int), mould.fill.shape[1] - 1)
+    j = np.minimum((places[:, 1] / mould.dy).astype(int), mould.fill.shape[0] - 1)
+    ends = np.sqrt(mould.arrival)
+    here = ends[j, i]
+    left = np.where(i > 0, ends[j, i - 1], 0.0)
+    left = np.where(left < here, left, here)  # reached from elsewhere
+    return np.asarray((left + (places[:, 0] / mould.dx - i) * (here - left)) ** 2)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules and controllers in whole runs: a tank that is steered by what its results say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.runs import Left, Running, program
+
+HERE = "tests.end_to_end.controllers"
+OPERATORS = {
+    "level": {"use": "moments", "of": "u", "over": "space"},
+    "field": {"use": "moments", "of": "u", "over": "step", "window": 20},
+}
+
+
+def tank(folder: Path, steering: Any, steps: int = 200, ranks: int = 2, **keys: Any) -> Left:
+    config = {
+        "run": "tank",
+        "simulation": {"command": program("tank", "--steps", steps), "ranks": ranks},
+        "operators": OPERATORS,
+        "steering": steering,
+    }
+    running = Running(folder, config | keys)
+    try:
+        return running.wait()
+    finally:
+        running.kill()
+
+
+def receipts(left: Left) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (left.directory / "actions.jsonl").read_text().splitlines()]
+    return [line for line in lines if "outcome" in line]
+
+
+def test_rules_act_on_the_simulation_and_every_wish_has_its_receipt(tmp_path: Path) -> None:
+    """One run with a rule of each kind: by rows, by windows of cells, that fight, that ask for too much, that stop."""
+    left = tank(
+        tmp_path,
+        [
+            {"name": "full", "when": "level.mean > 0.5", "set": {"inflow": "0.5 * parameters.inflow"}, "once": True},
+            {"name": "cells", "when": "field.max.mean > 0.2", "set": {"mode": "'busy'"}, "for": "20 steps"},
+            {"name": "up", "when": "level.mean > 0.3", "set": {"inflow": 2}},
+            {"name": "down", "when": "level.mean > 0.3", "set": {"inflow": 0}},
+            {"name": "flood", "when": "level.max > 0.4", "set": {"inflow": 11}, "notify": "open the gates"},
+            {"name": "end", "when": "level.mean.ewm(5) > 0 and step >= 150", "do": "stop"},
+        ],
+        steps=2000,
+    )
+    assert left.status == 0, left.stderr
+    by = {each["by"]: each for each in receipts(left)}
+    assert by["rule:full"]["outcome"] == "applied"
+    assert (by["rule:full"]["old"], by["rule:full"]["new"]) == ({"inflow": 1.0}, {"inflow": 0.5})
+    assert "level.mean > 0.5 at step " in by["rule:full"]["why"]
+    assert by["rule:cells"]["new"] == {"mode": "busy"}
+    assert [by[name]["outcome"] for name in ("rule:up", "rule:down", "rule:flood")] == ["refused"] * 3
+    assert "fights over 'inflow' with rule:down, which wants 0" in by["rule:up"]["reason"]
+    assert "fights over 'inflow' with rule:up, which wants 2" in by["rule:down"]["reason"]
+    assert "above the maximum 10" in by["rule:flood"]["reason"]
+    assert by["rule:end"]["outcome"] == "applied"
+    assert 150 <= by["rule:end"]["step"] < 600
+    level = left.results("level")["mean"].values
+    at = by["rule:full"]["step"]
+    np.testing.assert_allclose(level[at + 2] - level[at + 1], 0.05 * (0.5 - level[at + 1]), atol=1e-12)
+    fired = {event["by"]: event["text"] for event in left.events("rule-fired")}
+    assert fired["rule:flood"] == "rule:flood: open the gates"
+
+
+def test_a_pid_keeps_the_level_and_controllers_that_fail_are_stopped_by_name(tmp_path: Path) -> None:
+    one = {"of": "level", "result": "mean"}
+    left = tank(
+        tmp_path,
+        {
+            "controllers": {
+                "keeper": {
+                    "use": "pid", **one, "sets": "inflow", "setpoint": 2.0, "kp": 0.3, "ki": 0.3,
+                },
+                "raises": {"use": f"{HERE}:Raises", **one},
+                "hangs": {"use": f"{HERE}:Hangs", **one, "max_time": 0.1},
+            }
+        },
+        steps=600,
+        operators={"level": OPERATORS["level"]},
+        outputs=[{"of": "level"}],
+    )  # fmt: skip
+    assert left.status == 1
+    assert "controller 'raises': ArithmeticError: no root of 0" in left.stderr
+    assert "controller 'hangs': It took longer than max_time, 0.1 s, for one result." in left.stderr
+    assert {event["who"] for event in left.events("controller-stopped")} == {
+        "controller 'raises'",
+        "controller 'hangs'",
+    }
+    level = left.results("level")["mean"].values
+    assert len(level) == 600
+    assert level[-50:] == pytest.approx(np.full(50, 2.0), abs=0.1)
+    assert {each["by"] for each in receipts(left)} == {"controller:keeper"}
+
+
+def test_a_field_that_stays_with_its_node_and_is_not_stored_can_still_be_decided_by(tmp_path: Path) -> None:
+    """The states are beyond 64 KiB, so they are not gathered; the number of them comes all the same."""
+    command = program("tank", "--steps", 2000, "--cells", 4000)
+    left = tank(
+        tmp_path,
+        [{"when": "field.max > 0.2 and field.mean[7999] < 1", "do": "stop"}],
+        simulation={"command": command, "ranks": 2},
+        operators={"field": OPERATORS["field"], "sum": {"use": "moments", "of": "u", "over": ["step", "space"]}},
+        outputs=[{"of": "sum"}],
+    )
+    assert left.status == 0, left.stderr
+    ((receipt),) = receipts(left)
+    assert (receipt["by"], receipt["outcome"]) == ("rule:rule_1", "applied")
+    assert not (left.directory / "results.zarr" / "field").exists()
+
+
+def test_a_parameter_that_nobody_declares_is_told_with_its_line_and_fails_the_run(tmp_path: Path) -> None:
+    left = tank(tmp_path, [{"when": "level.mean > 0", "set": {"inflwo": 1}}], steps=40)
+    assert left.status == 2
+    assert 'the simulation has no parameter "inflwo"; did you mean "inflow"? (it has inflow, mode)' in left.stderr
+    assert "tank.yaml:" in left.stderr
+    assert receipts(left) == []
