@@ -23,6 +23,8 @@ T = TypeVar("T")
 TURN_S = 0.5
 #: How long one turn is after the other at least: what comes meanwhile is shown at once.
 PAUSE_S = 0.03
+#: How long the last update may take to reach the browsers.
+LAST_S = 2.0
 #: How often the store of results is looked at, while somebody looks at results.
 READ_S = 1.0
 #: For how long somebody who asks for metrics is thought to ask again; Prometheus does so every minute, or more often.
@@ -134,9 +136,15 @@ class Hub:
             run.refresh(watched, reads)
 
     async def close(self) -> None:
-        """Show the last state once more, and end."""
+        """Show all who look how it ended, as far as their browsers take it in within `LAST_S`, and end."""
         self._closing = True
-        await self.turn()
+        deadline = time.monotonic() + LAST_S
+        waiting = {browser for browsers in self._browsers.values() for browser in browsers}
+        while waiting and time.monotonic() < deadline:
+            ready = {browser for browser in waiting if browser.ready}
+            await self.turn()
+            waiting -= ready
+            await asyncio.sleep(PAUSE_S)
         self._wake.set()
         self._pool.shutdown(wait=True)
 

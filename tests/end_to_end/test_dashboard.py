@@ -70,7 +70,13 @@ class Shown:
 @pytest.fixture(scope="module")
 def shown(start_shared: Start) -> Shown:
     running = start_shared(
-        *program("pictures"), ranks=2, nodes=2, operators=OPERATORS, dashboard={"port": 0}, run="shown"
+        *program("pictures"),
+        ranks=2,
+        nodes=2,
+        operators=OPERATORS,
+        dashboard={"port": 0},
+        run="shown",
+        variables={"*": {"max_wait": 3}},
     )
     running.until("runs", "shown", "results.zarr", "series", "zarr.json", limit_s=2 * LIMIT_S)
     return Shown(running)
@@ -339,6 +345,7 @@ class TestEnd:
         worker = max(shown.running.descendants("spawn"), key=lambda process: process.memory_info().rss)
         worker.send_signal(signal.SIGKILL)
         pages.until("[data-table='nodes-0']", "gone")
+        (shown.running.folder / "enough").touch()
         pages.until("#notice", "has ended: failed")
         pages.until("#link", "The run has ended")
         left = shown.running.wait()

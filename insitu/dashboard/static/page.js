@@ -245,6 +245,7 @@ function show_runs(runs) {
     if (body.dataset.wasLive) words.push(`Run ${run.name} has ended: ${run.status}. To see it again: insitu dashboard RUN`);
   }
   if (going.length) body.dataset.wasLive = "yes";
+  else if (body.dataset.wasLive) body.dataset.over = "yes";
   say(words.join(" "));
 }
 
@@ -286,7 +287,8 @@ function connect() {
   socket.onclose = (event) => {
     if (event.code === 4401) { location.reload(); return; } // the token is not good any more: the gate says so
     link.className = "off";
-    link.textContent = body.dataset.over ? "The run has ended" : "Not connected, trying again";
+    if (body.dataset.over) { link.textContent = "The run has ended"; return; }
+    link.textContent = "Not connected, trying again";
     setTimeout(connect, retry_ms);
     retry_ms = Math.min(10000, retry_ms * 2);
   };
