@@ -67,11 +67,14 @@ class Helm:
             with Console(self._contact, user="dashboard") as console:
                 while not self._closing.is_set():
                     self._turn(console)
-        except (InsituError, TimeoutError) as error:
+        except Exception as error:
+            self.trouble = f"This run cannot be steered from here any more: {error}"
+            if not isinstance(error, (InsituError, TimeoutError)):
+                raise
+        finally:
+            self.ready = False
             if not self._closing.is_set():
-                self.trouble = f"This run cannot be steered from here any more: {error}"
                 self._news()
-        self.ready = False
 
     def _turn(self, console: Console) -> None:
         before = (self.ready, len(self.parameters), len(self.actions), dict(self.values))
@@ -82,7 +85,7 @@ class Helm:
         console.receipts.clear()
         while not self._asked.empty():
             kind, values = self._asked.get()
-            console.act(kind, **values)
+            console.act(kind, values)
         if receipts or before != (self.ready, len(self.parameters), len(self.actions), self.values):
             self._news()
 
