@@ -33,8 +33,11 @@ SHARED_MEMORY = Path("/dev/shm")
 #: Pools that a library keeps for the life of the process and fills when it likes, by the start of their threads' names.
 POOLS = ("Dask-Offload", "asyncio_", "zarr_")
 
+#: Programs that tests start are no modules with examples.
+collect_ignore_glob = ["*/programs/*"]
+
 #: Folders of tests that start processes, and wait for them more than they compute.
-STARTS_PROCESSES = {("tests", name) for name in ("adapters", "cli", "demos", "docs", "end_to_end", "wire")}
+STARTS_PROCESSES = {("tests", name) for name in ("adapters", "cli", "demos", "docs", "end_to_end", "steering", "wire")}
 
 
 def _start_zmq() -> None:
