@@ -76,7 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several workers (``-n 2``) one has all tests that start processes: two runs at once slow each other."""
-    if not config.pluginmanager.has_plugin("xdist"):
+    if not hasattr(config, "workerinput"):
         return
     for item in items:
         folder = item.path.relative_to(config.rootpath).parts[:2]
