@@ -22,7 +22,7 @@ demo: $(STAMP)
 
 # One worker takes what waits for processes, the other what computes.
 test: $(STAMP)
-	pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	pytest --numprocesses 2 $(ARGS)
 
 lint: $(STAMP)
 	ruff check .

@@ -21,6 +21,8 @@ from pathlib import Path
 import psutil
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.waiting import wait_until
 
@@ -37,7 +39,9 @@ POOLS = ("Dask-Offload", "asyncio_", "zarr_")
 collect_ignore_glob = ["*/programs/*"]
 
 #: Folders of tests that start processes, and wait for them more than they compute.
-STARTS_PROCESSES = {("tests", name) for name in ("adapters", "cli", "demos", "docs", "end_to_end", "steering", "wire")}
+STARTS_PROCESSES = tuple(
+    f"tests/{name}/" for name in ("adapters", "cli", "demos", "docs", "end_to_end", "steering", "wire")
+)
 
 
 def _start_zmq() -> None:
@@ -73,15 +77,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+class OneForProcesses(LoadFileScheduling):
     """With several workers (``-n 2``) one has all tests that start processes: two runs at once slow each other."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        folder = item.path.relative_to(config.rootpath).parts[:2]
-        together = "processes" if folder in STARTS_PROCESSES else item.path.name
-        item.add_marker(pytest.mark.xdist_group(together))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "processes" if nodeid.startswith(STARTS_PROCESSES) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneForProcesses:
+    return OneForProcesses(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
