@@ -21,7 +21,7 @@ from insitu.errors import Problem
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.results import Result
-from insitu.steering.actions import Action
+from insitu.steering.actions import Action, Receipt
 from insitu.steering.lockstep import Lockstep, Observation, Tick
 from insitu.steering.parameters import Value
 from insitu.steering.rules import Judgement, Notice, Rules, Wish, settle
@@ -37,6 +37,18 @@ UNKNOWN = 2**62
 CLOSE_S = 5.0
 
 
+#: Who asks, what kind of action, for which parameters.
+Key = tuple[str, str, tuple[str, ...]]
+
+
+class Asked(Protocol):
+    """An action under way."""
+
+    def then(self, call: Callable[[Receipt], None]) -> None:
+        """Have `call` called, in any thread, when it is settled."""
+        ...
+
+
 class Simulated(Protocol):
     """What decisions need of whoever steers the simulation, from a thread of their own."""
 
@@ -50,7 +62,7 @@ class Simulated(Protocol):
         """What can be set, fields included."""
         ...
 
-    def ask(self, action: Action) -> object:
+    def ask(self, action: Action) -> "Asked":
         """Ask for an action; its receipt is written by whoever agrees on it."""
         ...
 
@@ -72,6 +84,8 @@ class Decisions:
         self._simulation: Simulated
         self._journal = journal
         self._stopped: set[str] = set()
+        self._under_way: set[Key] = set()
+        self._next: dict[Key, Action] = {}
         self._end = math.inf
         self._compiled: set[str] = set()
         self._rules: list[Rules] = []
@@ -166,7 +180,32 @@ class Decisions:
         for refusal in (*judgement.refusals, *refused):
             self._simulation.refuse(refusal.action, refusal.reason)
         for action in granted:
-            self._simulation.ask(action)
+            self._ask(action)
+
+    def _ask(self, action: Action) -> None:
+        """Ask for an action, unless an earlier one of the same by the same is under way: then the newest one waits.
+
+        Who looks at every step wants more than can be agreed on, and what it wanted then is not what it wants now.
+        """
+        key = (action.by, action.kind, tuple(sorted(action.values)))
+        with self._lock:
+            if key in self._under_way:
+                self._next[key] = action
+                return
+            self._under_way.add(key)
+        self._simulation.ask(action).then(lambda receipt: self._settled(key))
+
+    def _settled(self, key: Key) -> None:
+        """An action has its receipt; called in the thread of whoever wrote it."""
+        with self._lock:
+            self._under_way.discard(key)
+            waiting = self._next.pop(key, None)
+        if waiting is not None:
+            self._work.put(lambda: self._ask_late(waiting))
+
+    def _ask_late(self, action: Action) -> list[Tick]:
+        self._ask(action)
+        return []
 
     def _call(self, name: str, controller: Guarded, tick: Tick, parameters: Mapping[str, Value]) -> list[Wish]:
         wishes: list[Wish] = []

@@ -14,11 +14,12 @@ from insitu.controller import decisions as module
 from insitu.controller.decisions import Decisions, observed, steered
 from insitu.model import Variable
 from insitu.results import Provenance, Result
-from insitu.steering.actions import Action
+from insitu.steering.actions import Action, Receipt
 from insitu.steering.controller import Controller, Parameters
 from insitu.steering.lockstep import Observation
 from insitu.wire.messages import Event
 from tests.config.yaml_files import load
+from tests.waiting import wait_until
 
 TEXT = """\
 run: melt
@@ -31,6 +32,8 @@ steering: STEERING
 """
 HERE = "tests.controller.test_decisions"
 U = {"u": Variable("u", np.dtype("f8"), (4,), ("x",))}
+#: How decisions call what the controller `pump` sets.
+PUMP = ("controller:pump", "set", ("feed",))
 #: Ends what a test has made to hang.
 RELEASE = threading.Event()
 
@@ -55,18 +58,39 @@ class Follow(Controller):
         return [Action("set", {"feed": sum(self._seen)}, by="somebody else", why="seen")]
 
 
+class Handle:
+    """An action that is applied when the test says so, or at once."""
+
+    def __init__(self, action: Action) -> None:
+        self.action = action
+        self.calls: list[Any] = []
+
+    def then(self, call: Any) -> None:
+        self.calls.append(call)
+
+    def settle(self) -> None:
+        for call in self.calls:
+            call(Receipt(self.action, "applied"))
+
+
 class Simulation:
     """Takes actions and has two parameters."""
 
     def __init__(self) -> None:
         self.asked: list[Action] = []
         self.refused: list[tuple[Action, str]] = []
+        self.handles: list[Handle] = []
+        self.at_once = True
 
         self.values: Mapping[str, Any] = {"feed": 0.04, "kill": 0.06}
         self.names = tuple(self.values)
 
-    def ask(self, action: Action) -> None:
+    def ask(self, action: Action) -> Handle:
         self.asked.append(action)
+        self.handles.append(Handle(action))
+        if self.at_once:
+            self.handles[-1].then = lambda call: call(Receipt(action, "applied"))  # type: ignore[method-assign]
+        return self.handles[-1]
 
     def refuse(self, action: Action, reason: str) -> None:
         self.refused.append((action, reason))
@@ -159,6 +183,19 @@ def test_a_controller_remembers_and_signs_with_its_name(decide: Any) -> None:
     run.show("each", 1.0, 2.0, 3.0)
     assert run.end().asked == [("controller:pump", "set", {"feed": total}) for total in (1.0, 3.0, 6.0)]
     assert run.simulation.asked[0].why == "seen"
+
+
+def test_of_what_one_asker_wants_again_and_again_only_the_newest_waits(decide: Any) -> None:
+    """A controller that looks at every step asks faster than all ranks can agree."""
+    run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: each}}}}}}')
+    run.simulation.at_once = False
+    run.show("each", *[1.0] * 5)
+    wait_until(lambda: run.decisions._next.get(PUMP, Action("")).values == {"feed": 5.0}, 10.0, "five results judged")
+    assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}]
+    run.simulation.handles[0].settle()
+    wait_until(lambda: len(run.simulation.asked) == 2, 10.0, "the newest")
+    run.end()
+    assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}, {"feed": 5.0}]
 
 
 def test_two_runs_of_one_configuration_do_not_share_what_a_controller_knows(decide: Any) -> None:
