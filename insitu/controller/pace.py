@@ -20,9 +20,9 @@ class Pace:
     >>> pace = Pace()
     >>> pace.reached(0, 100, now=1.0), pace.reached(0, 200, now=2.0), pace.reached(1, 150, now=2.0)
     (None, None, None)
-    >>> pace.passed(now=2.05)
+    >>> pace.passed(now=2.055)
     205
-    >>> pace.next_boundary(now=2.05)
+    >>> pace.next_boundary(now=2.055)
     206
     """
 

@@ -34,9 +34,10 @@ def main() -> None:
             {},
             0,
             journal=journal,
-            deliver=lambda done, steps: None,
+            deliver=lambda done: None,
             release=lambda held: None,
             record=record,
+            snapshot=lambda service: {},
             schedule=schedule,
         )
         trace(service)
