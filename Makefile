@@ -20,9 +20,9 @@ demo: $(STAMP)
 	insitu run configs/lammps_melt.yaml --force
 	python demos/lammps_summary.py runs/lammps_melt
 
-# One worker takes what waits for processes, the other what computes.
+# Two at a time, since what starts processes mostly waits for them.
 test: $(STAMP)
-	pytest --numprocesses 2 $(ARGS)
+	pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	ruff check .

@@ -21,8 +21,6 @@ from pathlib import Path
 import psutil
 import pytest
 from hypothesis import settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
 
 from tests.waiting import wait_until
 
@@ -37,11 +35,6 @@ POOLS = ("Dask-Offload", "asyncio_", "zarr_")
 
 #: Programs that tests start are no modules with examples.
 collect_ignore_glob = ["*/programs/*"]
-
-#: Folders of tests that start processes, and wait for them more than they compute.
-STARTS_PROCESSES = tuple(
-    f"tests/{name}/" for name in ("adapters", "cli", "demos", "docs", "end_to_end", "steering", "wire")
-)
 
 
 def _start_zmq() -> None:
@@ -75,17 +68,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--grace", type=float, default=5.0, metavar="S", help="seconds that leftovers of a test have to go"
     )
-
-
-class OneForProcesses(LoadFileScheduling):
-    """With several workers (``-n 2``) one has all tests that start processes: two runs at once slow each other."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "processes" if nodeid.startswith(STARTS_PROCESSES) else super()._split_scope(nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneForProcesses:
-    return OneForProcesses(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
