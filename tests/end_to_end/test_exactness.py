@@ -127,8 +127,9 @@ def test_histograms_of_windows_and_cells(solved: Solved) -> None:
 
 
 def test_components_of_fields_that_no_place_has_whole(solved: Solved) -> None:
-    modes = solved.left.results("modes")
-    assert modes["projection"].dims == ("window", "step", "component")
+    modes, series = solved.left.results("modes"), solved.left.results("modes.series")
+    assert series["projection"].dims == ("step", "component")
+    begin = 0
     for window, steps in enumerate(zip(windows(solved.u), windows(solved.v), strict=True)):
         flat = np.concatenate([part.reshape(len(part), -1) for part in steps], axis=1)
         singular = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False)
@@ -136,13 +137,15 @@ def test_components_of_fields_that_no_place_has_whole(solved: Solved) -> None:
         # What is below 1e-13 of the largest is lost in squaring, and not given.
         np.testing.assert_allclose(modes["variance"][window], variance, rtol=1e-8, atol=1e-12 * variance[0])
         assert modes["truncation"][window] == 0
-        projection = modes["projection"][window, : len(flat)].values
-        assert np.isnan(modes["projection"][window, len(flat) :]).all()
+        # The series goes on in the directions of the window before; the modes are as their own window has them.
+        projection = series["projection"].values[begin : begin + len(flat)] @ modes["turn"].values[window].T
+        begin += len(flat)
         rest = 0.0
         for name, part in zip("uv", steps, strict=True):
             sums = modes[f"{name}_mean"].values[window] + np.tensordot(projection, modes[f"{name}_modes"][window], 1)
             rest += ((sums - part) ** 2).sum()
         np.testing.assert_allclose(rest, (singular[modes.sizes["component"] :] ** 2).sum(), rtol=1e-6, atol=1e-10)
+    assert begin == series.sizes["step"]
 
 
 def test_dynamic_modes_of_fields_that_no_place_has_whole(solved: Solved) -> None:
