@@ -70,6 +70,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of a module that are marked ``in_order`` back into the order in which they stand there."""
+    places: dict[Path, list[int]] = {}
+    for place, item in enumerate(items):
+        if item.get_closest_marker("in_order"):
+            places.setdefault(item.path, []).append(place)
+    for several in places.values():
+        ordered = sorted((items[place] for place in several), key=lambda item: item.location[1] or 0)
+        for place, item in zip(several, ordered, strict=True):
+            items[place] = item
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("stress"):
         metafunc.fixturenames.append("stress_round")

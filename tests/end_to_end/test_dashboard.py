@@ -24,7 +24,7 @@ from tests.end_to_end.programs.pictures import COLUMNS, ROWS
 from tests.end_to_end.runs import INSITU, LIMIT_S, Running, program
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.leaks_per_module
+pytestmark = [pytest.mark.in_order, pytest.mark.leaks_per_module]
 
 T = TypeVar("T")
 
