@@ -2,7 +2,6 @@
 """Results of a streamed solver equal NumPy's on the fields that its ranks also stored, whatever the ranks and nodes."""
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class Solved:
 
 @pytest.fixture(
     scope="module",
-    params=[*product((1, 2, 3, 4), (1, 2)), (1, 3), (1, 4)],
+    params=[(1, 1), (1, 4), (2, 2), (3, 1), (4, 2)],
     ids=lambda ways: "{} ranks {} nodes".format(*ways),
 )
 def solved(request: pytest.FixtureRequest, start_shared: Start) -> Solved:

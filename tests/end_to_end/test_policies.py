@@ -27,8 +27,7 @@ def run(start: Start, policy: str, transport: str, **keys: Any) -> tuple[Left, l
     return left, told(running.folder, 3)
 
 
-@pytest.mark.parametrize("transport", ["tcp", "shm"])
-@pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest", "latest"])
+@pytest.mark.parametrize(("policy", "transport"), [("drop_newest", "tcp"), ("drop_oldest", "shm"), ("latest", "shm")])
 def test_whole_steps_are_dropped_and_nobody_waits(start: Start, policy: str, transport: str) -> None:
     left, ranks = run(start, policy, transport)
     steps, each = left.report["steps"], left.results("each")
@@ -41,9 +40,8 @@ def test_whole_steps_are_dropped_and_nobody_waits(start: Start, policy: str, tra
     np.testing.assert_array_equal(each["total"], 3 * 2**15 * each["step"])  # of all ranks, or not there
 
 
-@pytest.mark.parametrize("transport", ["tcp", "shm"])
-def test_every_so_many_steps_one_is_waited_for(start: Start, transport: str) -> None:
-    left, _ = run(start, "every", transport, every=20)
+def test_every_so_many_steps_one_is_waited_for(start: Start) -> None:
+    left, _ = run(start, "every", "shm", every=20)
     each = left.results("each")
     assert set(range(0, STEPS, 20)) <= set(each["step"].values.tolist())
     assert 0 < left.report["steps"]["dropped"] < STEPS - STEPS // 20
