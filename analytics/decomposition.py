@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from analytics.alignment import sketch
 from analytics.factors import Factors, Method, Reals, coefficients, steps_of
-from analytics.fields import refuse_other_blocks, require_real, require_same_grid
+from analytics.fields import refuse_other_blocks, stacked
 from analytics.kernels.values import refuse_nan
 from insitu.errors import OperatorError
 from insitu.model import Array, Extent, Step, Variable
@@ -162,16 +162,7 @@ class Decomposition(SeriesOperator):
     def _stacked(self, inputs: Mapping[str, Variable]) -> tuple[list[Variable], str]:
         """Return the variables, and the units of what they become; raise `OperatorError` where they do not fit."""
         require_array(self, inputs)
-        variables = [inputs[name] for name in self.of]
-        for variable in variables:
-            require_real(variable)
-            require_same_grid(variables[0], variable)
-        if self.scale is not None:
-            return variables, "1"
-        if len({variable.units for variable in variables}) > 1:
-            units = ", ".join(f"'{variable.name}' in {variable.units or 'no unit'}" for variable in variables)
-            raise OperatorError(f"{units}: what has different units cannot be added up; give a scale for each")
-        return variables, variables[0].units
+        return stacked([inputs[name] for name in self.of], self.scale, "added up")
 
     def _by_variable(self, word: str, flat: Array, count: Extent) -> dict[str, Array]:
         """Cut patterns of all variables, (..., cells of all), into results for each."""

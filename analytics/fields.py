@@ -78,6 +78,23 @@ def require_same_grid(x: Variable, y: Variable) -> None:
         )
 
 
+def stacked(variables: Sequence[Variable], scale: Sequence[float] | None, purpose: str) -> tuple[list[Variable], str]:
+    """Return variables that are taken together, each divided by its `scale` if there is one, and their common units.
+
+    Raises `OperatorError` where they are not real, not on one grid, or have different units and no scale; what it says
+    then ends in the `purpose`.
+    """
+    for variable in variables:
+        require_real(variable)
+        require_same_grid(variables[0], variable)
+    if scale is not None:
+        return list(variables), "1"
+    if len({variable.units for variable in variables}) > 1:
+        units = ", ".join(f"'{variable.name}' in {variable.units or 'no unit'}" for variable in variables)
+        raise OperatorError(f"{units}: what has different units cannot be {purpose}; give a scale for each")
+    return list(variables), variables[0].units
+
+
 def refuse_other_blocks(batch: Batch, x: str, y: str) -> None:
     """Raise `OperatorError` unless every value of one variable has its partner in the other."""
     for step, a, b in zip(batch.steps, batch[x], batch[y], strict=True):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from analytics.fields import refuse_other_blocks, require_real, require_same_grid
+from analytics.fields import refuse_other_blocks, stacked
 from analytics.kernels.values import refuse_nan
 from insitu.errors import OperatorError
 from insitu.model import Array, Variable
@@ -118,16 +118,7 @@ class Sampling(JointOperator):
     def _stacked(self, inputs: Mapping[str, Variable]) -> tuple[list[Variable], str]:
         """Return the variables, and the units in which they are compared; `OperatorError` where they do not fit."""
         require_array(self, inputs)
-        variables = [inputs[name] for name in self.of]
-        for variable in variables:
-            require_real(variable)
-            require_same_grid(variables[0], variable)
-        if self.scale is not None:
-            return variables, "1"
-        if len({variable.units for variable in variables}) > 1:
-            units = ", ".join(f"'{variable.name}' in {variable.units or 'no unit'}" for variable in variables)
-            raise OperatorError(f"{units}: what has different units cannot be compared; give a scale for each")
-        return variables, variables[0].units
+        return stacked([inputs[name] for name in self.of], self.scale, "compared")
 
     def _features(self, variables: Sequence[Variable]) -> int:
         """Return how many numbers a row has."""
