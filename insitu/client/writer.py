@@ -157,7 +157,23 @@ class StepWriter:
             raise
 
 
-class UnpublishedStep:
+class NoStep:
+    """A step of which nothing is sent; that of a client without a run."""
+
+    def put(self, *_: object, **__: object) -> None:
+        pass
+
+    def empty(self, name: str, count: Sequence[int], dtype: npt.DTypeLike = float, **_: object) -> Array:
+        return np.empty(tuple(count), dtype)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class UnpublishedStep(NoStep):
     """A step that `trate` does not let through: nothing of it is sent, but actions are applied after it."""
 
     def __init__(self, publisher: Publisher, steered: Steered) -> None:
@@ -169,33 +185,8 @@ class UnpublishedStep:
         self._publisher.look()
         return self
 
-    def put(self, *_: object, **__: object) -> None:
-        pass
-
-    def empty(self, name: str, count: Sequence[int], dtype: npt.DTypeLike = float, **_: object) -> Array:
-        return np.empty(tuple(count), dtype)
-
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._steered.boundary(self._step.index, self._step.time)
-
-
-class NoStep:
-    """The step of a client without a run."""
-
-    def put(self, *_: object, **__: object) -> None:
-        pass
-
-    def empty(self, name: str, count: Sequence[int], dtype: npt.DTypeLike = float, **_: object) -> Array:
-        return np.empty(tuple(count), dtype)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 NO_STEP = NoStep()
