@@ -5,8 +5,8 @@
     python demos/md_manifold_summary.py runs/md_manifold      see whether the map has found the known basins
 
 The 22 atoms of ACE-ALA-NME in implicit water (Amber14, OBC), so hot that they cross most barriers within a nanosecond;
-peptide bonds, which would turn over at that heat, are held in trans, as they are at 300 K. OpenMM is the one of ``pip
-install openmm``, as it is, on its CPU platform. Published are the positions of all but the hydrogen atoms; the same,
+peptide bonds are held in trans, as they are at 300 K. OpenMM is the one of ``pip install openmm``, as it is, on its
+CPU platform. Published are the positions of all but the hydrogen atoms; the same,
 laid over the first ones, for operators that do not superpose; and the two angles that chemists look at, for comparison
 only: the map never sees them.
 """
