@@ -41,7 +41,7 @@ operators = st.one_of(
 memory = st.sampled_from([{}, {"staging": {"nodes": 3, "memory": "1 GiB"}}, {"network": {"security": "curve"}}])
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(operators, max_size=4), memory, st.booleans())
 def test_its_yaml_loads_to_an_equal_configuration(
     tmp_path: Path, several: list[Any], sections: dict[str, Any], some: bool

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -82,7 +82,6 @@ class TestFoundRange:
     operator = Histogram(of="u", over=["step", "space"], bins=16, range="auto")
     variable = Variable("u", np.dtype("f8"), None, ("n",))
 
-    @settings(deadline=None)  # the first example compiles
     @given(st.lists(st.lists(FINITE, max_size=5), min_size=1, max_size=5))
     def test_any_order_gives_the_same_which_numpy_gives_too(self, parts):
         found = fold(self.operator, self.variable, *([part] for part in parts))

@@ -4,7 +4,7 @@
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.client.pool import ALIGNMENT, Pool, Slot
@@ -12,7 +12,6 @@ from insitu.client.pool import ALIGNMENT, Pool, Slot
 ARENA = 64 * ALIGNMENT
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, ARENA // 3), st.integers(0, 100)), max_size=60))
 def test_slots_are_disjoint_and_nothing_is_lost(moves: list[tuple[bool, int, int]]) -> None:
     pool = Pool(np.zeros(ARENA, np.uint8))

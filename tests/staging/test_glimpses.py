@@ -44,7 +44,7 @@ def cut(field: Array, cuts: list[int], **changes: object) -> list[Block]:
     return [Block(variable, (low, *(0,) * (field.ndim - 1)), field[low:high]) for low, high in pairwise(edges)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 30), st.integers(1, 30), st.lists(st.integers(0, 30), max_size=4), st.integers(1, 200))
 def test_the_pieces_of_all_blocks_are_the_field_with_strides(
     rows: int, columns: int, cuts: list[int], most: int

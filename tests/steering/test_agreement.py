@@ -228,7 +228,7 @@ fates = st.integers(1, 4).flatmap(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(fate=fates)
 def test_ranks_never_differ_without_the_record_saying_that_they_may(fate: Fate) -> None:
     world = World(fate)
@@ -249,7 +249,7 @@ def test_ranks_never_differ_without_the_record_saying_that_they_may(fate: Fate) 
     assert len({number for rank in world.ranks for number in rank.applied}) <= 1, "an action is applied once"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fate=fates)
 def test_where_nothing_breaks_there_is_never_any_doubt(fate: Fate) -> None:
     """Slowness alone, of ranks or of the network, is answered by another step."""
