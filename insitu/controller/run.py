@@ -261,7 +261,8 @@ class Run:
             if self._hurried or (ended_at is not None and self._quiet_since(ended_at)):
                 if self._service.tracker is None:
                     return
-                self._service.conclude(self._why_it_ended())
+                stuck = ended_at is not None and self._quiet_since(ended_at + STUCK_S)
+                self._service.conclude(self._why_it_ended(), wait=not (self._hurried or stuck))
 
     def _quiet_since(self, moment: float) -> bool:
         """Whether nothing has arrived for a while, though it could have."""

@@ -32,6 +32,7 @@ from insitu.wire.messages import (
     Declare,
     Dropped,
     Event,
+    Fed,
     Feed,
     Finish,
     Finished,
@@ -110,6 +111,9 @@ class Service:
         self._pinged_at = 0.0
         self._gone_at: dict[int, float] = {}
         self._ended: set[int] = set()
+        #: Ranks that are gone; of how many steps they were part, the staging node has not said yet.
+        self._unsettled: set[int] = set()
+        self._concluded = ""
         self._waker = Waker()
         self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
         self._consoles = Consoles(self.steering, self._send)
@@ -171,20 +175,30 @@ class Service:
         """Ask all ranks to end after the same step."""
         self.steering.ask(Action("stop", by="run", why=reason))
 
-    def conclude(self, reason: str) -> None:
-        """Nothing more will come from any rank: decide on what is left."""
+    def conclude(self, reason: str, wait: bool) -> None:
+        """Nothing more will come from any rank: decide on what is left.
+
+        With `wait`, a staging node that commits by itself is first asked how far it has gone; the stream has ended when
+        it has answered. May be called again, to wait no longer.
+        """
         assert self.tracker is not None
         assert self.size is not None
+        if not self._concluded:
+            self._concluded = reason
+            self._lose_all_ranks(self.size)
+        if not (wait and self._unsettled):
+            self._settle((), self.tracker.watermark)
+        self._decide()
+
+    def _lose_all_ranks(self, size: int) -> None:
         self._gone_at.clear()
-        for rank in range(self.size):
+        for rank in range(size):
             if rank not in self.ranks or not self.ranks[rank].ended:
                 self.gone.append(rank)
                 self.steering.lose(rank, ended=False)
-                self._rank_ended(rank, self.tracker.watermark + 1)
+                self._rank_ended(rank, None)
             if rank in self.ranks:
                 self.ranks[rank].ended = True
-        self.tracker.give_up(reason)
-        self._decide()
 
     def finish(self) -> None:
         """Ask the staging nodes for all that is left."""
@@ -224,6 +238,7 @@ class Service:
         peer.ended = True
         if self.tracker is not None and self._gather is not None and node in self.fed:
             self.tracker.node_gone(node)
+            self._settle((), self.tracker.watermark)
             self._hand_over(self._gather.lose(node))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
@@ -301,14 +316,30 @@ class Service:
             if rank not in self._ended and any(part.node == node for part in parts)
         )
 
-    def _rank_ended(self, rank: int, steps: int) -> None:
-        """No later step of any rank can be whole: the staging nodes need not wait for this rank's part of them."""
+    def _rank_ended(self, rank: int, steps: int | None) -> None:
+        """No later step of any rank can be whole: the staging nodes need not wait for this rank's part of them.
+
+        After how many `steps` a rank ended that said no goodbye, the controller decides where it commits every step. A
+        node that commits by itself may have gone further: its answer to `Feed` tells.
+        """
         assert self.tracker is not None
         assert self.size is not None
-        self.tracker.rank_ended(rank, steps)
+        if steps is None and len(self.fed) == 1 and not self.nodes[self.fed[0]].ended:
+            self._unsettled.add(rank)
+        else:
+            self.tracker.rank_ended(rank, self.tracker.watermark + 1 if steps is None else steps)
         self._ended.add(rank)
         for part in self._parts[rank]:
             self._send(self.nodes[part.node], Feed(MEMBER, self.size, self._feeders(part.node)))
+
+    def _settle(self, ranks: Iterable[int], committed: int) -> None:
+        """Ranks that are gone took part in all that is committed, unless they are among those who still feed a node."""
+        assert self.tracker is not None
+        for rank in self._unsettled.difference(ranks):
+            self.tracker.rank_ended(rank, max(self.tracker.watermark, committed) + 1)
+        self._unsettled.intersection_update(ranks)
+        if self._concluded and not self._unsettled:
+            self.tracker.give_up(self._concluded)
 
     def _handle(self, peer: Peer, message: Message) -> None:
         match peer.session.link:
@@ -350,6 +381,8 @@ class Service:
         match message:
             case Closed() if self.tracker is not None:
                 self.tracker.closed(peer.number, message)
+            case Fed(_, ranks, committed) if self.tracker is not None:
+                self._settle(ranks, committed)
             case Partial() if self._gather is not None:
                 self._hand_over(self._gather.partial(peer.number, message))
             case Held() if message.operator in self.failed:
@@ -402,7 +435,7 @@ class Service:
     def _decide(self) -> None:
         if self.tracker is None:
             return
-        self._miss_ranks(self.tracker)
+        self._miss_ranks()
         commit: Commit | None = self.tracker.decide()
         if commit is not None:
             for node in self.fed:
@@ -412,7 +445,7 @@ class Service:
         for event in self.tracker.take_events():
             self._journal("controller", event)
 
-    def _miss_ranks(self, tracker: Tracker) -> None:
+    def _miss_ranks(self) -> None:
         """Take for dead whose connection is closed, once its goodbye has had time to come."""
         for rank, gone_at in list(self._gone_at.items()):
             if time.monotonic() - gone_at > LINGERS_S:
@@ -423,7 +456,7 @@ class Service:
                 self.steering.lose(rank, ended=False)
                 text = f"Rank {rank} is gone: its connection is closed, and it said no goodbye."
                 self._journal(peer.name, Event("error", "rank-gone", text))
-                self._rank_ended(rank, tracker.watermark + 1)
+                self._rank_ended(rank, None)
 
     def _ping(self) -> None:
         """Send everybody a sign of life; whoever cannot be reached any more is gone."""

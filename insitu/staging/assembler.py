@@ -125,6 +125,11 @@ class Assembler:
         """Whether a step was decided on without this part."""
         return sequence <= self._committed
 
+    @property
+    def committed(self) -> int:
+        """The newest sequence that is committed."""
+        return self._committed
+
     def approve(self, message: Approve) -> None:
         """From now on steps that are closed with these layouts need no word of the controller."""
         self._approved[message.layouts] = message.without

@@ -12,7 +12,7 @@ rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
-controller                Event, Status, Finished, Glimpse       Commit, Finish, Peek, Shutdown
+controller                Fed, Event, Status, Finished, Glimpse  Commit, Finish, Peek, Shutdown
 console to controller     ConsoleHello, Request, Leave           ConsoleWelcome, Refuse, Ping, Steerable, Settled
 viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
 ========================  =====================================  ==================================================
@@ -531,6 +531,19 @@ class Status:
 
 
 @dataclass(slots=True)
+class Fed:
+    """Answers a `Feed` that was said again: what this node closes from now on needs only these `ranks` of a member.
+
+    `committed` is the newest sequence that the node has committed, by itself or because it was told to: what became of
+    all up to there cannot be changed any more.
+    """
+
+    member: int
+    ranks: tuple[int, ...]
+    committed: int
+
+
+@dataclass(slots=True)
 class Finished:
     """Every state of this member has left the node."""
 
@@ -551,7 +564,7 @@ class NodeWelcome:
 class Feed:
     """Which `ranks` of a member (of `size` in all) feed this node: a step is closed when all of them published it.
 
-    Said again, with fewer of them, when a rank has ended.
+    Said again, with fewer of them, when a rank has ended, which is answered with `Fed`.
     """
 
     member: int
@@ -664,7 +677,7 @@ Message = (
     Hello | Offer | Layout | Tally | Declare | Reached | Answer | Dropped | Bye
     | Welcome | Refuse | Skip | Propose | Decide | Ping
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
-    | NodeHello | Closed | Partial | Held | Event | Status | Finished
+    | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
     | ConsoleHello | Request | Leave | ConsoleWelcome | Steerable | Settled
     | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse

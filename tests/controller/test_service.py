@@ -30,6 +30,7 @@ from insitu.wire.messages import (
     Dropped,
     Entry,
     Event,
+    Fed,
     Feed,
     Finish,
     Finished,
@@ -287,6 +288,44 @@ def test_a_rank_that_is_gone_without_a_goodbye_is_seen(make: MakeController) -> 
     assert (tracker.counts.whole, tracker.counts.dropped.total()) == (1, 1)
 
 
+@pytest.mark.parametrize("whole_run", [True, False], ids=["all ranks", "one rank"])
+def test_steps_that_a_node_committed_by_itself_count_though_a_rank_of_theirs_is_gone(
+    make: MakeController, whole_run: bool
+) -> None:
+    """What it has folded cannot be undone, so it is asked how far it has gone before anything is dropped."""
+    it = make(nodes=1)
+    ranks = it.ranks()
+    [node] = it.nodes
+    it.until(lambda: len(it.service.ranks) == 2)
+    node.hear(Feed)
+    if whole_run:
+        it.service.conclude("the simulation ended with status -9", wait=True)
+    else:
+        ranks[1].close()
+    left = () if whole_run else (0,)
+    assert node.hear(Feed, 3 if whole_run else 2) == Feed(0, 2, left)
+    node.say(Closed(0, (((0, 0), (1, 0)),), tuple(ClosedStep(n, n, float(n), 0, 32, ()) for n in range(3))))
+    node.say(Fed(0, left, 2))
+    if not whole_run:
+        ranks[0].say(Bye(5, {}))
+    it.until(lambda: it.service.streamed)
+    tracker = it.service.tracker
+    assert tracker is not None
+    assert tracker.counts.whole == 3
+    dropped = {} if whole_run else {"rank 1 had ended before": 2}
+    assert dict(tracker.counts.dropped) == dropped
+
+
+def test_a_node_that_does_not_answer_is_not_waited_for_where_there_is_no_time(make: MakeController) -> None:
+    it = make(nodes=1)
+    it.ranks()
+    it.until(lambda: len(it.service.ranks) == 2)
+    it.service.conclude("the run was interrupted", wait=True)
+    assert not it.service.streamed
+    it.service.conclude("the run was interrupted", wait=False)
+    assert it.service.streamed
+
+
 def test_a_node_that_is_gone_takes_its_part_of_every_window_along(make: MakeController) -> None:
     it = make()
     it.ranks()
@@ -363,7 +402,7 @@ def test_what_is_left_is_decided_at_once_where_nothing_more_will_come(make: Make
         it.rank(number, 3).hear(Welcome)
     it.nodes[0].say(Closed(0, (((0, 0),),), (ClosedStep(0, 0, 0.0, 0, 32, ()),)))
     it.until(lambda: it.service.tracker and it.service.tracker.steps)
-    it.service.conclude("the run was interrupted")
+    it.service.conclude("the run was interrupted", wait=True)
     assert it.service.gone == [0, 1, 2]
     assert it.service.streamed
     it.service.shut_down()

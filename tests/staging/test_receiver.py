@@ -26,6 +26,7 @@ from insitu.wire.messages import (
     Commit,
     Credit,
     Event,
+    Fed,
     Feed,
     Finish,
     Finished,
@@ -251,6 +252,19 @@ def test_ranks_that_have_ended_are_not_waited_for(make: MakeNode) -> None:
     node.ranks[0].hear(Ack)
     node.controller.say(Feed(0, 2, (0,)))
     assert node.controller.hear(Closed).layouts == (((0, 0),),)
+    assert node.controller.all(Fed) == [Fed(0, (0,), -1)]
+
+
+def test_one_that_commits_by_itself_says_how_far_it_has_gone_when_a_rank_has_ended(make: MakeNode) -> None:
+    node = make(ranks=2)
+    node.approve()
+    for sequence in range(3):
+        node.publish(sequence, 0)
+        node.publish(sequence, 1)
+    node.publish(3, 0)
+    wait_until(lambda: node.steps_closed() == [0, 1, 2], what="the reports")
+    node.controller.say(Feed(0, 2, (0,)))
+    assert node.controller.hear(Fed) == Fed(0, (0,), 2)
 
 
 def test_what_comes_too_late_is_acknowledged_and_forgotten(make: MakeNode) -> None:
