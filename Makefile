@@ -20,6 +20,9 @@ demo: $(STAMP)
 	insitu run configs/lammps_melt.yaml --force
 	python demos/lammps_summary.py runs/lammps_melt
 
+# A run is half a dozen processes, of which each would compile the same modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two at a time, since what starts processes mostly waits for them.
 test: $(STAMP)
 	pytest --numprocesses 2 --dist loadfile $(ARGS)

@@ -12,15 +12,14 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from insitu.config.function import Function
 from insitu.controller.chains import Chains
 from insitu.controller.decisions import Decisions, observed
 from insitu.controller.directory import Journal
-from insitu.controller.functions import Functions
 from insitu.controller.gather import Rows, Window
 from insitu.errors import ConfigError, Problem
 from insitu.model import Array, Step, Variable
@@ -34,6 +33,9 @@ from insitu.staging.tasks import Done
 from insitu.steering.lockstep import Observation
 from insitu.steering.series import Reference
 from insitu.wire.messages import Entry, Event, Held
+
+if TYPE_CHECKING:
+    from insitu.controller.functions import Functions
 
 #: Values of single steps, in order.
 OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
@@ -67,7 +69,6 @@ class Sink:
         functions = (name for name, operator in pipeline.operators.items() if isinstance(operator, Function))
         steered = decisions.sources if decisions else ()
         self._wanted = {*pipeline.stored, *pipeline.chained.values(), *functions, *steered}
-        self._functions = Functions(cluster)
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
@@ -267,6 +268,13 @@ class Sink:
     def _observe(self, observations: list[Observation]) -> None:
         assert self._decisions is not None
         self._decisions.observe(observations)
+
+    @cached_property
+    def _functions(self) -> "Functions":
+        """Made when it is first wanted: few runs call functions, and xarray and dask.array take a second to import."""
+        from insitu.controller.functions import Functions
+
+        return Functions(self._cluster)
 
     def _call(self, function: Function, window: Window) -> None:
         """Call a function of a window, and store what it returns; a window without any step is none."""

@@ -7,15 +7,18 @@ passes between them passes through queues.
 """
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from insitu.errors import OperatorError
 from insitu.operator import Operator
 from insitu.staging.consumers import Consumer, Consumers, Done
 from insitu.staging.folder import STEPS_PER_BATCH, Folder, Holder
 from insitu.staging.receiver import Receiver
-from insitu.staging.recorder import Recorder, RecordingPlan
 from insitu.wire.contact import Contact
 from insitu.wire.messages import Feed
+
+if TYPE_CHECKING:
+    from insitu.staging.recorder import Recorder, RecordingPlan
 
 
 class StagingNode:
@@ -37,7 +40,7 @@ class StagingNode:
         memory_bytes: int,
         holder: Holder,
         *,
-        recording: RecordingPlan | None = None,
+        recording: "RecordingPlan | None" = None,
         one_by_one: bool = False,
     ) -> None:
         for name, operator in operators.items():
@@ -63,7 +66,9 @@ class StagingNode:
         self._receiver.close()
 
 
-def _recorder(plan: RecordingPlan, node: int, feed: Feed, room: int) -> Callable[[Done], Recorder]:
+def _recorder(plan: "RecordingPlan", node: int, feed: Feed, room: int) -> "Callable[[Done], Recorder]":
+    from insitu.staging.recorder import Recorder  # with zarr, which a node that does not record need not import
+
     return lambda done: Recorder(feed.member, feed.size, plan, node, room, done)
 
 
