@@ -111,8 +111,9 @@ class Service:
         self._pinged_at = 0.0
         self._gone_at: dict[int, float] = {}
         self._ended: set[int] = set()
-        #: Ranks that are gone; of how many steps they were part, the staging node has not said yet.
-        self._unsettled: set[int] = set()
+        #: Ranks that are gone, and of each the staging nodes that have not said yet what they have of it.
+        self._unsettled: dict[int, set[int]] = {}
+        self._newest: dict[int, int] = {}
         self._concluded = ""
         self._waker = Waker()
         self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
@@ -178,16 +179,19 @@ class Service:
     def conclude(self, reason: str, wait: bool) -> None:
         """Nothing more will come from any rank: decide on what is left.
 
-        With `wait`, a staging node that commits by itself is first asked how far it has gone; the stream has ended when
-        it has answered. May be called again, to wait no longer.
+        With `wait`, the staging nodes first say what they have of each rank; the stream has ended when they have. May
+        be called again, to wait no longer.
         """
         assert self.tracker is not None
         assert self.size is not None
         if not self._concluded:
             self._concluded = reason
             self._lose_all_ranks(self.size)
-        if not (wait and self._unsettled):
-            self._settle((), self.tracker.watermark)
+        if not wait:
+            for rank in list(self._unsettled):
+                self._unsettled[rank].clear()
+                self._settle(rank)
+        self._give_up()
         self._decide()
 
     def _lose_all_ranks(self, size: int) -> None:
@@ -238,7 +242,8 @@ class Service:
         peer.ended = True
         if self.tracker is not None and self._gather is not None and node in self.fed:
             self.tracker.node_gone(node)
-            self._settle((), self.tracker.watermark)
+            for rank in list(self._unsettled):
+                self._settle(rank, node)
             self._hand_over(self._gather.lose(node))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
@@ -319,26 +324,34 @@ class Service:
     def _rank_ended(self, rank: int, steps: int | None) -> None:
         """No later step of any rank can be whole: the staging nodes need not wait for this rank's part of them.
 
-        After how many `steps` a rank ended that said no goodbye, the controller decides where it commits every step. A
-        node that commits by itself may have gone further: its answer to `Feed` tells.
+        After how many `steps` a rank ended that said no goodbye, the staging nodes tell when they answer.
         """
         assert self.tracker is not None
         assert self.size is not None
-        if steps is None and len(self.fed) == 1 and not self.nodes[self.fed[0]].ended:
-            self._unsettled.add(rank)
-        else:
-            self.tracker.rank_ended(rank, self.tracker.watermark + 1 if steps is None else steps)
         self._ended.add(rank)
+        if steps is not None:
+            self.tracker.rank_ended(rank, steps)
+        else:
+            self._unsettled[rank] = {part.node for part in self._parts[rank] if not self.nodes[part.node].ended}
+            self._settle(rank)
         for part in self._parts[rank]:
             self._send(self.nodes[part.node], Feed(MEMBER, self.size, self._feeders(part.node)))
 
-    def _settle(self, ranks: Iterable[int], committed: int) -> None:
-        """Ranks that are gone took part in all that is committed, unless they are among those who still feed a node."""
+    def _settle(self, rank: int, node: int | None = None, newest: int | None = None) -> None:
+        """A rank that is gone has published `newest` at a node, if that can say; once all have, its end is known."""
         assert self.tracker is not None
-        for rank in self._unsettled.difference(ranks):
-            self.tracker.rank_ended(rank, max(self.tracker.watermark, committed) + 1)
-        self._unsettled.intersection_update(ranks)
-        if self._concluded and not self._unsettled:
+        if node is not None:
+            self._unsettled[rank].discard(node)
+        if newest is not None:
+            self._newest[rank] = min(newest, self._newest.get(rank, newest))
+        if not self._unsettled[rank]:
+            del self._unsettled[rank]
+            self.tracker.rank_ended(rank, self._newest.get(rank, self.tracker.watermark) + 1)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Where nothing more will come, and it is known what the ranks have left, that is all."""
+        if self.tracker is not None and self._concluded and not self._unsettled:
             self.tracker.give_up(self._concluded)
 
     def _handle(self, peer: Peer, message: Message) -> None:
@@ -381,8 +394,10 @@ class Service:
         match message:
             case Closed() if self.tracker is not None:
                 self.tracker.closed(peer.number, message)
-            case Fed(_, ranks, committed) if self.tracker is not None:
-                self._settle(ranks, committed)
+            case Fed(_, newest):
+                for rank, sequence in newest:
+                    if rank in self._unsettled:
+                        self._settle(rank, peer.number, sequence)
             case Partial() if self._gather is not None:
                 self._hand_over(self._gather.partial(peer.number, message))
             case Held() if message.operator in self.failed:

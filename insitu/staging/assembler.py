@@ -85,6 +85,7 @@ class Assembler:
         self._ranks = frozenset(ranks)
         self._pending: dict[int, _Pending] = {}
         self._approved: dict[RankLayouts, tuple[str, ...]] = {}
+        self._newest: dict[int, int] = {}
         self._committed = -1
 
     def __len__(self) -> int:
@@ -101,6 +102,7 @@ class Assembler:
             raise RemoteProtocolError(
                 f"Rank {rank} does not feed this staging node, which takes {sorted(self._ranks)}."
             )
+        self._newest[rank] = message.sequence
         if self.is_late(message.sequence):
             return None
         step = Step(message.sequence, message.index, message.time)
@@ -111,6 +113,10 @@ class Assembler:
         pending.layouts[rank] = message.layout
         pending.nbytes[rank] = sum(block.data.nbytes for block in blocks)
         return pending.close() if self._is_closed(pending) else None
+
+    def left_by(self, ranks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """Return, of those who feed the node and are none of these ranks, the newest sequence that they published."""
+        return tuple((rank, self._newest.get(rank, -1)) for rank in sorted(self._ranks.difference(ranks)))
 
     def feed(self, ranks: tuple[int, ...]) -> list[ClosedHere]:
         """From now on only these ranks feed the node, for others have ended; return the steps that this closes."""
@@ -124,11 +130,6 @@ class Assembler:
     def is_late(self, sequence: int) -> bool:
         """Whether a step was decided on without this part."""
         return sequence <= self._committed
-
-    @property
-    def committed(self) -> int:
-        """The newest sequence that is committed."""
-        return self._committed
 
     def approve(self, message: Approve) -> None:
         """From now on steps that are closed with these layouts need no word of the controller."""

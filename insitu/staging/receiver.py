@@ -242,9 +242,7 @@ class Receiver:
 
     def _fed_by(self, feed: Feed) -> None:
         if self._feed is not None:
-            self._submit(self._assembler.take_approved())
-            self._report_closed()  # before the answer, which says how far this node has gone by itself
-            self._say(Fed(feed.member, feed.ranks, self._assembler.committed))
+            self._say(Fed(feed.member, self._assembler.left_by(feed.ranks)))
             self._newly_closed += self._assembler.feed(feed.ranks)
             self._waited_for = bool(self._newly_closed)
             return

@@ -532,15 +532,14 @@ class Status:
 
 @dataclass(slots=True)
 class Fed:
-    """Answers a `Feed` that was said again: what this node closes from now on needs only these `ranks` of a member.
+    """Answers a `Feed` that was said again: nothing more is taken from some ranks of a member.
 
-    `committed` is the newest sequence that the node has committed, by itself or because it was told to: what became of
-    all up to there cannot be changed any more.
+    `newest` gives for each of them the newest sequence that it had published here, or -1. Later steps can never be
+    whole; those up to there still are when the other ranks have published them.
     """
 
     member: int
-    ranks: tuple[int, ...]
-    committed: int
+    newest: tuple[tuple[int, int], ...]
 
 
 @dataclass(slots=True)

@@ -384,7 +384,7 @@ KINDS: dict[int, Record] = {
     42: Record(m.Leave),
     43: Record(m.Steerable, ready=truth, parameters=many(details, BLOCKS), actions=details, values=details),
     44: Record(m.Settled, token=_newest, receipt=details),
-    45: Record(m.Fed, member=whole(), ranks=many(whole()), committed=_newest),
+    45: Record(m.Fed, member=whole(), newest=many(row(whole(), _newest))),
     50: Record(v.Watch, version=_version, run=name, host=name, pid=whole()),
     51: Record(v.Watching, run=name),
     52: Record(v.Ask),

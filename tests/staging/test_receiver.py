@@ -252,19 +252,24 @@ def test_ranks_that_have_ended_are_not_waited_for(make: MakeNode) -> None:
     node.ranks[0].hear(Ack)
     node.controller.say(Feed(0, 2, (0,)))
     assert node.controller.hear(Closed).layouts == (((0, 0),),)
-    assert node.controller.all(Fed) == [Fed(0, (0,), -1)]
+    assert node.controller.all(Fed) == [Fed(0, ((1, -1),))]
 
 
-def test_one_that_commits_by_itself_says_how_far_it_has_gone_when_a_rank_has_ended(make: MakeNode) -> None:
+def test_what_a_rank_had_published_before_it_ended_is_told_and_still_makes_steps_whole(make: MakeNode) -> None:
     node = make(ranks=2)
     node.approve()
     for sequence in range(3):
         node.publish(sequence, 0)
-        node.publish(sequence, 1)
-    node.publish(3, 0)
-    wait_until(lambda: node.steps_closed() == [0, 1, 2], what="the reports")
-    node.controller.say(Feed(0, 2, (0,)))
-    assert node.controller.hear(Fed) == Fed(0, (0,), 2)
+    node.publish(0, 1)
+    wait_until(lambda: node.steps_closed() == [0], what="the report")
+    node.controller.say(Feed(0, 2, (1,)))
+    assert node.controller.hear(Fed) == Fed(0, ((0, 2),))
+    node.publish(1, 1)
+    node.publish(2, 1)
+    node.publish(3, 1)
+    wait_until(lambda: node.steps_closed() == [0, 1, 2, 3], what="the reports")
+    layouts = [closed.layouts[step.layouts] for closed in node.controller.all(Closed) for step in closed.steps]
+    assert layouts == [node.layouts] * 3 + [((1, 0),)]
 
 
 def test_what_comes_too_late_is_acknowledged_and_forgotten(make: MakeNode) -> None:
