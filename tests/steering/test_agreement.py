@@ -109,7 +109,7 @@ class World:
             for rank in self.ranks:
                 self._decide(number, rank.number, apply=False)
             if proposal.state is State.LATE and len(self.attempts) < 6:
-                self.fate.lead *= 2
+                self.fate.lead = max(1, 2 * self.fate.lead)
                 self.propose()
 
     def _decide(self, number: int, rank: int, *, apply: bool) -> None:
