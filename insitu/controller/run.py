@@ -241,6 +241,7 @@ class Run:
             self._published = known
             self._sink.published(tracker.offered, tracker.variables)
         self._sink.stopped(self._service.failed)
+        self._sink.turn()
         differing = self._service.steering.declared.differing.values()
         for problem in [*map(str, self._sink.unfit), *(f"Cannot be steered: {text}." for text in differing)]:
             if problem not in self._said:

@@ -9,6 +9,7 @@ An operator whose results cannot be made or stored is given up with its reason; 
 """
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 #: Values of single steps, in order.
 OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
+
+#: How long results of single steps may wait to be stored together: an append costs tens of milliseconds at any size.
+STORE_S = 0.5
 
 
 class Sink:
@@ -74,6 +78,9 @@ class Sink:
         self._series: dict[str, dict[str, Variable]] = {}
         self._memories: dict[str, State] = {}
         self._rows: dict[str, list[Entry]] = {}
+        #: Results of single steps that are not stored yet, by operator and group.
+        self._unstored: dict[tuple[str, str], list[Result]] = {}
+        self._stored_at = 0.0
         self._lock = threading.Lock()
         self._closing = False
         self._stopped: set[str] = set()
@@ -103,6 +110,12 @@ class Sink:
                 return  # somebody is on the way to write them already
         self._writer.submit(self._guarded, done.operator, partial(self._write_rows, done.operator))
 
+    def turn(self) -> None:
+        """Store what has waited for more of its kind; to be called now and then."""
+        if self._unstored and time.monotonic() - self._stored_at > STORE_S:
+            self._stored_at = time.monotonic()
+            self._writer.submit(self._store_steps)
+
     def stopped(self, operators: Iterable[str]) -> None:
         """Say, before `close`, which operators were stopped elsewhere: those behind them lack results, and who decides
         by them need not wait. May be said again."""
@@ -124,6 +137,7 @@ class Sink:
             self._closing = True
             for name in self._pipeline.chained:
                 self._writer.submit(self._finish, name)
+            self._writer.submit(self._store_steps)
         self._writer.shutdown(wait=True)
         if self._decisions is not None:
             self._decisions.close()
@@ -174,8 +188,10 @@ class Sink:
 
     def _guarded(self, operator: str, work: Callable[[], None]) -> None:
         """Do a piece of work for an operator; what goes wrong there ends that operator only."""
-        if operator in self.failures:
-            return
+        if operator not in self.failures:
+            self._attempt(operator, work)
+
+    def _attempt(self, operator: str, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - an operator is foreign code; journal and report tell
@@ -200,12 +216,25 @@ class Sink:
         self._pass_on_steps(operator, recipe.described, list(zip(steps, rows, strict=True)), complete=True)
 
     def _keep_steps(self, operator: str, group: str, rows: OfSteps, complete: bool) -> None:
-        """Store what belongs to single steps."""
+        """Store what belongs to single steps, at once or a little later."""
         if operator not in self._pipeline.stored or not rows:
             return
-        self._store.append([_of_step(group, step, arrays, complete) for step, arrays in rows])
+        results = [_of_step(group, step, arrays, complete) for step, arrays in rows]
+        self._unstored.setdefault((operator, group), []).extend(results)
+        if time.monotonic() - self._stored_at > STORE_S:
+            self._stored_at = time.monotonic()
+            self._store_steps()
+
+    def _store_steps(self) -> None:
+        """Store all that waits, also of operators that have failed since."""
+        for operator, group in list(self._unstored):
+            self._attempt(operator, partial(self._store_group, operator, group))
+
+    def _store_group(self, operator: str, group: str) -> None:
+        results = self._unstored.pop((operator, group))
+        self._store.append(results)
         if group == operator:
-            self.rows_of[operator] += len(rows)
+            self.rows_of[operator] += len(results)
 
     def _write_window(self, window: Window) -> None:
         operator = self._pipeline.operators[window.operator]
