@@ -64,7 +64,7 @@ PROCESS_WIDE: dict[str, Callable[[], None]] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--stress", type=int, default=3, metavar="N", help="how often a test marked stress is run")
+    parser.addoption("--stress", type=int, default=1, metavar="N", help="how often a test marked stress is run")
     parser.addoption(
         "--grace", type=float, default=5.0, metavar="S", help="seconds that leftovers of a test have to go"
     )

@@ -21,7 +21,7 @@ SELECT: dict[str, Any] = {
 DTYPE = {"uneven": "float32", "in_place": "float16", "short": "float16"}
 
 
-@pytest.mark.parametrize(("ranks", "nodes"), [(1, 2), (2, 1), (3, 2), (4, 1)])
+@pytest.mark.parametrize(("ranks", "nodes"), [(2, 1), (3, 2)])
 def test_a_selection_is_numpys_whatever_the_ranks_and_nodes(start: Start, ranks: int, nodes: int) -> None:
     command = program("steady", "--cells", 5, "--steps", 8)
     variables = {"u": {"select": {"x": "2:-1:3"}}}
@@ -76,7 +76,7 @@ def test_the_report_tells_the_bytes_of_each_variable(left: Left) -> None:
     assert moved("agreed") == [STEPS * 8, 0, 0]  # all ranks put it, but it is one number
 
 
-@pytest.mark.parametrize("codec", ["lz4", "zstd", "zfp", "auto"])
+@pytest.mark.parametrize("codec", ["lz4", "zfp", "auto"])
 def test_each_codec_from_rank_to_result(start: Start, codec: str) -> None:
     cells, steps, tolerance = 20_000, 8, 1e-3 if codec == "zfp" else 0.0
     command = program("steady", "--cells", cells, "--steps", steps)
