@@ -204,6 +204,46 @@ def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_l
     check_same_values(it, [changed])
 
 
+@pytest.mark.timeout(200)
+def test_a_resume_with_steps_pauses_all_ranks_again_after_as_many_published_steps(scene: Make) -> None:
+    """Three ranks, whose words to the controller are late by chance: they stand at one step, each time."""
+    it = scene(ranks=3)
+    it.begin("--stride", 10, delay_s=0.02, seed=3)
+    run = it.console()
+    run.wait(lambda: run.ready, LIMIT_S, "the ranks")
+    at = run.pause().receipt(LIMIT_S)
+    assert at.boundary is not None
+    assert run.until_standing(LIMIT_S).step == at.step
+    boundary = at.boundary
+    for steps, every in ((1, 1), (7, 1), (40, 1), (3, 4), (2, 1)):
+        assert run.act("trate", {"every": every}).receipt(LIMIT_S).boundary == boundary
+        begun = run.resume(steps).receipt(LIMIT_S)
+        assert begun.boundary == boundary
+        boundary = (boundary // every + steps) * every
+        asked = run.steer(feed=0.001 * steps)  # applied on the way there, or where they stand then
+        there = run.until_standing(LIMIT_S, behind=begun.boundary)
+        assert (there.boundary, there.step, there.time) == (boundary, 10 * boundary, 5.0 * boundary)
+        assert begun.reason == f"pauses again after {steps} published steps, at boundary {boundary}"
+        receipt = asked.receipt(LIMIT_S)
+        assert receipt.outcome == "applied"
+        assert receipt.boundary is not None
+        assert begun.boundary <= receipt.boundary <= boundary
+        # A rank writes a step down when it goes on behind it.
+        assert {log[-1]["n"] for log in map(it.log, range(3))} == {10 * (boundary - 1)}
+    refused = [run.act("resume", {"steps": 0}), run.act("resume", {"step": 1})]
+    assert [each.receipt(LIMIT_S).reason for each in refused] == [
+        "steps = 0 is below the minimum 1.",
+        "resume: there is no argument 'step'; it takes steps.",
+    ]
+    run.resume(1000).receipt(LIMIT_S)
+    free = run.resume().receipt(LIMIT_S)
+    assert (free.outcome, free.reason) == ("applied", ""), "a resume without steps calls the coming pause off"
+    assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    it.end(it.ranks)
+    assert len({log[-1]["n"] for log in map(it.log, range(3))}) == 1
+    check_same_values(it, list(run.receipts))
+
+
 def test_what_is_wrong_with_an_action_is_said_and_changes_nothing(scene: Make) -> None:
     it = scene(linger=2.0)
     it.begin("--odd-one", 1)
