@@ -67,13 +67,18 @@ class Asked:
         self._console = console
         self._token = token
 
+    @property
+    def settled(self) -> bool:
+        """Whether its receipt is here."""
+        return self._token in self._console.settled
+
     def receipt(self, timeout: float | None = None) -> Receipt:
         """Wait for what became of it, at most `timeout` seconds.
 
         Raises `TimeoutError`, and `RunError` where the run has ended without saying; the action may have been applied
         all the same, which ``actions.jsonl`` in the run's directory tells.
         """
-        self._console.wait(lambda: self._token in self._console.settled, timeout, self.action.describe())
+        self._console.wait(lambda: self.settled, timeout, self.action.describe())
         return self._console.settled[self._token]
 
 

@@ -69,7 +69,7 @@ class Sink:
         self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
         functions = (name for name, operator in pipeline.operators.items() if isinstance(operator, Function))
         steered = decisions.sources if decisions else ()
-        self._wanted = {*pipeline.stored, *pipeline.chained.values(), *functions, *steered}
+        self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
         self.followers = Followers(list(pipeline.operators), self._wanted)
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
