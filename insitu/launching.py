@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,8 @@ class Launched:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the program that made it, which closes it
             )
+        # Also at the end of a program that was not closed, as one that has raised.
+        self._end = weakref.finalize(self, _end, self._process)
         try:
             self.console = self._connected()
         except BaseException:
@@ -65,7 +68,7 @@ class Launched:
                 raise RunError(f"The run has ended before it began: {self.last_words}")
             if time.monotonic() > deadline:
                 raise RunError(f"The run has not begun within {START_S:g} s: {self.last_words}")
-            self._waited(_LOOK_S)
+            _wait(self._process, _LOOK_S)
         return Console(Contact.read(contact))
 
     @property
@@ -89,25 +92,27 @@ class Launched:
             if not self.ended:
                 self.console.stop()
                 self.console.close()
-                self._waited(END_S)
+                _wait(self._process, END_S)
         finally:
             self.console.close()
             self._end()
-
-    def _end(self) -> None:
-        # The first interrupt stops the simulation in order, the second one at once.
-        for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
-            if not self.ended:
-                self._process.send_signal(number)
-                self._waited(END_S)
-
-    def _waited(self, seconds: float) -> None:
-        """Wait for the end, for so long."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a run: the first interrupt stops its simulation in order, the second one at once."""
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        if process.poll() is None:
+            process.send_signal(number)
+            _wait(process, END_S)
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Wait for the end, for so long."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
