@@ -128,6 +128,44 @@ def test_a_controller_killed_between_propose_and_commit_leaves_nothing_applied(
     assert it.receipts == []
 
 
+def test_a_controller_killed_after_the_commit_leaves_a_record_that_reads_as_torn(scene: Make) -> None:
+    it = scene()
+    run = gated(it, delay_s=0.0)
+    run.steer(feed=0.01)
+    at = promise(it, 1)
+    it.proxies[1].held.set()
+    promise(it, 0)
+    it.until_traced("decide", 1)
+    # The word to rank 0 is on its way as well; that rank has it once it has passed the step.
+    it.open(0, 1_000_000)
+    it.until_at(0, at + 1)
+    it.controller.send_signal(signal.SIGKILL)
+    it.controller.wait()
+    it.open(1, 1_000_000)
+    it.end([it.ranks[1]])
+    assert feeds(it)[1][-1] == (at, 0.035), "who could not learn of it has applied nothing, and stopped"
+    assert dict(feeds(it)[0])[at] == 0.01
+    (receipt,) = it.receipts
+    assert (receipt.outcome, receipt.boundary) == ("torn", at)
+    assert receipt.reason == "the controller ended before it was known what became of it"
+
+
+def test_a_controller_that_stands_still_too_long_is_a_link_that_does(scene: Make) -> None:
+    it = scene(linger=2.0)
+    run = gated(it)
+    asked = run.steer(feed=0.01)
+    at = promise(it, 0)
+    it.controller.send_signal(signal.SIGSTOP)
+    try:
+        for rank in range(2):
+            it.open(rank, 1_000_000)
+        it.end(it.ranks)
+    finally:
+        it.controller.send_signal(signal.SIGCONT)
+    assert [log[-1] for log in feeds(it)] == [(at, 0.035)] * 2, "both have applied nothing, and stopped at that step"
+    assert asked.receipt(LIMIT_S).outcome == "expired"
+
+
 @pytest.mark.parametrize(("in_doubt", "stops"), [("stop", True), ("revert", False)])
 def test_a_link_that_stands_still_between_promise_and_commit_is_torn(scene: Make, in_doubt: str, stops: bool) -> None:
     it = scene(in_doubt=in_doubt)
@@ -261,9 +299,12 @@ def test_what_is_wrong_with_an_action_is_said_and_changes_nothing(scene: Make) -
     for why, asked in wrong.items():
         receipt = asked.receipt(LIMIT_S)
         assert (receipt.outcome, receipt.reason) == ("refused", why)
-    run.stop().receipt(LIMIT_S)
-    it.end(it.ranks)
+    torn = run.act("slip", {"who": 1}).receipt(LIMIT_S)
+    assert (torn.outcome, torn.ranks) == ("torn", (0,))
+    assert torn.reason == "applied by rank 0; failed on rank 1; rank 1: RuntimeError: rank 1 has slipped"
+    it.end(it.ranks)  # stopped by themselves
+    assert len({log[-1][0] for log in feeds(it)}) == 1
     late = run.steer(feed=0.01).receipt(LIMIT_S)
     assert (late.outcome, late.reason) == ("expired", "too late: the simulation has ended")
     assert {feed for log in feeds(it) for _, feed in log} == {0.035}
-    assert {each.action.by for each in it.receipts} == {"user:ada"}
+    assert {each.action.by for each in it.receipts} == {"user:ada", "steering.in_doubt"}
