@@ -71,7 +71,7 @@ def test_rules_act_on_the_simulation_and_every_wish_has_its_receipt(tmp_path: Pa
 def test_a_pid_settles_against_a_disturbance_and_controllers_that_fail_are_stopped_by_name(tmp_path: Path) -> None:
     """From step 300 on the tank leaks. The run ends when it has settled again, however busy the machine is."""
     one = {"of": "level", "result": "mean"}
-    kp, ki, wanted, leak = 0.5, 0.3, 2.0, 300
+    kp, ki, wanted, leak = 0.3, 0.2, 2.0, 400
     settled = f"step > {leak + 100} and abs(level.mean - {wanted}) < 0.01"
     left = tank(
         tmp_path,
