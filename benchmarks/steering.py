@@ -61,7 +61,10 @@ def controller(ranks: int) -> Iterator[tuple[Service, Path]]:
         steering = SteeringTerms("promise", 1.0, 60.0, "stop", 0)
         terms = Terms("benchmark", ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", (), steering)
         ignored: Callable[..., None] = lambda *_: None  # noqa: E731
-        service = Service(listener, terms, {}, 0, journal=ignored, deliver=ignored, release=ignored, record=record)
+        service = Service(
+            listener, terms, {}, 0, journal=ignored, deliver=ignored, release=ignored, record=record,
+            snapshot=lambda service: {},
+        )  # fmt: skip
         contact = Path(folder) / "contact.json"
         Contact("benchmark", listener.address, os.getpid(), socket.gethostname(), folder).write(contact)
 

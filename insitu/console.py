@@ -13,13 +13,17 @@ needs it, and waits for nothing else.
 """
 
 import getpass
+import math
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 from insitu.errors import RunError
+from insitu.results import Provenance, Result
 from insitu.steering.actions import Action, Receipt
 from insitu.steering.parameters import ParameterSpec, Value
 from insitu.wire.contact import Contact
@@ -27,11 +31,14 @@ from insitu.wire.messages import (
     VERSION,
     ConsoleHello,
     ConsoleWelcome,
+    Follow,
     Leave,
     Message,
+    Paused,
     Refuse,
     Request,
     Settled,
+    Shown,
     Steerable,
 )
 from insitu.wire.session import Link, Session, Side
@@ -43,6 +50,15 @@ TIMEOUT_S = 10.0
 _POLL_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where all ranks stand still: at a boundary, behind the step of this index and physical time."""
+
+    boundary: int
+    step: int
+    time: float
+
+
 class Asked:
     """An action that was asked for."""
 
@@ -51,13 +67,18 @@ class Asked:
         self._console = console
         self._token = token
 
+    @property
+    def settled(self) -> bool:
+        """Whether its receipt is here."""
+        return self._token in self._console.settled
+
     def receipt(self, timeout: float | None = None) -> Receipt:
         """Wait for what became of it, at most `timeout` seconds.
 
         Raises `TimeoutError`, and `RunError` where the run has ended without saying; the action may have been applied
         all the same, which ``actions.jsonl`` in the run's directory tells.
         """
-        self._console.wait(lambda: self._token in self._console.settled, timeout, self.action.describe())
+        self._console.wait(lambda: self.settled, timeout, self.action.describe())
         return self._console.settled[self._token]
 
 
@@ -74,6 +95,11 @@ class Console:
         self.receipts: list[Receipt] = []
         self.settled: dict[int, Receipt] = {}
         self.ready = False
+        #: Where all ranks stand still, as far as the run has said; ``None`` where they do not.
+        self.standing: Standing | None = None
+        #: The results of the operators that are followed, oldest first; take away what was read.
+        self.results: dict[str, deque[Result]] = {}
+        self._unshown: dict[str, str] = {}
         self._contact = contact
         self._tokens = 0
         self._user = user or _user()
@@ -96,9 +122,43 @@ class Console:
         """Let the simulation stand still after a step."""
         return self.act("pause")
 
-    def resume(self) -> Asked:
-        """Let it go on."""
-        return self.act("resume")
+    def resume(self, steps: int | None = None) -> Asked:
+        """Let it go on; with `steps`, until so many more were published, where all ranks stand still again.
+
+        The receipt comes when it goes on; `until_standing` waits for the pause.
+        """
+        return self.act("resume", {} if steps is None else {"steps": steps})
+
+    def until_standing(self, timeout: float | None = None, *, behind: int = -1) -> "Standing":
+        """Wait until all ranks stand still in a pause at a boundary behind this one, and return where.
+
+        Raises `TimeoutError`, and `RunError` where the run has ended instead.
+        """
+        there = lambda: self.standing is not None and self.standing.boundary > behind  # noqa: E731
+        self.wait(there, timeout, "all ranks to stand still")
+        assert self.standing is not None
+        return self.standing
+
+    def follow(self, *operators: str) -> None:
+        """Have the results of these operators sent here, into `results`: the newest one, and all that follow.
+
+        They are results that are stored and small: those that stay with the staging nodes are not fetched. A console
+        that follows has to listen: one that takes in nothing for thousands of results is let go.
+        """
+        for operator in operators:
+            self.results.setdefault(operator, deque())
+        self._say(Follow(operators))
+
+    def next_result(self, operator: str, timeout: float | None = None) -> Result:
+        """Take the oldest result of an operator that is followed; wait for it at most `timeout` seconds.
+
+        Raises `TimeoutError`, and `RunError` with the reason where there will be none.
+        """
+        waiting = self.results[operator]
+        self.wait(lambda: waiting or operator in self._unshown, timeout, f"a result of '{operator}'")
+        if not waiting:
+            raise RunError(f"Run '{self._contact.run}': operator '{operator}': {self._unshown[operator]}.")
+        return waiting.popleft()
 
     def checkpoint(self) -> Asked:
         """Have the simulation write its checkpoint."""
@@ -126,7 +186,7 @@ class Console:
             self._heard_at = time.monotonic()
             self._take(self._session.receive(frames))
 
-    def wait(self, done: Callable[[], bool], timeout: float | None, what: str) -> None:
+    def wait(self, done: Callable[[], object], timeout: float | None, what: str) -> None:
         """Listen until `done`. Raises `TimeoutError` after `timeout` seconds, `RunError` when the run is silent."""
         begin = time.monotonic()
         while not done():
@@ -162,6 +222,12 @@ class Console:
                     self.receipts.append(receipt)
                     if receipt.outcome == "applied" and receipt.action.kind == "set":
                         self.values.update(receipt.new)
+            case Paused(boundary, index, at):
+                self.standing = None if boundary < 0 else Standing(boundary, index, at)
+            case Shown(operator, why) if why:
+                self._unshown[operator] = why
+            case Shown(operator):
+                self.results[operator].append(_result(message))
 
     def _say(self, message: Message) -> None:
         self._socket.send(self._session.send(message))
@@ -187,6 +253,14 @@ def steer(contact: str | os.PathLike[str], *, user: str = "") -> Console:
     """
     path = os.fspath(contact)
     return Console(Contact.read(os.path.join(path, "contact.json") if os.path.isdir(path) else path), user)
+
+
+def _result(shown: Shown) -> Result:
+    time = math.nan if shown.time is None else shown.time
+    provenance = Provenance(
+        shown.index, shown.first_step, shown.last_step, time, shown.steps, shown.dropped, shown.complete
+    )
+    return Result(shown.operator, provenance, shown.arrays)
 
 
 def _user() -> str:

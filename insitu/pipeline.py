@@ -69,8 +69,17 @@ class Pipeline:
         All of them where the outputs are recordings only, which say nothing of results.
         """
         outputs = self.config.outputs
-        results = [output for output in outputs if output.to == "zarr"]
-        wanted = {name for output in results for name in output.of} if results or not outputs else {"*"}
+        said = any(output.to != "record" for output in outputs)
+        return self._named("zarr") if said or not outputs else tuple(self.operators)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The operators whose results consoles may follow: those that are stored, and those that are for consoles."""
+        also = {*self.stored, *self._named("console")}
+        return tuple(name for name in self.operators if name in also)
+
+    def _named(self, to: str) -> tuple[str, ...]:
+        wanted = {name for output in self.config.outputs if output.to == to for name in output.of}
         return tuple(name for name in self.operators if name in wanted or "*" in wanted)
 
     @property

@@ -24,11 +24,11 @@ import numpy as np
 
 from insitu.client.parameters import Function, Parameter, StateArray
 from insitu.errors import ActionError, LocalProtocolError, RunError
-from insitu.steering.actions import Action, check_values
+from insitu.steering.actions import Action, check_values, pauses_after
 from insitu.steering.agreement import Pledge, Word
 from insitu.steering.parameters import ParameterSpec, plain
 from insitu.wire.codec import decode, encode
-from insitu.wire.messages import Answer, Decide, Declare, Message, Propose, Reached, SteeringTerms
+from insitu.wire.messages import Answer, Decide, Declare, Message, Propose, Reached, Standing, SteeringTerms
 
 log = logging.getLogger("insitu.client")
 
@@ -80,6 +80,8 @@ class Steered:
         self._pledge: Pledge | None = None
         self._decided_at = 0
         self._paused = False
+        #: The boundary of the pause to which it runs.
+        self._pause_at: int | None = None
         self._busy = comm is not None
         self._said_at = 0.0
 
@@ -195,9 +197,12 @@ class Steered:
             self._keep_promise(step)
         else:
             self._follow_rank_0(step)
+        if self._pause_at is not None and self._pause_at <= self.passed:
+            self._paused, self._pause_at = True, None
         if self._paused:
             self._pause(step)
-        self._busy = bool(self._scheduled) or self._comm is not None or (self._pledge is not None)
+        to_come = bool(self._scheduled) or self._pledge is not None or self._pause_at is not None
+        self._busy = to_come or self._comm is not None
 
     def _keep_promise(self, step: tuple[int, float]) -> None:
         """Apply what is decided for this boundary; wait for what is not decided yet."""
@@ -232,6 +237,7 @@ class Steered:
 
     def _pause(self, step: tuple[int, float]) -> None:
         """Stand still until a resume, a stop, or the end of one of the bounds."""
+        self._say(Standing(self.passed, *step))
         begin = time.monotonic()
         while self._paused and not self.stopping:
             if self._comm is None or self._rank == 0:
@@ -314,6 +320,7 @@ class Steered:
             self.stopping = True
         elif kind in ("pause", "resume"):
             self._paused = kind == "pause"
+            self._pause_at = pauses_after(self.passed, values["steps"], self.every) if values else None
         else:
             self._functions[kind].call(**values)
         return old

@@ -184,10 +184,10 @@ class Output(Section):
     """Where results go, and which blocks are recorded."""
 
     of: Names = Field(default=("*",), description='an operator (of record: a variable), a list of them, or "*" for all')
-    to: Literal["zarr", "record"] = Field(
+    to: Literal["zarr", "record", "console"] = Field(
         default="zarr",
         description="zarr: results, to results.zarr in the run's directory; record: published blocks as they came, to "
-        "recording.zarr, for insitu replay",
+        "recording.zarr, for insitu replay; console: results, to the consoles that follow them, and nowhere else",
     )
 
 

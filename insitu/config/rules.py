@@ -88,7 +88,7 @@ class _Compiling:
         return rule
 
     def _order(self, path: Path, kind: str, values: Mapping[str, Any]) -> Order:
-        takes = {"set": None, "trate": ("every",)}.get(kind, () if kind in VERBS[:5] else None)
+        takes = {"set": None, "trate": ("every",), "resume": ("steps",)}.get(kind, () if kind in VERBS else None)
         done: dict[str, Any] = {}
         for name, value in values.items():
             at = (*path, *((kind,) if path[0] == "do" else ()), name)

@@ -106,6 +106,10 @@ class Steering(Section):
         default=1.0, description="longest wait of a rank, at the step of an action, for the decision on it"
     )
     max_pause: Seconds = Field(default=3600.0, description="longest pause; then the simulation goes on by itself")
+    pause_after: Steps | None = Field(
+        default=None,
+        description="published steps after which the run pauses for the first time, for whoever steers it from there",
+    )
     in_doubt: Literal["stop", "revert"] = Field(
         default="stop",
         description="what follows where a rank could not learn a decision. stop: the simulation stops, this rank at "

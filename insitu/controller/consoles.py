@@ -6,17 +6,21 @@ from functools import partial
 from typing import Any
 
 from insitu.controller.admission import Peer
+from insitu.controller.followers import Followers
 from insitu.controller.steering import Steering
 from insitu.steering.actions import Action, Receipt, large, substituted
 from insitu.steering.parameters import plain
-from insitu.wire.messages import ConsoleWelcome, Leave, Message, Request, Settled, Steerable
+from insitu.wire.messages import ConsoleWelcome, Follow, Leave, Message, Paused, Request, Settled, Standing, Steerable
 
 
 class Consoles:
     """All consoles of a run. `send` reaches one of them."""
 
-    def __init__(self, steering: Steering, send: Callable[[Peer, Message], None]) -> None:
+    def __init__(self, steering: Steering, followers: Followers, send: Callable[[Peer, Message], None]) -> None:
         self._steering = steering
+        self._followers = followers
+        self._following: dict[str, dict[bytes, Peer]] = {}
+        self._standing: Standing | None = None
         self._send = send
         self._peers: dict[bytes, Peer] = {}
         self._tokens: dict[int, tuple[Peer, int]] = {}
@@ -28,6 +32,7 @@ class Consoles:
         self._send(peer, ConsoleWelcome(run))
         self._peers[peer.identity] = peer
         self._send(peer, self._steerable())
+        self._send(peer, _paused(self._standing))
 
     def hear(self, peer: Peer, message: Message) -> None:
         """Take in what a console says."""
@@ -35,21 +40,37 @@ class Consoles:
             case Request(token, kind, values, by, why):
                 handle = self._steering.ask(Action(kind, values, by=by or peer.name, why=why))
                 handle.then(partial(self._answer, peer, token))
+            case Follow(operators):
+                for operator in operators:
+                    self._following.setdefault(operator, {})[peer.identity] = peer
+                    shown = self._followers.follow(operator)
+                    if shown is not None:
+                        self._send(peer, shown)
             case Leave():
                 self.lose(peer)
 
     def lose(self, peer: Peer) -> None:
         """A console has left, or is gone."""
         self._peers.pop(peer.identity, None)
+        for peers in self._following.values():
+            peers.pop(peer.identity, None)
         peer.ended = True
 
     def turn(self) -> None:
-        """Tell all consoles where there is more to be steered than they know."""
+        """Tell all consoles what they do not know: what can be steered, where the ranks stand still, results."""
         declared = self._steering.declared
         if self._told != declared.version:
             self._told = declared.version
             for peer in list(self._peers.values()):
                 self._send(peer, self._steerable())
+        standing = self._steering.standing
+        if standing != self._standing:
+            self._standing = standing
+            for peer in list(self._peers.values()):
+                self._send(peer, _paused(standing))
+        for shown in self._followers.take():
+            for peer in list(self._following[shown.operator].values()):
+                self._send(peer, shown)
 
     def _answer(self, peer: Peer, token: int, receipt: Receipt) -> None:
         self._send(peer, Settled(token, short(receipt)))
@@ -67,6 +88,10 @@ class Consoles:
         values = {name: plain(value) for name, value in declared.values.items()}
         parameters = tuple(spec.to_plain() for spec in declared.parameters.values())
         return Steerable(declared.ready, parameters, actions, values)
+
+
+def _paused(standing: Standing | None) -> Paused:
+    return Paused(-1, 0, 0.0) if standing is None else Paused(standing.passed, standing.index, standing.time)
 
 
 def short(receipt: Receipt) -> dict[str, Any]:

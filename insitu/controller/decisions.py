@@ -198,13 +198,16 @@ class Decisions:
     def _settled(self, key: Key) -> None:
         """An action has its receipt; called in the thread of whoever wrote it."""
         with self._lock:
-            self._under_way.discard(key)
-            waiting = self._next.pop(key, None)
-        if waiting is not None:
-            self._work.put(lambda: self._ask_late(waiting))
+            if key not in self._next:
+                self._under_way.discard(key)
+                return
+        # It stays under way until then: what is wanted meanwhile takes the place of what waits, and not its turn.
+        self._work.put(lambda: self._ask_next(key))
 
-    def _ask_late(self, action: Action) -> list[Tick]:
-        self._ask(action)
+    def _ask_next(self, key: Key) -> list[Tick]:
+        with self._lock:
+            action = self._next.pop(key)
+        self._simulation.ask(action).then(lambda receipt: self._settled(key))
         return []
 
     def _call(self, name: str, controller: Guarded, tick: Tick, parameters: Mapping[str, Value]) -> list[Wish]:

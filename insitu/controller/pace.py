@@ -43,9 +43,9 @@ class Pace:
         if passed > before or rank not in self._reached:
             self._reached[rank] = (passed, now)
 
-    def rest(self) -> None:
-        """All ranks stand still."""
-        self._speeds.clear()
+    def rest(self, rank: int) -> None:
+        """A rank stands still."""
+        self._speeds.pop(rank, None)
 
     def forget(self, rank: int) -> None:
         """A rank has ended or is gone."""

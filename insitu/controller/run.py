@@ -140,7 +140,7 @@ class Run:
         self._service = Service(
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
-            record=record, schedule=self._actions, snapshot=self._feed.snapshot,
+            record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
         )  # fmt: skip
         decisions.begin(self._service.steering)
         stack.callback(self._service.shut_down)
@@ -159,6 +159,12 @@ class Run:
         if config.simulation.launcher == "external":
             where = self.directory.contact.resolve()
             self._progress.say(f"Waiting for the simulation. Start its ranks with INSITU_CONTACT={where}")
+
+    def _scheduled(self) -> list[tuple[int, Action]]:
+        """Return the actions that are decided before any rank is there, with their boundaries, in order."""
+        first = self._config.steering.pause_after
+        pauses = [] if first is None or self._replay else [(first - 1, Action("pause", by="steering.pause_after"))]
+        return sorted([*pauses, *self._actions], key=lambda each: each[0])
 
     def _staging_node(self) -> MakeNode:
         """Say how a staging node is made. Recorded steps and replayed ones are folded alike, to the same bits."""

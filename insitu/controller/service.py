@@ -12,6 +12,7 @@ from typing import Any
 
 from insitu.controller.admission import Peer, Terms, require_expected, why_not
 from insitu.controller.consoles import Consoles
+from insitu.controller.followers import Followers
 from insitu.controller.gather import Gather, Rows, Window
 from insitu.controller.record import ActionRecord
 from insitu.controller.steering import Steering
@@ -50,6 +51,7 @@ from insitu.wire.messages import (
     Share,
     Shutdown,
     Skip,
+    Standing,
     Status,
     Tally,
     Welcome,
@@ -71,6 +73,7 @@ class Service:
 
     `journal` gets every event with its source, `deliver` every window and row that is complete, and `release` large
     states that nobody will ask for. `record` gets what became of actions; `schedule` are those of an earlier record.
+    `followers` have the results that consoles follow.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Service:
         record: ActionRecord,
         snapshot: Callable[["Service"], dict[str, Any]],
         schedule: Iterable[tuple[int, Action]] = (),
+        followers: Followers | None = None,
     ) -> None:
         self.ranks: dict[int, Peer] = {}
         self.nodes: dict[int, Peer] = {}
@@ -117,7 +121,9 @@ class Service:
         self._concluded = ""
         self._waker = Waker()
         self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
-        self._consoles = Consoles(self.steering, self._send)
+        followers = followers or Followers()
+        followers.begin(self._waker.wake)
+        self._consoles = Consoles(self.steering, followers, self._send)
         self.viewers = Viewers(terms.run, send=listener.send, peek=self._peek, snapshot=lambda: snapshot(self))
 
     @property
@@ -372,7 +378,7 @@ class Service:
                 self.tracker.layout(peer.number, message)
             case Dropped():
                 self._dropped(peer, message, self.tracker)
-            case Declare() | Reached() | Answer():
+            case Declare() | Reached() | Answer() | Standing():
                 self.steering.hear(peer.number, message)
             case Event():
                 self._journal(peer.name, message)

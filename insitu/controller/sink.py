@@ -21,6 +21,7 @@ from insitu.config.function import Function
 from insitu.controller.chains import Chains
 from insitu.controller.decisions import Decisions, observed
 from insitu.controller.directory import Journal
+from insitu.controller.followers import Followers
 from insitu.controller.gather import Rows, Window
 from insitu.errors import ConfigError, Problem
 from insitu.model import Array, Step, Variable
@@ -72,7 +73,8 @@ class Sink:
         self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
         functions = (name for name, operator in pipeline.operators.items() if isinstance(operator, Function))
         steered = decisions.sources if decisions else ()
-        self._wanted = {*pipeline.stored, *pipeline.chained.values(), *functions, *steered}
+        self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
+        self.followers = Followers(list(pipeline.operators), self._wanted)
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
@@ -198,6 +200,7 @@ class Sink:
             self.failures[operator] = f"{type(error).__name__}: {error}"
             details = {"operator": operator, "traceback": traceback.format_exc()}
             self._journal.write("controller", Event("error", "results-lost", self.failures[operator], details))
+            self.followers.withhold(operator, self.failures[operator])
             if self._decisions is not None:
                 self._decisions.fail(operator)
 
@@ -207,9 +210,11 @@ class Sink:
         recipe = self._recipes[operator]
         rows = [recipe.assemble([((), (), entry.state)])[0] for entry in entries]
         steps = [Step(entry.key, entry.first, entry.time) for entry in entries]
+        results = [_of_step(operator, step, row, complete=True) for step, row in zip(steps, rows, strict=True)]
+        for result in results:
+            self.followers.show(result)
         sources = self._sources(operator)
         if sources is not None:
-            results = [_of_step(operator, step, row, complete=True) for step, row in zip(steps, rows, strict=True)]
             pairs = zip(results, steps, strict=True)
             self._observe([observed(result, step.sequence, step.sequence, sources) for result, step in pairs])
         self._keep_steps(operator, operator, list(zip(steps, rows, strict=True)), complete=True)
@@ -280,6 +285,10 @@ class Sink:
     ) -> None:
         """Let rules and controllers look at a result, whose arrays are here or, finalised, at the nodes."""
         sources = self._sources(recipe.name)
+        if row is not None:
+            self.followers.show(Result(recipe.name, provenance, row))
+        elif done is not None:
+            self.followers.withhold(recipe.name, "its results are too large to leave the staging nodes")
         if sources is None:
             return
         if row is not None:

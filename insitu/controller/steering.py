@@ -18,12 +18,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from insitu.controller.asked import Asked, Handle, Listener, reasons_of, torn_between
 from insitu.controller.declarations import Declarations
 from insitu.controller.pace import Pace
+from insitu.controller.pauses import Pauses
 from insitu.controller.record import ActionRecord
 from insitu.errors import ActionError
 from insitu.steering.actions import Action, Outcome, Receipt
 from insitu.steering.agreement import Proposal, State, Word
 from insitu.steering.parameters import Value
-from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, SteeringTerms
+from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, Standing, SteeringTerms
 
 #: How long an action may look for a step: ranks answer once in each of theirs, which may take minutes.
 EXPIRES_S = 600.0
@@ -61,7 +62,7 @@ class Steering:
         self._ranks: set[int] = set()
         self._size: int | None = None
         self._gone: dict[int, str] = {}
-        self._paused_at: int | None = None
+        self._pauses = Pauses()
         self._stopped: Asked | None = None
         self._stopping = False
         self._doubted = False
@@ -81,6 +82,11 @@ class Steering:
     def names(self) -> Collection[str]:
         """The names of all parameters and states."""
         return tuple(self.declared.parameters)
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where all ranks stand still, if they do."""
+        return self._pauses.all_stand(self._size)
 
     def ask(self, action: Action) -> Handle:
         """Ask for an action. From any thread; what became of it is for the handle to say."""
@@ -115,18 +121,21 @@ class Steering:
             decided.append(Propose(self._stopped.round, self._stopped.proposal.at, True, "stop", {}))
         return decided
 
-    def hear(self, rank: int, message: Declare | Reached | Answer) -> None:
+    def hear(self, rank: int, message: Declare | Reached | Answer | Standing) -> None:
         """Take in what a rank says."""
         now = time.monotonic()
         if isinstance(message, Declare):
             self.declared.add(rank, message)
             return
         self._pace.reached(rank, message.passed, now)
-        if self._paused_at is not None and message.passed > self._paused_at:
-            self._paused_at = None
+        self._pauses.reached(message.passed)
+        if isinstance(message, Standing):
+            self._pauses.stands(rank, message)
+            self._pace.rest(rank)
         if isinstance(message, Answer):
             self._answered(rank, message, now)
-        if message.passed > 0 and self.declared.complete(rank, self._ranks, self._size):
+        closed = message.passed > 0 or isinstance(message, Standing)
+        if closed and self.declared.complete(rank, self._ranks, self._size):
             self._record.declare(self.declared.parameters, self.declared.functions)
 
     def lose(self, rank: int, *, ended: bool) -> None:
@@ -199,7 +208,7 @@ class Steering:
         stop = asked.action.kind == "stop"
         ranks = self._ranks - self._gone.keys() if stop else self._ranks
         mpi = self._terms.agree == "mpi"
-        at = -1 if mpi else self._paused_at if self._paused_at is not None else self._pace.next_boundary(now)
+        at = -1 if mpi else self._pauses.cap(self._pace.next_boundary(now))
         asked.round, asked.answers = self._round, {}
         asked.proposal = Proposal(at, ranks, voters=[0] if mpi else None, spare=stop)
         for rank in sorted(asked.proposal.silent):
@@ -307,6 +316,9 @@ class Steering:
                 max(each.waited_s for each in applied.values()), min(each.spare for each in applied.values())
             )
         new = self.declared.taken(asked.action)
+        if outcome == "applied" and asked.action.kind == "resume":
+            pause = self._pauses.resumes(new.get("steps"), boundary)
+            reason = "" if pause is None else f"pauses again after {new['steps']} published steps, at boundary {pause}"
         return Receipt(
             asked.action, outcome, reason, answer.index, boundary, answer.time, answer.old, new, tuple(sorted(applied)),
             round(time.monotonic() - asked.asked_at, 6) if asked.asked_at else None,
@@ -314,15 +326,10 @@ class Steering:
         )  # fmt: skip
 
     def _take_effect(self, receipt: Receipt) -> None:
-        kind = receipt.action.kind
-        if kind == "pause":
-            self._paused_at = receipt.boundary
-            self._pace.rest()
-        elif kind == "resume":
-            self._paused_at = None
-        elif kind == "set":
+        self._pauses.follow(receipt)
+        if receipt.action.kind == "set":
             self.declared.set(receipt.new)
-        elif kind == "stop":
+        elif receipt.action.kind == "stop":
             self._stopping = True
 
     def _doubt(self, rank: int) -> None:

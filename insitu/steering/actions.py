@@ -6,7 +6,8 @@ kind           values                                                 what happe
 =============  =====================================================  ================================================
 ``set``        a value for each parameter or state                    they are set, all of them or none
 ``pause``      none                                                   the simulation waits
-``resume``     none                                                   it goes on
+``resume``     none, or ``steps``: a whole number of at least 1       it goes on; pauses again after so many published
+                                                                      steps, on all ranks after the same one
 ``checkpoint`` none                                                   the author's `Client.on_checkpoint` is called
 ``stop``       none                                                   `Client.stopping` is true
 ``trate``      ``every``: a whole number of at least 1                of so many steps one is published
@@ -35,7 +36,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 #: How often a simulation publishes, as a parameter of the action ``trate``.
 TRATE = ParameterSpec("every", "int", 1, minimum=1, description="of so many steps one is published")
-
+#: How far a simulation runs until it pauses again, as a parameter of the action ``resume``.
+STEPS = ParameterSpec("steps", "int", 1, minimum=1, description="published steps until it pauses again")
 
 _DEFAULTS: tuple[tuple[str, Any], ...] = (("by", ""), ("why", ""), ("asked_s", 0.0), ("id", 0))
 
@@ -197,6 +199,8 @@ def check_values(
         return {name: _known(name, parameters).check(value) for name, value in action.values.items()}
     if action.kind == "trate":
         arguments: Mapping[str, ParameterSpec] = {"every": TRATE}
+    elif action.kind == "resume":
+        arguments = {"steps": STEPS} if action.values else {}
     elif action.kind == "checkpoint" and action.kind not in functions:
         raise ActionError("checkpoint: the simulation has not said how it does that; see Client.on_checkpoint.")
     elif action.kind in functions:
@@ -229,3 +233,15 @@ def _shown(value: object) -> str:
         array = np.asarray(value)
         return str(value) if array.size <= 8 else f"<array {array.shape}>"
     return str(value)
+
+
+def pauses_after(boundary: int, steps: int, every: int) -> int:
+    """Return the boundary of the pause that a ``resume`` with `steps`, applied at a boundary, leads to.
+
+    Of so many steps (`every`) one is published: those whose boundary is a multiple of it. The place is fixed when the
+    action is applied; a ``trate`` on the way there does not move it.
+
+    >>> pauses_after(9, 5, 1), pauses_after(9, 2, 10), pauses_after(10, 2, 10)
+    (14, 20, 30)
+    """
+    return (boundary // every + steps) * every

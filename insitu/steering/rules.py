@@ -256,7 +256,7 @@ def _fought_over(wish: Wish, other: Wish) -> str:
 def _claims(action: Action) -> dict[str, Any]:
     """Say what an action decides on, and how."""
     if action.kind in ("pause", "resume"):
-        return {"pause": action.kind}
+        return {"pause": action.describe()}
     return {name if action.kind == "set" else f"{action.kind}.{name}": value for name, value in action.values.items()}
 
 

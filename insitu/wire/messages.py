@@ -7,13 +7,14 @@ Five links exist. On each, the side that connects speaks first and the other adm
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
 rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, Propose, Decide
-                          Dropped, Reached, Answer, Event,
-                          Status, Tally, Bye
+                          Dropped, Reached, Answer, Standing,
+                          Event, Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
 controller                Fed, Event, Status, Finished, Glimpse  Commit, Finish, Peek, Shutdown
-console to controller     ConsoleHello, Request, Leave           ConsoleWelcome, Refuse, Ping, Steerable, Settled
+console to controller     ConsoleHello, Request, Follow, Leave   ConsoleWelcome, Refuse, Ping, Steerable, Settled,
+                                                                 Paused, Shown
 viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
 ========================  =====================================  ==================================================
 
@@ -231,6 +232,15 @@ class Answer:
     old: dict[str, Any]
     waited_s: float
     spare: int
+
+
+@dataclass(slots=True)
+class Standing:
+    """The rank stands still in a pause, at boundary `passed`, behind the step of this index and time."""
+
+    passed: int
+    index: int
+    time: float
 
 
 @dataclass(slots=True)
@@ -636,6 +646,13 @@ class Request:
 
 
 @dataclass(slots=True)
+class Follow:
+    """The console wants the results of these operators: the newest that there is of each, and all that follow."""
+
+    operators: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class Leave:
     """The console ends."""
 
@@ -672,12 +689,40 @@ class Settled:
     receipt: dict[str, Any]
 
 
+@dataclass(slots=True)
+class Paused:
+    """All ranks stand still at this boundary, behind the step of this index and time; -1 where they do not."""
+
+    boundary: int
+    index: int
+    time: float
+
+
+@dataclass(slots=True)
+class Shown:
+    """A result of an operator that the console follows: its arrays, and the fields of its provenance.
+
+    `time` is ``None`` where no step was folded. `why` says why there are no results to be shown, and is else empty.
+    """
+
+    operator: str
+    why: str
+    index: int
+    first_step: int
+    last_step: int
+    time: float | None
+    steps: int
+    dropped: int
+    complete: bool
+    arrays: State
+
+
 Message = (
-    Hello | Offer | Layout | Tally | Declare | Reached | Answer | Dropped | Bye
+    Hello | Offer | Layout | Tally | Declare | Reached | Answer | Standing | Dropped | Bye
     | Welcome | Refuse | Skip | Propose | Decide | Ping
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
-    | ConsoleHello | Request | Leave | ConsoleWelcome | Steerable | Settled
+    | ConsoleHello | Request | Follow | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown
     | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse
 )  # fmt: skip

@@ -393,6 +393,22 @@ KINDS: dict[int, Record] = {
     55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
     56: Record(v.Peek, _look, **_looking),
     57: Record(v.Glimpse, _picture, number=whole(), **_seen),
+    70: Record(m.Follow, operators=many(name)),
+    71: Record(
+        m.Shown,
+        operator=name,
+        why=text,
+        index=_any,
+        first_step=_any,
+        last_step=_any,
+        time=optional(time),
+        steps=whole(),
+        dropped=whole(),
+        complete=truth,
+        arrays=state,
+    ),
+    72: Record(m.Standing, passed=whole(), index=_any, time=time),
+    73: Record(m.Paused, boundary=_newest, index=_any, time=time),
 }
 
 #: Every message's number.

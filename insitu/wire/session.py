@@ -65,7 +65,7 @@ _REFUSED: Transitions = {m.Refuse: State.REFUSED}
 _TO_RANK = (m.Ping, m.Skip, m.Propose, m.Decide)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
 
-_TO_CONSOLE = (m.Ping, m.Steerable, m.Settled)
+_TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown)
 
 #: What may be said in which state, and which state follows.
 TRANSITIONS: dict[Link, dict[State, Transitions]] = {
@@ -80,6 +80,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
             m.Dropped,
             m.Reached,
             m.Answer,
+            m.Standing,
             m.Event,
             m.Status,
             m.Tally,
@@ -113,7 +114,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.CONSOLE_CONTROLLER: {
         State.NEW: {m.ConsoleHello: State.ASKED} | _REFUSED,
         State.ASKED: {m.ConsoleWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Request, *_TO_CONSOLE) | {m.Leave: State.ENDING} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, m.Request, m.Follow, *_TO_CONSOLE) | {m.Leave: State.ENDING} | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_TO_CONSOLE) | _REFUSED,
         State.REFUSED: {},
     },
@@ -147,6 +148,8 @@ FROM_LISTENER = frozenset(
         m.ConsoleWelcome,
         m.Steerable,
         m.Settled,
+        m.Paused,
+        m.Shown,
         v.Watching,
         v.News,
         v.Sight,

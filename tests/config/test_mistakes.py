@@ -102,7 +102,13 @@ CASES = [
     ),
     ("operators:", "variables: {'*': {max_wait: -1 s}}\noperators:", 3, "variables.*.max_wait", TIME + '"-1 s"'),
     ("operators:", "variables: {'*': {max_wait: .inf}}\noperators:", 3, "variables.*.max_wait", TIME + "Infinity"),
-    ("operators:", "outputs: [{to: hdf5}]\noperators:", 3, "outputs.0.to", 'expected "zarr" or "record", got'),
+    (
+        "operators:",
+        "outputs: [{to: hdf5}]\noperators:",
+        3,
+        "outputs.0.to",
+        'expected "zarr", "record" or "console", got',
+    ),
     (
         "operators:",
         "outputs: [{of: 3}]\noperators:",

@@ -198,6 +198,20 @@ def test_of_what_one_asker_wants_again_and_again_only_the_newest_waits(decide: A
     assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}, {"feed": 5.0}]
 
 
+def test_what_waited_is_not_asked_for_after_what_is_newer(decide: Any) -> None:
+    """The first action is settled while a later result is being judged: what waited since before gives way to it."""
+    run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: each, hangs_at: 2}}}}}}')
+    run.simulation.at_once = False
+    run.show("each", 1.0, 1.0, 1.0)
+    wait_until(lambda: run.decisions._next.get(PUMP, Action("")).values == {"feed": 2.0}, 10.0, "two results judged")
+    run.simulation.handles[0].settle()
+    RELEASE.set()
+    wait_until(lambda: len(run.simulation.asked) == 2, 10.0, "the newest")
+    run.simulation.handles[1].settle()
+    run.end()
+    assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}, {"feed": 3.0}]
+
+
 def test_two_runs_of_one_configuration_do_not_share_what_a_controller_knows(decide: Any) -> None:
     run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: each}}}}}}')
     run.show("each", 1.0)

@@ -16,7 +16,7 @@ from insitu.controller.steering import Steering
 from insitu.errors import ConfigError
 from insitu.steering.actions import Action, Receipt
 from insitu.steering.parameters import ParameterSpec
-from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, SteeringTerms
+from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, Standing, SteeringTerms
 
 FEED = ParameterSpec.of("feed", 0.035, minimum=0.0, maximum=0.1)
 
@@ -114,6 +114,40 @@ def test_what_all_ranks_promise_is_committed_and_has_a_receipt(make: Make) -> No
     assert it.steering.values == {"feed": 0.05}
     assert heard == [receipt]
     assert it.steering.counts == {"applied": 1}
+
+
+def test_nothing_is_proposed_behind_the_pause_that_a_resume_leads_to(make: Make) -> None:
+    it = make()
+    it.ask("pause")
+    at = it.apply().at
+    resumed = it.ask("resume", steps=5)
+    assert it.apply().at == at
+    receipt = resumed.receipt(0)
+    assert receipt.describe().endswith(
+        f"applied after step {10 * at}, steps 5: pauses again after 5 published steps, at boundary {at + 5}"
+    )
+    for rank in range(2):
+        it.steering.hear(rank, Reached(at + 4, 0, 0.0))
+    it.steering._pace.lead = 100
+    it.ask(feed=0.01)
+    assert it.apply().at == at + 5
+    assert it.steering.standing is None
+    for rank in range(2):
+        it.steering.hear(rank, Standing(at + 5, 70, 7.0))
+    assert it.steering.standing == Standing(at + 5, 70, 7.0)
+    it.ask("resume")
+    assert it.apply().at == at + 5
+    assert it.steering.standing is None
+
+
+def test_one_of_so_many_steps_is_published_on_the_way_to_a_pause(make: Make) -> None:
+    it = make()
+    it.ask("trate", every=10)
+    it.apply()
+    resumed = it.ask("resume", steps=3)
+    at = it.apply().at
+    reason = f"pauses again after 3 published steps, at boundary {(at // 10 + 3) * 10}"
+    assert resumed.receipt(0).reason == reason
 
 
 def test_one_action_is_under_way_at_a_time_and_a_stop_goes_first(make: Make) -> None:

@@ -16,7 +16,7 @@ SIZE, STEPS, EVERY, WINDOW = 37, 50, 10, 20
 
 
 @pytest.mark.parametrize(
-    "name", ["gray_scott", "lammps_melt", "lammps_liquid", "gray_scott_graph", "ensemble", "md_manifold"]
+    "name", ["gray_scott", "lammps_melt", "lammps_liquid", "gray_scott_graph", "ensemble", "md_manifold", "lorenz"]
 )
 def test_a_configuration_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "demos")

@@ -68,20 +68,22 @@ def test_rules_act_on_the_simulation_and_every_wish_has_its_receipt(tmp_path: Pa
     assert fired["rule:flood"] == "rule:flood: open the gates"
 
 
-def test_a_pid_keeps_the_level_and_controllers_that_fail_are_stopped_by_name(tmp_path: Path) -> None:
+def test_a_pid_settles_against_a_disturbance_and_controllers_that_fail_are_stopped_by_name(tmp_path: Path) -> None:
+    """From step 300 on the tank leaks. The run ends when it has settled again, however busy the machine is."""
     one = {"of": "level", "result": "mean"}
+    kp, ki, wanted, leak = 0.3, 0.2, 2.0, 400
+    settled = f"step > {leak + 100} and abs(level.mean - {wanted}) < 0.01"
     left = tank(
         tmp_path,
         {
             "controllers": {
-                "keeper": {
-                    "use": "pid", **one, "sets": "inflow", "setpoint": 2.0, "kp": 0.0, "ki": 0.1,
-                },
+                "keeper": {"use": "pid", **one, "sets": "inflow", "setpoint": wanted, "kp": kp, "ki": ki},
                 "raises": {"use": f"{HERE}:Raises", **one},
                 "hangs": {"use": f"{HERE}:Hangs", **one, "max_time": 0.1},
-            }
+            },
+            "rules": [{"name": "settled", "when": settled, "for": "100 steps", "do": "stop"}],
         },
-        steps=800,
+        simulation={"command": program("tank", "--steps", 100_000, "--leak", leak), "ranks": 2},
         operators={"level": OPERATORS["level"]},
         outputs=[{"of": "level"}],
     )  # fmt: skip
@@ -93,11 +95,27 @@ def test_a_pid_keeps_the_level_and_controllers_that_fail_are_stopped_by_name(tmp
         "controller 'hangs'",
     }
     level = left.results("level")["mean"].values
-    assert len(level) == 800
-    assert (
-        1.05 < level[-50:].mean() < 3.0
-    )  # by itself it stays below 1; how near it comes depends on the machine's load
-    assert {each["by"] for each in receipts(left)} == {"controller:keeper"}
+    said = receipts(left)
+    assert [each["outcome"] for each in said if each["by"] == "rule:settled"] == ["applied"]
+    by_pid = [each for each in said if each["by"] == "controller:keeper" and each["outcome"] == "applied"]
+    assert abs(level[leak - 1] - wanted) < 0.2, "it had come there before the leak"
+    assert level[leak : leak + 100].min() < wanted - 0.05, "the leak is felt"
+    # The same controller, in NumPy, on the levels that it saw: what it set is what this wants, in the same order.
+    errors = wanted - level
+    outputs = kp * errors + (1.0 - kp * errors[0]) + ki * 0.05 * np.concatenate([[0.0], np.cumsum(errors[1:])])
+    asked = np.array([each["new"]["inflow"] for each in by_pid])
+    seen_at = np.array([int(np.abs(outputs - value).argmin()) for value in asked])
+    np.testing.assert_allclose(asked, outputs[seen_at], rtol=0, atol=1e-9)
+    applied_at = np.array([each["step"] for each in by_pid])
+    assert (np.diff(seen_at) > 0).all()
+    assert (seen_at <= applied_at).all()
+    # The same tank, in NumPy, with what the receipts say: the levels are those of the run.
+    inflow, expected = 1.0, [0.0]
+    set_after = dict(zip(applied_at.tolist(), asked.tolist(), strict=True))
+    for n in range(len(level)):
+        expected.append(expected[-1] + 0.05 * (inflow - expected[-1] - (0.5 if n >= leak else 0.0)))
+        inflow = set_after.get(n, inflow)
+    np.testing.assert_allclose(level, expected[1:], rtol=0, atol=1e-12)
 
 
 def test_a_field_that_stays_with_its_node_and_is_not_stored_can_still_be_decided_by(tmp_path: Path) -> None:

@@ -54,7 +54,11 @@ class Proxy:
 
     def _join(self, ways: dict[socket.socket, _Way]) -> None:
         rank, _ = self._door.accept()
-        controller = socket.create_connection(("127.0.0.1", self._target))
+        try:
+            controller = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:
+            rank.close()  # the controller is gone
+            return
         for one, other, down in ((rank, controller, False), (controller, rank, True)):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             ways[one] = _Way(other, down)

@@ -128,6 +128,44 @@ def test_a_controller_killed_between_propose_and_commit_leaves_nothing_applied(
     assert it.receipts == []
 
 
+def test_a_controller_killed_after_the_commit_leaves_a_record_that_reads_as_torn(scene: Make) -> None:
+    it = scene()
+    run = gated(it, delay_s=0.0)
+    run.steer(feed=0.01)
+    at = promise(it, 1)
+    it.proxies[1].held.set()
+    promise(it, 0)
+    it.until_traced("decide", 1)
+    # The word to rank 0 is on its way as well; that rank has it once it has passed the step.
+    it.open(0, 1_000_000)
+    it.until_at(0, at + 1)
+    it.controller.send_signal(signal.SIGKILL)
+    it.controller.wait()
+    it.open(1, 1_000_000)
+    it.end([it.ranks[1]])
+    assert feeds(it)[1][-1] == (at, 0.035), "who could not learn of it has applied nothing, and stopped"
+    assert dict(feeds(it)[0])[at] == 0.01
+    (receipt,) = it.receipts
+    assert (receipt.outcome, receipt.boundary) == ("torn", at)
+    assert receipt.reason == "the controller ended before it was known what became of it"
+
+
+def test_a_controller_that_stands_still_too_long_is_a_link_that_does(scene: Make) -> None:
+    it = scene(linger=2.0)
+    run = gated(it)
+    asked = run.steer(feed=0.01)
+    at = promise(it, 0)
+    it.controller.send_signal(signal.SIGSTOP)
+    try:
+        for rank in range(2):
+            it.open(rank, 1_000_000)
+        it.end(it.ranks)
+    finally:
+        it.controller.send_signal(signal.SIGCONT)
+    assert [log[-1] for log in feeds(it)] == [(at, 0.035)] * 2, "both have applied nothing, and stopped at that step"
+    assert asked.receipt(LIMIT_S).outcome == "expired"
+
+
 @pytest.mark.parametrize(("in_doubt", "stops"), [("stop", True), ("revert", False)])
 def test_a_link_that_stands_still_between_promise_and_commit_is_torn(scene: Make, in_doubt: str, stops: bool) -> None:
     it = scene(in_doubt=in_doubt)
@@ -204,6 +242,46 @@ def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_l
     check_same_values(it, [changed])
 
 
+@pytest.mark.timeout(200)
+def test_a_resume_with_steps_pauses_all_ranks_again_after_as_many_published_steps(scene: Make) -> None:
+    """Three ranks, whose words to the controller are late by chance: they stand at one step, each time."""
+    it = scene(ranks=3)
+    it.begin("--stride", 10, delay_s=0.02, seed=3)
+    run = it.console()
+    run.wait(lambda: run.ready, LIMIT_S, "the ranks")
+    at = run.pause().receipt(LIMIT_S)
+    assert at.boundary is not None
+    assert run.until_standing(LIMIT_S).step == at.step
+    boundary = at.boundary
+    for steps, every in ((1, 1), (7, 1), (40, 1), (3, 4), (2, 1)):
+        assert run.act("trate", {"every": every}).receipt(LIMIT_S).boundary == boundary
+        begun = run.resume(steps).receipt(LIMIT_S)
+        assert begun.boundary == boundary
+        boundary = (boundary // every + steps) * every
+        asked = run.steer(feed=0.001 * steps)  # applied on the way there, or where they stand then
+        there = run.until_standing(LIMIT_S, behind=begun.boundary)
+        assert (there.boundary, there.step, there.time) == (boundary, 10 * boundary, 5.0 * boundary)
+        assert begun.reason == f"pauses again after {steps} published steps, at boundary {boundary}"
+        receipt = asked.receipt(LIMIT_S)
+        assert receipt.outcome == "applied"
+        assert receipt.boundary is not None
+        assert begun.boundary <= receipt.boundary <= boundary
+        # A rank writes a step down when it goes on behind it.
+        assert {log[-1]["n"] for log in map(it.log, range(3))} == {10 * (boundary - 1)}
+    refused = [run.act("resume", {"steps": 0}), run.act("resume", {"step": 1})]
+    assert [each.receipt(LIMIT_S).reason for each in refused] == [
+        "steps = 0 is below the minimum 1.",
+        "resume: there is no argument 'step'; it takes steps.",
+    ]
+    run.resume(1000).receipt(LIMIT_S)
+    free = run.resume().receipt(LIMIT_S)
+    assert (free.outcome, free.reason) == ("applied", ""), "a resume without steps calls the coming pause off"
+    assert run.stop().receipt(LIMIT_S).outcome == "applied"
+    it.end(it.ranks)
+    assert len({log[-1]["n"] for log in map(it.log, range(3))}) == 1
+    check_same_values(it, list(run.receipts))
+
+
 def test_what_is_wrong_with_an_action_is_said_and_changes_nothing(scene: Make) -> None:
     it = scene(linger=2.0)
     it.begin("--odd-one", 1)
@@ -221,9 +299,12 @@ def test_what_is_wrong_with_an_action_is_said_and_changes_nothing(scene: Make) -
     for why, asked in wrong.items():
         receipt = asked.receipt(LIMIT_S)
         assert (receipt.outcome, receipt.reason) == ("refused", why)
-    run.stop().receipt(LIMIT_S)
-    it.end(it.ranks)
+    torn = run.act("slip", {"who": 1}).receipt(LIMIT_S)
+    assert (torn.outcome, torn.ranks) == ("torn", (0,))
+    assert torn.reason == "applied by rank 0; failed on rank 1; rank 1: RuntimeError: rank 1 has slipped"
+    it.end(it.ranks)  # stopped by themselves
+    assert len({log[-1][0] for log in feeds(it)}) == 1
     late = run.steer(feed=0.01).receipt(LIMIT_S)
     assert (late.outcome, late.reason) == ("expired", "too late: the simulation has ended")
     assert {feed for log in feeds(it) for _, feed in log} == {0.035}
-    assert {each.action.by for each in it.receipts} == {"user:ada"}
+    assert {each.action.by for each in it.receipts} == {"user:ada", "steering.in_doubt"}

@@ -100,6 +100,10 @@ MESSAGES: list[m.Message] = [
     v.Sight(3, 2, TEMPERATURE, 7, -70, 0.7, (1, 2), (((0, 0), (4, 3)),), "", PICTURE),
     v.Peek(4, "T", (), 1),
     v.Glimpse(4, None, -1, 0, 0.0, (), (), "no rank puts it", ()),
+    m.Follow(("mean", "modes")),
+    m.Shown("mean", "", 3, 60, 70, 0.7, 10, 0, True, {"mean": np.arange(6.0).reshape(2, 3), "count": np.array(6)}),
+    m.Standing(8, 70, 0.7),
+    m.Paused(-1, 0, 0.0),
 ]
 
 #: The headers of `MESSAGES`, in their order.
@@ -164,4 +168,8 @@ HEADERS = [
     "920403a0",
     "96023804a1549001",
     "9a023904c0ff00cb00000000000000009090af6e6f2072616e6b2070757473206974",
+    "93024692a46d65616ea56d6f646573",
+    "9c0247a46d65616ea0033c46cb3fe66666666666660a00c382a46d65616ed70192a33c6638920203a5636f756e74c7060192a33c693890",
+    "9502480846cb3fe6666666666666",
+    "950249ff00cb0000000000000000",
 ]

@@ -262,6 +262,7 @@ INSANE: dict[Link, dict[str, m.Message]] = {
     },
     Link.CONSOLE_CONTROLLER: {
         "an action of no kind": m.Request(WHOLE, "explode", {"a": np.zeros(3), "b": [None, {}]}, "", ""),
+        "what nobody knows is followed": m.Follow(("no", "such", "no")),
         "a value of everything": m.Request(0, "set", {"": {"deep": [1, "x"]}, "feed": [[1], [1, 2]]}, "rule:x", "y"),
         "a leave": m.Leave(),
     },

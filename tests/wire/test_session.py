@@ -329,7 +329,7 @@ def test_the_examples_can_be_said_in_a_row() -> None:
         path = {
             Link.RANK_CONTROLLER: [
                 *(m.Hello, m.Welcome, m.Layout, m.Declare, m.Dropped, m.Status, m.Propose, m.Reached, m.Answer),
-                *(m.Decide, m.Bye, m.Ping),
+                *(m.Decide, m.Standing, m.Bye, m.Ping),
             ],
             Link.RANK_NODE: [m.Attach, m.Credit, m.Layout, m.Publish, m.Ack, m.Detach, m.Ack],
             Link.NODE_CONTROLLER: [
@@ -337,7 +337,8 @@ def test_the_examples_can_be_said_in_a_row() -> None:
                 *(m.Event, m.Finished, m.Shutdown, m.Status),
             ],
             Link.CONSOLE_CONTROLLER: [
-                *(m.ConsoleHello, m.ConsoleWelcome, m.Steerable, m.Request, m.Settled, m.Ping, m.Leave, m.Settled),
+                *(m.ConsoleHello, m.ConsoleWelcome, m.Steerable, m.Request, m.Settled, m.Follow, m.Shown),
+                *(m.Paused, m.Ping, m.Leave, m.Settled),
             ],
             Link.VIEWER_CONTROLLER: [v.Watch, v.Watching, v.Ask, v.News, v.Look, v.Sight, m.Shutdown, v.Ask],
         }[link]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tank that fills by the parameter `inflow` and drains by its level; every rank has some cells of the same level.
 
---steps N, --pause SECONDS after each step, --cells M. Publishes u, the level in M cells per rank, up and down a little.
+--steps N, --pause SECONDS after each step, --cells M, --leak STEP from which on it drains by LEAK more. Publishes u,
+the level in M cells per rank, up and down a little.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import insitu
 from insitu.client.launcher import rank_and_size
 
 DT = 0.05
+LEAK = 0.5
 
 
 def main() -> None:
@@ -20,6 +22,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--pause", type=float, default=0.005)
     parser.add_argument("--cells", type=int, default=4)
+    parser.add_argument("--leak", type=int, default=-1)
     options = parser.parse_args()
     cells = options.cells
     rank, size = rank_and_size(None)
@@ -29,7 +32,8 @@ def main() -> None:
         inflow = sim.parameter("inflow", 1.0, minimum=0.0, maximum=10.0, units="m3/s")
         sim.parameter("mode", "idle", choices=["idle", "busy"])
         for n in range(options.steps):
-            level += DT * (float(inflow.value) - level)
+            drain = level + (LEAK if 0 <= options.leak <= n else 0.0)
+            level += DT * (float(inflow.value) - drain)
             with sim.step(n, time=n * DT) as step:
                 step.put("u", level + ripple, start=(rank * cells,), shape=(size * cells,), dims=("x",), units="m")
             if sim.stopping:

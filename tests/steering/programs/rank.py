@@ -35,6 +35,7 @@ def main() -> None:
             sim.parameter("odd", 1)
         sim.state("u", u, start=(0, 2 * rank), shape=(2, 2 * size), halo=((0, 0), (1, 1)))
         sim.action("perturb", lambda amplitude: perturb(x, amplitude), amplitude={"default": 0.1, "minimum": 0.0})
+        sim.action("slip", lambda who: slip(rank, who), who=0)
         sim.on_checkpoint(lambda: checkpoints.append(n))
         for n in range(0, options.steps * options.stride, options.stride):
             wait_for(rank, n, pause)
@@ -58,6 +59,11 @@ def perturb(x: "np.ndarray[tuple[int], np.dtype[np.float64]]", amplitude: float)
     if amplitude > 1.0:
         raise ValueError(f"an amplitude of {amplitude} is too much")
     x += amplitude
+
+
+def slip(rank: int, who: int) -> None:
+    if rank == who:
+        raise RuntimeError(f"rank {who} has slipped")
 
 
 def wait_for(rank: int, n: int, pause: threading.Event) -> None:
