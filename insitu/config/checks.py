@@ -77,6 +77,9 @@ def _onward(config: Config, name: str) -> list[str]:
 def _of_policy(config: Config) -> list[Problem]:
     """Look whether `every` is there just where the policy needs it."""
     policy, every = config.buffering.policy, config.buffering.every
+    if policy == "spill" and config.buffering.then == "spill":
+        message = "spill has no meaning with policy spill, which goes to the disk at once; take drop or abort"
+        return [config.problem(("variables", "*", "then"), message)]
     if policy == "every" and every is None:
         return [config.problem(("variables", "*", "policy"), "every needs to know which; add every: 10 or what fits")]
     if policy != "every" and every is not None:

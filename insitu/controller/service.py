@@ -298,6 +298,7 @@ class Service:
             peer,
             Welcome(
                 terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
+                terms.spill_bytes, terms.spill_directory,
                 terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)),
             ),
         )  # fmt: skip

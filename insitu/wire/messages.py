@@ -280,7 +280,8 @@ class SteeringTerms:
 class Welcome:
     """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
 
-    `policy` is one of `insitu.client.policy`, and `every` belongs to that of its name.
+    `policy` is one of `insitu.client.policy`, and `every` belongs to that of its name. At most `spill_bytes` may go to
+    the disk, in `spill_directory` (empty: where the system has temporary files); 0 where the policy needs none.
     `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``. `needs` is the contract: what is
     to be sent at all.
     """
@@ -292,6 +293,8 @@ class Welcome:
     policy: str
     every: int
     then: str
+    spill_bytes: int
+    spill_directory: str
     transport: str
     needs: tuple[Need, ...]
     steering: SteeringTerms
