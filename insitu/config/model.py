@@ -168,7 +168,9 @@ class Rules(Buffering):
     )
 
     select: dict[str, Indices] = Field(
-        default={}, description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"'
+        default={},
+        description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"; '
+        'by step, which published steps, counted from 0: "::10"',
     )
     dtype: Literal["float32", "float16"] | None = Field(
         default=None, description="floats of more bits are sent as this; null: as they are put"

@@ -90,7 +90,8 @@ class Need:
     ``*`` stands for all variables that have no need of their own.
 
     `select` holds at most one range for each dim; of the others all is needed. A need that does not fit the variable is
-    not met: nothing is sent, and the controller, which sees it too, says why. `dtype` is ``float32``, ``float16`` or
+    not met: nothing is sent, and the controller, which sees it too, says why. `steps` says of which sequences it is
+    needed; its `start` and `stop` are not negative. `dtype` is ``float32``, ``float16`` or
     empty: floats of more bits are sent as such. `codec` is ``none``, ``lz4``, ``zstd``, ``zfp`` or ``auto``, and
     `tolerance` the absolute error that zfp may make.
     """
@@ -100,6 +101,7 @@ class Need:
     dtype: str
     codec: str
     tolerance: float
+    steps: Range = Range("step", None, None, 1)
 
 
 @dataclass(frozen=True, slots=True)
