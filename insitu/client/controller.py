@@ -7,7 +7,7 @@ from collections.abc import Callable
 from insitu.errors import LocalProtocolError
 from insitu.wire.messages import Decide, Hello, Message, Propose, Refuse, Skip, Welcome
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Socket, poll
+from insitu.wire.sockets import Socket, poll, require_admitted
 
 
 class ControllerLink:
@@ -37,6 +37,7 @@ class ControllerLink:
                         return welcome
                     case Refuse(reason):
                         raise LocalProtocolError(f"The run refuses rank {hello.rank} of {hello.size}: {reason}")
+            require_admitted(self.socket)
         return None
 
     def say(self, message: Message) -> None:

@@ -49,7 +49,7 @@ from insitu.wire.messages import (
 )
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link
-from insitu.wire.sockets import connect
+from insitu.wire.sockets import connect, poll
 from tests.waiting import wait_until
 from tests.wire.fakes import FakeListener
 
@@ -87,6 +87,8 @@ class Rank:
         self.controller.say(
             Welcome("melt", (), STEP * steps, max_wait_s, "block", 1, then, 0, "", "auto", NEEDS, STEERING)
         )
+        wait_until(lambda: controller.socket in poll([controller.socket], 0.01), what="the welcome")
+        controller.listen()
         contract = Contract(0, NEEDS, controller.say)
         segment = Segment.create(STEP * steps) if lent else None
         self.publisher = Publisher(
