@@ -78,7 +78,8 @@ class NodeLink:
         self._done = done
         self._credit = Budget(0)
         self._folded_bytes = 0
-        self._given_up = False
+        #: Whether nothing is expected of the node any more.
+        self.given_up = False
         self._waiting: deque[tuple[Message, int]] = deque()
         self._under_way: deque[_UnderWay] = deque()
         self._most_unfolded = under_way
@@ -130,6 +131,14 @@ class NodeLink:
             if not isinstance(message, Published) or message.sequence != sequence
         )
 
+    def give_up(self) -> list[int]:
+        """The node is gone: return the sequences that it needs no more, all that were sent or wait."""
+        self.given_up = True
+        left = [each.sequence for each in self._under_way] + [message.sequence for message in self.unsent]
+        self._waiting.clear()
+        self._under_way.clear()
+        return left
+
     def layout(self, layout: Layout) -> None:
         self._waiting.append((layout, 0))
 
@@ -137,7 +146,15 @@ class NodeLink:
         self._waiting.append((message, nbytes))
 
     def detach(self, steps: int) -> None:
-        self._waiting.append((Detach(steps), 0))
+        if not self.given_up:
+            self._waiting.append((Detach(steps), 0))
+
+    def close(self, since: float) -> None:
+        """Leave; what was sent has some seconds to leave too, but not towards a node that was silent `since` then."""
+        if (self.idle and not self.given_up) or self.heard_at > since:
+            self.socket.close()
+        else:
+            self.socket.close(linger_s=0)
 
     def listen(self) -> None:
         """Take in what the node said.
@@ -147,12 +164,12 @@ class NodeLink:
         """
         while (frames := self.socket.receive()) is not None:
             self.heard_at = time.monotonic()
-            if self._given_up:
+            if self.given_up:
                 continue
             try:
                 self._handle(self._session.receive(frames))
             except RemoteProtocolError as error:
-                self._given_up = True
+                self.given_up = True
                 log.error("staging node %d is given up: %s", self.part.node, error)
 
     def send(self) -> None:

@@ -38,6 +38,19 @@ class Outbox:
         return sequence in self._kept
 
     @property
+    def idle(self) -> bool:
+        """Whether the staging nodes need nothing of this rank any more."""
+        return all(link.idle for link in self._links)
+
+    @property
+    def unsent(self) -> list[Step]:
+        """The steps of which not all nodes were sent their part."""
+        return [
+            self._kept[sequence].step
+            for sequence in sorted({one.sequence for link in self._links for one in link.unsent})
+        ]
+
+    @property
     def waits(self) -> bool:
         """Whether any step waits to be sent."""
         return any(link.oldest_unsent is not None for link in self._links)

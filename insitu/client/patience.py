@@ -53,6 +53,17 @@ class Patience:
             self.waited_s["wait_staging_s" if starved else "wait_network_s"] += now - before
         return found
 
+    def meet(self, timeout_s: float) -> None:
+        """Pump until all staging nodes have said how much they take, or are gone; at most so long."""
+        deadline = time.monotonic() + timeout_s
+        while not all(link.met or link.given_up for link in self._links):
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                nodes = ", ".join(str(link.part.node) for link in self._links if not link.met)
+                log.warning("rank %d: no answer from staging node %s within %g s", self._rank, nodes, timeout_s)
+                return
+            self._pump(min(POLL_S, remaining_s))
+
     def _culprit(self) -> str:
         """Name whom this rank waits for."""
         return ", ".join(

@@ -28,7 +28,7 @@ from insitu.client.controller import ControllerLink
 from insitu.client.cutting import Cutter, Filled, TooLarge
 from insitu.client.link import NodeLink
 from insitu.client.outbox import Outbox
-from insitu.client.patience import POLL_S, Patience
+from insitu.client.patience import Patience
 from insitu.client.policy import Policy
 from insitu.client.pool import Pool, Slot
 from insitu.client.spool import Spool
@@ -51,6 +51,7 @@ PUMP_S = 0.00025
 _ROOM = "room in its buffer"
 _DISK = "room on its disk"
 _ELSEWHERE = "another rank has dropped it"
+_GONE = "a staging node is gone"
 
 
 class Publisher:
@@ -87,6 +88,7 @@ class Publisher:
         self._outbox = Outbox(self._pool, self.links, self._cutter)
         self._spool = spool
         self._told: set[str] = set()
+        self._missing: set[int] = set()
         self._said_at = self._pumped_at = self._finished_at = time.monotonic()
         self._last_bytes = 0
         self._step: Step | None = None
@@ -98,19 +100,11 @@ class Publisher:
     def counters(self) -> dict[str, int | float]:
         """What this rank has done so far, and how long it has waited."""
         spilled = self._spool.counters if self._spool is not None else {}
-        put_bytes = {"put_bytes": self._outbox.put_bytes}
-        return {**self._counters, **put_bytes, **self._patience.waited_s, **spilled}
+        return {**self._counters, "put_bytes": self._outbox.put_bytes, **self._patience.waited_s, **spilled}
 
     def meet(self, timeout_s: float) -> None:
         """Wait for all staging nodes to say how much they take: only then is it known which step is too large."""
-        deadline = time.monotonic() + timeout_s
-        while not all(link.met for link in self.links):
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                nodes = ", ".join(str(link.part.node) for link in self.links if not link.met)
-                log.warning("rank %d: no answer from staging node %s within %g s", self._rank, nodes, timeout_s)
-                return
-            self.pump(min(POLL_S, remaining_s))
+        self._patience.meet(timeout_s)
 
     def done(self, sequence: int) -> None:
         """One staging node needs a step's memory no more."""
@@ -125,6 +119,7 @@ class Publisher:
         if self._controller.socket in ready:
             self._controller.listen()
             self._skip()
+            self._miss_nodes()
         for link in self.links:
             if link.socket in ready:
                 link.listen()
@@ -136,10 +131,7 @@ class Publisher:
     def close_links(self) -> None:
         """Leave the staging nodes; what was sent has some seconds to leave, but not towards one that is silent."""
         for link in self.links:
-            if link.idle or link.heard_at > self._finished_at:
-                link.socket.close()
-            else:
-                link.socket.close(linger_s=0)
+            link.close(self._finished_at)
 
     def look(self) -> None:
         """Look for news, unless that was done just now."""
@@ -161,6 +153,8 @@ class Publisher:
         if step.sequence in self._controller.skipped:
             self._controller.skipped.remove(step.sequence)
             self._lost = _ELSEWHERE
+        elif self._missing:
+            self._lose(_GONE)
         elif self._spool or not self._room(lambda: self._pool.fits(self._last_bytes)):
             self._overflow()
 
@@ -212,7 +206,7 @@ class Publisher:
         going = True
         while self._spool and going:
             going = bool(self._wait(partial(self._spool.has_left, len(self._spool)), "a step on its disk to leave it"))
-        if not self._wait(lambda: self._idle, "the last steps to be received"):
+        if not self._wait(lambda: not self._spool and self._outbox.idle, "the last steps to be received"):
             left = len(self._outbox) + len(self._spool or ())
             log.warning("rank %d ends with %d steps that no staging node acknowledged", self._rank, left)
             self._give_up()
@@ -229,23 +223,19 @@ class Publisher:
 
     def _give_up(self) -> None:
         """Say of the steps that not all of their staging nodes were sent that nobody will have them."""
-        unsent = {message.sequence: message for link in self.links for message in link.unsent}
-        for message in unsent.values():
-            self._say_dropped(
-                Step(message.sequence, message.index, message.time),
-                "it had not left its rank's buffer when the rank ended",
-            )
-        for step in self._spool.steps if self._spool is not None else ():
-            self._say_dropped(step, "it had not left its rank's disk when the rank ended")
+        for step in self._outbox.unsent:
+            self._say_dropped(step, "it had not left its rank's buffer when the rank ended")
+        self._empty_disk("it had not left its rank's disk when the rank ended")
+
+    def _empty_disk(self, reason: str) -> None:
+        if self._spool is not None:
+            for step in self._spool.steps:
+                self._say_dropped(step, reason)
+                self._spool.forget(step.sequence)
 
     def _say_dropped(self, step: Step, reason: str) -> None:
         self._counters["dropped"] += 1
         self._controller.say(Dropped(step.sequence, step.index, step.time, reason))
-
-    @property
-    def _idle(self) -> bool:
-        """Whether nothing waits here, and the staging nodes need nothing of this rank any more."""
-        return not self._spool and all(link.idle for link in self.links)
 
     def _take(self, step: Step, puts: Sequence[Filled]) -> None:
         """Let a step that is filled wait in memory or on the disk."""
@@ -369,6 +359,19 @@ class Publisher:
                 self._counters["dropped"] += 1
             elif self._spool is not None and self._spool.forget(sequence):
                 self._counters["dropped"] += 1
+
+    def _miss_nodes(self) -> None:
+        """Give up nodes that are gone: what waits for them is theirs no more, and no later step can be whole."""
+        for link in self.links:
+            node = link.part.node
+            if node in self._controller.gone - self._missing:
+                self._missing.add(node)
+                log.warning("rank %d drops every step from now on: staging node %d is gone", self._rank, node)
+                for sequence in link.give_up():
+                    self._outbox.done(sequence)
+                self._empty_disk(_GONE)
+                if self._step is not None:
+                    self._lose(_GONE)
 
     def _no_room(self) -> str:
         if self._step is not None and not self._policy.ends(self._step.sequence):

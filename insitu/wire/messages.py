@@ -6,8 +6,8 @@ Five links exist. On each, the side that connects speaks first and the other adm
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
-rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, Propose, Decide
-                          Dropped, Reached, Answer, Event,
+rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, NodeGone,
+                          Dropped, Reached, Answer, Event,       Propose, Decide
                           Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
@@ -307,6 +307,13 @@ class Skip:
     """Other ranks have dropped these sequences: a rank drops what has not left it, and begins none that is to come."""
 
     sequences: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class NodeGone:
+    """A staging node is gone: no step that is not decided yet, and no later one, can be whole. Nobody waits for it."""
+
+    node: int
 
 
 @dataclass(slots=True)
@@ -679,7 +686,7 @@ class Settled:
 
 Message = (
     Hello | Offer | Layout | Tally | Declare | Reached | Answer | Dropped | Bye
-    | Welcome | Refuse | Skip | Propose | Decide | Ping
+    | Welcome | Refuse | Skip | NodeGone | Propose | Decide | Ping
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown

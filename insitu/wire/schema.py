@@ -398,6 +398,7 @@ KINDS: dict[int, Record] = {
     55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
     56: Record(v.Peek, _look, **_looking),
     57: Record(v.Glimpse, _picture, number=whole(), **_seen),
+    76: Record(m.NodeGone, node=whole()),
 }
 
 #: Every message's number.

@@ -40,6 +40,7 @@ from insitu.wire.messages import (
     Hello,
     Lend,
     Need,
+    NodeGone,
     Publish,
     PublishLent,
     Refuse,
@@ -540,3 +541,38 @@ def test_the_end_waits_for_the_disk_as_long_as_steps_leave_it(make: MakeRank) ->
     assert [(each.sequence, each.reason) for each in rank.controller.all(Dropped)] == [
         (5, "it had not left its rank's disk when the rank ended"),
     ]
+
+
+def test_a_node_that_is_gone_is_not_waited_for(make: MakeRank, caplog: pytest.LogCaptureFixture) -> None:
+    """Not by the step that waits for room, not by later ones, and not by the end; the other node gets what waits."""
+    rank = make(steps=2, credit=1, nodes=2, policy="spill", spool=Spool("", 9 * STEP))
+    rank.publish(6)
+    rank.nodes[0].hear(Publish)
+    rank.controller.say(NodeGone(1))
+    rank.hears(lambda: "drops every step from now on: staging node 1 is gone" in caplog.text)
+    assert len(rank.publisher._spool or ()) == 0
+    rank.publish(3)
+    rank.nodes[0].say(Ack(1, 1, STEP, STEP))
+    rank.publisher.finish(9)
+    assert rank.waited_s < LATE_S / 2
+    reasons = {dropped.reason for dropped in rank.controller.all(Dropped)}
+    assert reasons == {"a staging node is gone"}
+    assert rank.nodes[0].hear(Detach).steps == 9
+    assert rank.publisher._pool.taken_bytes == 0
+
+
+def test_a_node_that_goes_while_a_step_waits_ends_the_wait(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1)
+    rank.publish()
+
+    def tell() -> None:
+        wait_until(lambda: rank.waited_s > 0, what="the rank to wait")
+        rank.controller.say(NodeGone(0))
+
+    rank.controller.take()
+    teller = threading.Thread(target=tell)
+    teller.start()
+    rank.publish()
+    teller.join()
+    assert (rank.dropped, rank.controller.hear(Dropped).sequence) == (1, 1)
+    assert rank.waited_s < LATE_S / 2

@@ -102,6 +102,7 @@ MESSAGES: list[m.Message] = [
     v.Sight(3, 2, TEMPERATURE, 7, -70, 0.7, (1, 2), (((0, 0), (4, 3)),), "", PICTURE),
     v.Peek(4, "T", (), 1),
     v.Glimpse(4, None, -1, 0, 0.0, (), (), "no rank puts it", ()),
+    m.NodeGone(1),
 ]
 
 #: The headers of `MESSAGES`, in their order.
@@ -164,4 +165,5 @@ HEADERS = [
     "920403a0",
     "96023804a1549001",
     "9a023904c0ff00cb00000000000000009090af6e6f2072616e6b2070757473206974",
+    "93024c01",
 ]
