@@ -131,7 +131,9 @@ class Client:
             part = Part(share.node, share.low, share.high, share.of)
             encoder = Encoder(share.node, welcome.needs, self._controller.say)
             link = connect(share.address, contact.keys)
-            publisher.links.append(NodeLink(link, part, attach, lend, encoder, publisher.done, policy.under_way))
+            publisher.links.append(
+                NodeLink(link, part, attach, lend, encoder, publisher.done, policy.under_way, lost=publisher.lost)
+            )
         publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
 

@@ -70,6 +70,10 @@ class Outbox:
             link.publish(message, nbytes)
         self.put_bytes += sum(block.data.nbytes for block in blocks)
 
+    def step(self, sequence: int) -> Step:
+        """Return a step that is here."""
+        return self._kept[sequence].step
+
     def done(self, sequence: int) -> None:
         """One staging node needs a step's memory no more."""
         kept = self._kept[sequence]

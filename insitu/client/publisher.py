@@ -31,7 +31,7 @@ from insitu.client.outbox import Outbox
 from insitu.client.patience import Patience
 from insitu.client.policy import Policy
 from insitu.client.pool import Pool, Slot
-from insitu.client.spool import Spool
+from insitu.client.spool import UNSPILLED, Spool
 from insitu.errors import InsituError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.wire.messages import BlockSpec, Dropped, Event, Status
@@ -44,12 +44,8 @@ T = TypeVar("T")
 
 #: How often the controller hears how this rank does.
 STATUS_S = 0.5
-#: Steps that are brought back from the disk at one look: one would only make up for the one that is put meanwhile.
-UNSPILLED = 2
 #: How often a step that needs nothing looks for news; a look costs as much as copying 64 KiB.
 PUMP_S = 0.00025
-_ROOM = "room in its buffer"
-_DISK = "room on its disk"
 _ELSEWHERE = "another rank has dropped it"
 _GONE = "a staging node is gone"
 
@@ -110,6 +106,10 @@ class Publisher:
         """One staging node needs a step's memory no more."""
         self._patience.shedding = False
         self._outbox.done(sequence)
+
+    def lost(self, sequence: int) -> None:
+        """A step may have been lost with a connection."""
+        self._say_dropped(self._outbox.step(sequence), "it was lost with a connection")
 
     def pump(self, wait_s: float = 0.0) -> None:
         """Wait for news, at most `wait_s`; take in what the others said, and send what may be sent."""
@@ -279,7 +279,7 @@ class Publisher:
             return
         text = f"Rank {self._rank} can spill no more at step {step.index}: {spool.why}. It waits, then: {self._then}."
         self._say_once("spill-full", text)
-        if not self._wait(lambda: spool.push(step, puts), _DISK):
+        if not self._wait(lambda: spool.push(step, puts), "room on its disk"):
             self._lose(f"{self._no_room()}, and {spool.why}")
 
     def _unspill(self) -> None:
@@ -331,7 +331,7 @@ class Publisher:
         while not found and self._policy.replaces and self._withdraw_oldest():
             found = look()
         if not found and self._policy.waits(self._step.sequence):
-            found = self._wait(look, _ROOM)
+            found = self._wait(look, "room in its buffer")
         return found
 
     def _withdraw_oldest(self) -> bool:

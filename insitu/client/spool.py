@@ -21,6 +21,9 @@ from insitu.errors import RunError
 from insitu.model import Array, Extent, Step
 from insitu.wire.messages import BlockSpec
 
+#: Steps that are brought back from the disk at one look: one would only make up for the one that is put meanwhile.
+UNSPILLED = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

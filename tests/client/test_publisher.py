@@ -124,7 +124,9 @@ class Rank:
         attach, part = Attach(VERSION, "melt", 0, 0, "n17", 1), Part(number, number, number + 1, nodes)
         encoder = Encoder(number, NEEDS, lambda message: None)
         under_way = self._policy.under_way
-        self.publisher.links.append(NodeLink(socket, part, attach, lend, encoder, self.publisher.done, under_way))
+        self.publisher.links.append(
+            NodeLink(socket, part, attach, lend, encoder, self.publisher.done, under_way, lost=self.publisher.lost)
+        )
         return node
 
     @property
@@ -576,3 +578,20 @@ def test_a_node_that_goes_while_a_step_waits_ends_the_wait(make: MakeRank) -> No
     teller.join()
     assert (rank.dropped, rank.controller.hear(Dropped).sequence) == (1, 1)
     assert rank.waited_s < LATE_S / 2
+
+
+def test_what_a_connection_took_along_is_dropped_and_its_credit_comes_back(make: MakeRank) -> None:
+    """Of four steps two came, and the node says that it has the last one."""
+    rank = make(steps=4, credit=4)
+    rank.publish(4)
+    rank.nodes[0].hear(Publish, 4)
+    rank.nodes[0].say(Ack(0, 0, STEP, STEP))
+    rank.nodes[0].say(Ack(3, 0, 2 * STEP, STEP))
+    rank.hears(lambda: sequences_dropped(rank) == [1, 2, 3])
+    assert {dropped.reason for dropped in rank.controller.all(Dropped)} == {"it was lost with a connection"}
+    rank.nodes[0].say(Ack(3, 3, 2 * STEP, 2 * STEP))
+    rank.publish(4)
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 8)
+    rank.nodes[0].say(Ack(7, 7, 6 * STEP, 6 * STEP))
+    rank.hears(lambda: rank.publisher.links[0].idle)
+    assert sequences_dropped(rank) == [1, 2, 3]

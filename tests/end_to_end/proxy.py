@@ -21,7 +21,7 @@ class Proxy:
     def __init__(self) -> None:
         self.held = False
         self._target = ("127.0.0.1", 0)
-        self._closing = False
+        self._closing = self._cutting = False
         self._waker = Waker()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -29,12 +29,23 @@ class Proxy:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
+    def cut(self) -> None:
+        """End all connections, with what is under way; new ones are forwarded."""
+        self._cutting = True
+        self._waker.wake()
+
     def reach(self, address: str) -> None:
         host, port = address.removeprefix("tcp://").split(":")
         self._target = (host, int(port))
 
     def _run(self) -> None:
         while not self._closing:
+            if self._cutting:
+                self._cutting = False
+                self._waker.clear()
+                for each in self._others:
+                    each.close()
+                self._others.clear()
             with selectors.DefaultSelector() as selector:
                 for each in (self._listener, *([] if self.held else self._others)):
                     selector.register(each, selectors.EVENT_READ)

@@ -91,6 +91,8 @@ def test_a_network_that_hangs_and_heals_loses_nothing_and_one_that_does_not_cost
         proxy.held = False
         goes_on(running)
         whole = windows(running)
+        proxy.cut()
+        goes_on(running)
         proxy.held = True
         left = running.wait()
     assert left.status == 0, left.stderr
