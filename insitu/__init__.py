@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streaming in-situ analysis: statistics, learning and steering while a simulation runs.
 
-A simulation needs one name of this package, `Client`; who steers one from outside, `steer`; who configures a run in
-Python instead of YAML, `Pipeline`. They are looked up when they are first used (PEP 562), so that whoever imports only
-`insitu.operator` or `insitu.model`, as every file in ``analytics/`` does, loads no ZeroMQ, and a simulation no Dask.
+A simulation needs one name of this package, `Client`; who looks at one from outside, `attach`; who steers it, `steer`;
+who configures a run in Python, `Pipeline`. They are looked up when they are first used (PEP 562): so whoever imports
+only `insitu.operator` or `insitu.model`, as every file in ``analytics/`` does, loads no ZeroMQ, and a simulation no
+Dask.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from insitu.attaching import attach
     from insitu.building import Pipeline
     from insitu.client import Client
     from insitu.console import steer
 
-__all__ = ["Client", "Pipeline", "__version__", "steer"]
+__all__ = ["Client", "Pipeline", "__version__", "attach", "steer"]
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,10 @@ def __getattr__(name: str) -> Any:
         from insitu.building import Pipeline
 
         return Pipeline
+    if name == "attach":
+        from insitu.attaching import attach
+
+        return attach
     if name == "steer":
         from insitu.console import steer
 

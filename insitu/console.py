@@ -42,7 +42,7 @@ from insitu.wire.messages import (
     Steerable,
 )
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import connect, poll
+from insitu.wire.sockets import connect, poll, require_admitted
 
 #: The controller of a run answers within milliseconds; this is for one that stores a large result meanwhile.
 TIMEOUT_S = 10.0
@@ -179,9 +179,11 @@ class Console:
     def listen(self, wait_s: float = 0.0) -> None:
         """Take in what the run says; wait for it at most `wait_s`.
 
-        Raises `RunError` where the run does not take part with this console.
+        Raises `RunError` where the run does not take part with this console, and `LocalProtocolError` where it does not
+        take its keys.
         """
         poll([self._socket], wait_s)
+        require_admitted(self._socket)
         while (frames := self._socket.receive()) is not None:
             self._heard_at = time.monotonic()
             self._take(self._session.receive(frames))

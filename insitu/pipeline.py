@@ -21,7 +21,7 @@ from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
 from insitu.model import Variable, has_cells
 from insitu.operator import Operator, SeriesOperator
-from insitu.selection import faults_of_selection, sent
+from insitu.selection import faults_of_selection, sent, steps_taken
 from insitu.wire.messages import Need, Range
 
 #: The results of operators by the operator's name, and within by their own.
@@ -95,8 +95,15 @@ class Pipeline:
 
     def _need(self, name: str) -> Need:
         rules = self.config.rules(name)
-        ranges = tuple(Range(dim, *indices(text)) for dim, text in rules.select.items())
-        return Need(name, ranges, rules.dtype or "", rules.codec, rules.tolerance or 0.0)
+        ranges = {dim: Range(dim, *indices(text)) for dim, text in rules.select.items()}
+        steps = ranges.pop("step", Range("step", None, None, 1))
+        return Need(name, tuple(ranges.values()), rules.dtype or "", rules.codec, rules.tolerance or 0.0, steps)
+
+    def steps_due(self, name: str, since: int, upto: int) -> int:
+        """Return how many of these sequences hold what an operator of variables folds, if none is dropped."""
+        operator = self.folded[name]
+        steps = [self._need(wanted).steps for wanted in operator.inputs]
+        return steps_taken(steps, operator.needs_all, since, upto)
 
     def describe(
         self, variables: Mapping[str, Variable], lacking: str | None = "no rank publishes a variable"

@@ -4,6 +4,8 @@
 A `Range` names a dim and means what Python's slice of the whole array means there: ``"0:256"``, ``"::4"``, ``"-8:"``.
 What it selects is an array of its own, whose cells are numbered anew from 0. So staging nodes and operators know of no
 selection: they see a smaller variable, and blocks that make it up exactly if the ranks' blocks made up the whole.
+
+The steps of a run can be selected too, by their sequence. All ranks know it, so nobody has to say which they take.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from insitu.model import Extent, Variable
+from insitu.model import Array, Extent, Variable
 from insitu.wire.messages import Need, Range
 
 
@@ -56,6 +58,39 @@ def sent(variable: Variable, need: Need) -> Variable:
     dtype = np.dtype(need.dtype) if need.dtype else variable.dtype
     narrows = variable.dtype.kind == "f" and dtype.itemsize < variable.dtype.itemsize
     return replace(selected(variable, need.select), dtype=dtype if narrows else variable.dtype)
+
+
+def takes_step(steps: Range, sequence: int) -> bool:
+    """Whether a step is among the selected ones.
+
+    >>> [sequence for sequence in range(12) if takes_step(Range("step", 2, 10, 3), sequence)]
+    [2, 5, 8]
+    """
+    first = steps.start or 0
+    return sequence >= first and (steps.stop is None or sequence < steps.stop) and (sequence - first) % steps.step == 0
+
+
+def steps_taken(several: Sequence[Range], every: bool, since: int, upto: int) -> int:
+    """Return how many of the steps `since` to `upto` any of these selections takes, or `every` one of them.
+
+    Costs O(steps) where they differ.
+
+    >>> thirds, halves = Range("step", None, None, 3), Range("step", None, None, 2)
+    >>> steps_taken([thirds, halves], True, 0, 11), steps_taken([thirds, halves], False, 0, 11)
+    (2, 8)
+    """
+    if all(one == Range("step", None, None, 1) for one in several):
+        return upto - since + 1
+    sequences = np.arange(since, upto + 1)
+    taken = [_taken(one, sequences) for one in several]
+    return int(np.count_nonzero(np.logical_and.reduce(taken) if every else np.logical_or.reduce(taken)))
+
+
+def _taken(steps: Range, sequences: Array) -> Array:
+    first = steps.start or 0
+    last = np.iinfo(np.int64).max if steps.stop is None else steps.stop
+    taken: Array = (sequences >= first) & (sequences < last) & ((sequences - first) % steps.step == 0)
+    return taken
 
 
 def selected(variable: Variable, select: Sequence[Range]) -> Variable:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from insitu import config, registry
 from insitu.cli.options import configuration
-from insitu.config import Config
+from insitu.config import Buffering, Config
 from insitu.config.function import Function
 from insitu.errors import ConfigError
 from insitu.forecast import STEPS, Forecast, forecast
@@ -91,14 +91,13 @@ def _table(*columns: str) -> Table:
 def _summary(checked: Config) -> list[tuple[str, str]]:
     simulation, staging, buffering = checked.simulation, checked.staging, checked.buffering
     pipeline = Pipeline(checked)
-    full = f"when full: wait {duration(buffering.max_wait)} at most, then {buffering.then}"
     lines = [
         ("run", f"{checked.run}, in {checked.directory}/{checked.run}"),
         ("simulation", shlex.join(simulation.command) if simulation.launcher != "external" else "started by hand"),
         ("", f"{count(simulation.ranks, 'rank')}, launcher {simulation.launcher}"),
         ("staging", f"{count(staging.nodes, 'node')} of {size(staging.memory)}, cluster {staging.cluster}"),
         ("network", f"interface {checked.network.interface}, security {checked.network.security}"),
-        ("buffer", f"{size(buffering.buffer)} per rank, {full}"),
+        ("buffer", f"{size(buffering.buffer)} per rank, when full: {_when_full(buffering)}"),
     ]
     lines += [
         ("variable", f"{need.name}: {sent}")
@@ -113,6 +112,24 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
     for name, controller in checked.steering.controllers.items():
         lines.append(("controller", f"{name}: {registry.use_of(type(controller))} of {', '.join(controller.of)}"))
     return lines
+
+
+def _when_full(buffering: Buffering) -> str:
+    """Say what becomes of a step without room.
+
+    >>> _when_full(Buffering(max_wait=2, then="abort")), _when_full(Buffering(policy="latest"))
+    ('wait 2 s at most, then abort', 'latest')
+    """
+    policy, where = buffering.policy, buffering.spill_directory or "TMPDIR"
+    waits = f"wait {duration(buffering.max_wait)} at most, then {buffering.then}"
+    disk = f"spill up to {size(buffering.spill)} to {where}"
+    if buffering.then == "spill":
+        waits += f" up to {size(buffering.spill)} to {where}, then drop"
+    return {
+        "block": waits,
+        "every": f"one in {buffering.every}: {waits}; the others: drop",
+        "spill": f"{disk}, then {waits}",
+    }.get(policy, policy)
 
 
 def _sent(checked: Config, name: str) -> str:

@@ -28,6 +28,7 @@ from insitu.client.link import NodeLink
 from insitu.client.parameters import FreeState, Function, Parameter, StateArray
 from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
+from insitu.client.spool import Spool
 from insitu.client.steering import Broadcaster, Steered
 from insitu.client.writer import NO_STEP, NoStep, StepWriter, UnpublishedStep
 from insitu.errors import ActionError, LocalProtocolError, RunError
@@ -117,6 +118,7 @@ class Client:
             self.rank,
             buffer_bytes=welcome.buffer_bytes,
             segment=segment,
+            spool=Spool(welcome.spill_directory, welcome.spill_bytes) if welcome.spill_bytes else None,
             max_wait_s=welcome.max_wait_s,
             policy=policy,
             then=welcome.then,
@@ -129,7 +131,9 @@ class Client:
             part = Part(share.node, share.low, share.high, share.of)
             encoder = Encoder(share.node, welcome.needs, self._controller.say)
             link = connect(share.address, contact.keys)
-            publisher.links.append(NodeLink(link, part, attach, lend, encoder, publisher.done, policy.under_way))
+            publisher.links.append(
+                NodeLink(link, part, attach, lend, encoder, publisher.done, policy.under_way, lost=publisher.lost)
+            )
         publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
 

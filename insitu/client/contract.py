@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from insitu.model import Array, Extent, Variable
-from insitu.selection import cut, faults_of_selection, sent
-from insitu.wire.messages import BlockSpec, Event, Message, Need, Offer, Tally, Traffic
+from insitu.selection import cut, faults_of_selection, sent, takes_step
+from insitu.wire.messages import BlockSpec, Event, Message, Need, Offer, Range, Tally, Traffic
 
 
 class Sent(NamedTuple):
@@ -43,8 +43,11 @@ class Contract:
 
     def __init__(self, rank: int, needs: Iterable[Need], say: Callable[[Message], None]) -> None:
         self._rank = rank
+        needs = tuple(needs)
         self._needs = {need.name: need for need in needs}
         self._say = say
+        every = Range("step", None, None, 1)
+        self._steps = {need.name: need.steps for need in needs if need.steps != every}
         self._spec_ids: dict[BlockSpec, int] = {}
         self._overflowed: set[str] = set()
         self._produced: Counter[str] = Counter()
@@ -66,6 +69,10 @@ class Contract:
         spec = BlockSpec(leaves, part.start, part.count)
         spec_id = self._spec_ids.setdefault(spec, len(self._spec_ids))
         return Sent(spec, spec_id, part.cells if need.select else None, leaves.dtype != variable.dtype)
+
+    def wants(self, name: str, sequence: int) -> bool:
+        """Whether a variable is needed of this step."""
+        return name not in self._steps or takes_step(self._steps[name], sequence)
 
     def count(self, name: str, block: Array, sent: Sent | None) -> None:
         """Count a put. A single number is rank 0's, whoever else puts it."""

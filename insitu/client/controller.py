@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError
-from insitu.wire.messages import Decide, Hello, Message, Propose, Refuse, Skip, Welcome
+from insitu.wire.messages import Decide, Hello, Message, NodeGone, Propose, Refuse, Skip, Welcome
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Socket, poll
+from insitu.wire.sockets import Socket, poll, require_admitted
 
 
 class ControllerLink:
@@ -18,6 +18,8 @@ class ControllerLink:
         self._session = Session(Link.RANK_CONTROLLER, Side.CONNECTS)
         #: Sequences that other ranks have dropped, and that this one has not looked at yet.
         self.skipped: set[int] = set()
+        #: Staging nodes that are gone.
+        self.gone: set[int] = set()
         #: Called with what the controller says of actions.
         self.steer: Callable[[Propose | Decide], None] = lambda message: None
         self.heard_at = 0.0
@@ -37,6 +39,7 @@ class ControllerLink:
                         return welcome
                     case Refuse(reason):
                         raise LocalProtocolError(f"The run refuses rank {hello.rank} of {hello.size}: {reason}")
+            require_admitted(self.socket)
         return None
 
     def say(self, message: Message) -> None:
@@ -50,6 +53,8 @@ class ControllerLink:
             match self._session.receive(frames):
                 case Skip(sequences):
                     self.skipped.update(sequences)
+                case NodeGone(node):
+                    self.gone.add(node)
                 case Propose() | Decide() as message:
                     self.steer(message)
                 case Refuse(reason):

@@ -42,16 +42,18 @@ Published = Publish | PublishLent | PublishEncoded
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """A message on its way; where the memory was lent, the node reads it until the step is folded."""
+    """A message on its way, the last of `upto_bytes` that were sent; lent memory is read until the step is folded."""
 
     sequence: int
     lent: bool
+    upto_bytes: int
 
 
 class NodeLink:
     """One staging node, as a rank sees it. `part` says which rows of each block go there.
 
-    At most `under_way` steps that are not folded yet are sent (``None``: as many as the credit allows).
+    At most `under_way` steps that are not folded yet are sent (``None``: as many as the credit allows). `lost` is
+    called, before `done`, with each step that may have been lost with a connection.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class NodeLink:
         encoder: Encoder,
         done: Done,
         under_way: int | None = None,
+        *,
+        lost: Done = lambda sequence: None,
     ) -> None:
         self.part = part
         self.socket = socket
@@ -76,9 +80,13 @@ class NodeLink:
         self.lent: bool | None = False if lend is None else None
         self._session = Session(Link.RANK_NODE, Side.CONNECTS)
         self._done = done
+        self._lost = lost
+        self._received = -1
+        self._lost_bytes = 0
         self._credit = Budget(0)
         self._folded_bytes = 0
-        self._given_up = False
+        #: Whether nothing is expected of the node any more.
+        self.given_up = False
         self._waiting: deque[tuple[Message, int]] = deque()
         self._under_way: deque[_UnderWay] = deque()
         self._most_unfolded = under_way
@@ -130,6 +138,14 @@ class NodeLink:
             if not isinstance(message, Published) or message.sequence != sequence
         )
 
+    def give_up(self) -> list[int]:
+        """The node is gone: return the sequences that it needs no more, all that were sent or wait."""
+        self.given_up = True
+        left = [each.sequence for each in self._under_way] + [message.sequence for message in self.unsent]
+        self._waiting.clear()
+        self._under_way.clear()
+        return left
+
     def layout(self, layout: Layout) -> None:
         self._waiting.append((layout, 0))
 
@@ -137,7 +153,15 @@ class NodeLink:
         self._waiting.append((message, nbytes))
 
     def detach(self, steps: int) -> None:
-        self._waiting.append((Detach(steps), 0))
+        if not self.given_up:
+            self._waiting.append((Detach(steps), 0))
+
+    def close(self, since: float) -> None:
+        """Leave; what was sent has some seconds to leave too, but not towards a node that was silent `since` then."""
+        if (self.idle and not self.given_up) or self.heard_at > since:
+            self.socket.close()
+        else:
+            self.socket.close(linger_s=0)
 
     def listen(self) -> None:
         """Take in what the node said.
@@ -147,12 +171,12 @@ class NodeLink:
         """
         while (frames := self.socket.receive()) is not None:
             self.heard_at = time.monotonic()
-            if self._given_up:
+            if self.given_up:
                 continue
             try:
                 self._handle(self._session.receive(frames))
             except RemoteProtocolError as error:
-                self._given_up = True
+                self.given_up = True
                 log.error("staging node %d is given up: %s", self.part.node, error)
 
     def send(self) -> None:
@@ -194,7 +218,7 @@ class NodeLink:
         if isinstance(message, Published):
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
-            self._under_way.append(_UnderWay(message.sequence, isinstance(message, PublishLent)))
+            self._under_way.append(_UnderWay(message.sequence, isinstance(message, PublishLent), self.sent_bytes))
             if self._most_unfolded is not None:
                 self._unfolded.append(message.sequence)
             self._count(message)
@@ -225,6 +249,7 @@ class NodeLink:
                 f"Staging node {self.part.node} says it folded {ack.folded_bytes} bytes, after {self._folded_bytes} "
                 f"before and {self.sent_bytes} sent."
             )
+        self._miss(ack)
         self._credit.give(ack.folded_bytes - self._folded_bytes)
         self._folded_bytes = ack.folded_bytes
         while self._unfolded and self._unfolded[0] <= ack.folded:
@@ -235,3 +260,18 @@ class NodeLink:
                 break
             self._under_way.popleft()
             self._done(first.sequence)
+
+    def _miss(self, ack: Ack) -> None:
+        """Find what was lost with a connection: messages come in order, so later ones came and the bytes do not add up.
+
+        Which ones it was is not known: all are given up that were acknowledged together.
+        """
+        came = [each for each in self._under_way if self._received < each.sequence <= ack.received]
+        self._received = ack.received
+        lost_bytes = came[-1].upto_bytes - self._lost_bytes - ack.received_bytes if came else 0
+        if lost_bytes > 0:
+            log.warning("%d bytes were lost on their way to staging node %d", lost_bytes, self.part.node)
+            self._lost_bytes += lost_bytes
+            self._credit.give(lost_bytes)
+            for each in came:
+                self._lost(each.sequence)

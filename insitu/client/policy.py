@@ -10,6 +10,8 @@ policy           the new step                                  steps that wait t
 ``latest``       takes their place                             are dropped as soon as a newer one is there
 ``every``        waits if its sequence is a multiple of        stay
                  `every`, else is dropped
+``spill``        goes to the disk, and waits where that is     stay; those on the disk follow in their order
+                 full
 ===============  ============================================  ================================================
 
 A rank decides by itself and at once, and tells the controller, which tells the other ranks: they drop the same step
@@ -19,7 +21,7 @@ where it has not left them, and do not begin it where they have not come to it. 
 from dataclasses import dataclass
 
 #: The names of all policies.
-POLICIES = ("block", "latest", "drop_oldest", "drop_newest", "every")
+POLICIES = ("block", "latest", "drop_oldest", "drop_newest", "every", "spill")
 #: Steps that are under way to a staging node, or being folded there, while others wait to be replaced: one to fold, and
 #: one to fold next.
 UNDER_WAY = 2
@@ -39,6 +41,15 @@ class Policy:
     def waits(self, sequence: int) -> bool:
         """Whether a step waits for room."""
         return self.name == "block" or (self.name == "every" and sequence % self.every == 0)
+
+    @property
+    def spills(self) -> bool:
+        """Whether a step for which there is no room goes to the disk at once."""
+        return self.name == "spill"
+
+    def ends(self, sequence: int) -> bool:
+        """Whether it is for `then` to say what becomes of a step that has waited long enough."""
+        return self.spills or self.waits(sequence)
 
     @property
     def replaces(self) -> bool:

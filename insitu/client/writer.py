@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from insitu.client.catalogue import Catalogue, Halo, Known, Put
+from insitu.client.catalogue import Catalogue, Halo, Put
 from insitu.client.contract import Contract, Sent
 from insitu.client.publisher import Publisher
 from insitu.client.steering import Steered
@@ -66,9 +66,9 @@ class StepWriter:
         this step, a dtype, shape, dims or units unlike the first put's, a block that reaches beyond the shape.
         """
         asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
-        known, interior = self._admit(name, asked)
-        if known.sent is not None:
-            self._publish(known.sent, interior)
+        sent, interior = self._admit(name, asked)
+        if sent is not None:
+            self._publish(sent, interior)
 
     def empty(
         self,
@@ -89,8 +89,7 @@ class StepWriter:
         part of the block is sent, or in another dtype, that is copied when the step is closed.
         """
         block = np.broadcast_to(np.empty((), dtype), tuple(count))
-        known, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
-        sent = known.sent
+        sent, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
         if sent is not None and sent.as_put:
             room = self._publisher.empty(sent.spec, sent.spec_id, tuple(count))
             if room is not None:
@@ -116,7 +115,8 @@ class StepWriter:
             spare = self._scratch[name] = np.empty(like.shape, like.dtype)
         return spare
 
-    def _admit(self, name: str, asked: Put) -> tuple[Known, Array]:
+    def _admit(self, name: str, asked: Put) -> tuple[Sent | None, Array]:
+        """Check a put; return what is sent of it in this step, if anything, and the block without its halo."""
         if self._step is None:
             raise LocalProtocolError(
                 f"put of '{name}' outside a step; write: with sim.step(n, time=t) as step: step.put(...)."
@@ -127,8 +127,9 @@ class StepWriter:
             )
         known, interior = self._catalogue.admit(name, asked, self._step.index)
         self._names.add(name)
-        self._contract.count(name, interior, known.sent)
-        return known, interior
+        sent = known.sent if self._contract.wants(name, self._step.sequence) else None
+        self._contract.count(name, interior, sent)
+        return sent, interior
 
     def __enter__(self) -> Self:
         return self

@@ -5,15 +5,22 @@ Those of `in_document` are looked for in the raw data, because pydantic would no
 is wrong, and all mistakes are to be told at once. Those of `in_config` need the operators that the entries build.
 """
 
+from math import prod
 from typing import Any
 
 from insitu.config import rules
 from insitu.config.document import Document
 from insitu.config.function import Function
 from insitu.config.model import Buffering, Config
+from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import Problem
+from insitu.selection import steps_taken
 from insitu.wire.compression import missing
+from insitu.wire.messages import Range
+
+#: How many steps are looked at for one that several selections have in common.
+MEETINGS = 1_000_000
 
 
 def in_document(document: Document) -> list[Problem]:
@@ -33,9 +40,10 @@ def in_config(config: Config) -> list[Problem]:
         for name in config.variables
         if name not in ("*", *inputs, *config.recorded)
     ]
+    steps = [problem for name in config.variables for problem in _of_steps(config, name)]
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
     _, steering = rules.compiled(config, rules.guessed(config.operators))
-    return unneeded + codecs + _of_policy(config) + _of_chains(config) + steering
+    return unneeded + steps + _of_meetings(config) + codecs + _of_policy(config) + _of_chains(config) + steering
 
 
 def _of_chains(config: Config) -> list[Problem]:
@@ -77,12 +85,42 @@ def _onward(config: Config, name: str) -> list[str]:
 def _of_policy(config: Config) -> list[Problem]:
     """Look whether `every` is there just where the policy needs it."""
     policy, every = config.buffering.policy, config.buffering.every
+    if policy == "spill" and config.buffering.then == "spill":
+        message = "spill has no meaning with policy spill, which goes to the disk at once; take drop or abort"
+        return [config.problem(("variables", "*", "then"), message)]
     if policy == "every" and every is None:
         return [config.problem(("variables", "*", "policy"), "every needs to know which; add every: 10 or what fits")]
     if policy != "every" and every is not None:
         message = f"has no meaning with policy {policy}; leave it out, or take policy: every"
         return [config.problem(("variables", "*", "every"), message)]
     return []
+
+
+def _of_steps(config: Config, name: str) -> list[Problem]:
+    """Look whether steps are selected by what is known of them before the run has ended."""
+    text = config.variables[name].select.get("step")
+    start, stop, _ = indices(text) if text is not None else (None, None, 1)
+    if min(start or 0, stop or 0) >= 0:
+        return []
+    message = f"{text!r} counts from the end of the run, which nobody knows; steps are counted from 0"
+    return [config.problem(("variables", name, "select", "step"), message)]
+
+
+def _of_meetings(config: Config) -> list[Problem]:
+    """Look whether operators of several variables ever get a step that has all of them."""
+    problems = []
+    for name, operator in config.operators.items():
+        if operator.sources or not operator.needs_all:
+            continue
+        texts = {wanted: config.rules(wanted).select.get("step", ":") for wanted in operator.inputs}
+        steps = [Range("step", *indices(text)) for text in texts.values()]
+        # What selections have in common comes again after this many steps; of more, only the run will tell.
+        again = max(one.start or 0 for one in steps) + prod({one.step for one in steps})
+        if again < MEETINGS and not steps_taken(steps, True, 0, again):
+            said = ", ".join(f"{wanted} of {text}" for wanted, text in texts.items())
+            message = f"no step has all that it takes ({said}); select steps that meet"
+            problems.append(config.problem(("operators", name), message))
+    return problems
 
 
 def _of_codec(config: Config, name: str) -> list[Problem]:

@@ -83,18 +83,29 @@ class Staging(Section):
 class Buffering(Section):
     """What a rank does with steps that the staging side has not taken yet."""
 
-    policy: Literal["block", "latest", "drop_oldest", "drop_newest", "every"] = Field(
+    policy: Literal["block", "latest", "drop_oldest", "drop_newest", "every", "spill"] = Field(
         default="block",
         description="what happens to a step without room. block: it waits; drop_newest: it is dropped; drop_oldest: it "
         "takes the place of older ones that wait; latest: so too, and only the newest step ever waits; every: it is "
-        "dropped, but one of so many waits",
+        "dropped, but one of so many waits; spill: it goes to the disk of its node",
     )
     every: Count | None = Field(default=None, description="with policy every: of so many steps one is not dropped")
     buffer: Bytes = Field(default=256 * 2**20, description="bytes that one rank may hold back")
     max_wait: Seconds = Field(default=60.0, description="longest wait for room, in seconds or as 500 ms or 2 min")
-    then: Literal["drop", "abort"] = Field(
-        default="drop", description="after that wait, drop: the step is lost and counted; abort: the simulation ends"
+    then: Literal["drop", "abort", "spill"] = Field(
+        default="drop",
+        description="after that wait, drop: the step is lost and counted; abort: the simulation ends; spill: it goes "
+        "to the disk, and is lost where that is full",
     )
+    spill: Bytes = Field(default=4 * 2**30, description="bytes that one rank may have on the disk, where it spills")
+    spill_directory: str | None = Field(
+        default=None, description="a folder of the nodes' own disks for that; null: TMPDIR of the ranks, or /tmp"
+    )
+
+    @property
+    def spills(self) -> bool:
+        """Whether a step may go to the disk."""
+        return "spill" in (self.policy, self.then)
 
 
 class Network(Section):
@@ -157,7 +168,9 @@ class Rules(Buffering):
     )
 
     select: dict[str, Indices] = Field(
-        default={}, description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"'
+        default={},
+        description='by dim, which indices are sent, as slices of the whole array: "0:256", "::4", "-8:"; '
+        'by step, which published steps, counted from 0: "::10"',
     )
     dtype: Literal["float32", "float16"] | None = Field(
         default=None, description="floats of more bits are sent as this; null: as they are put"

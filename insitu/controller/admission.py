@@ -20,6 +20,8 @@ class Terms:
     policy: str
     every: int
     then: str
+    spill_bytes: int
+    spill_directory: str
     transport: str
     needs: tuple[Need, ...]
     steering: SteeringTerms

@@ -62,9 +62,16 @@ def replay(run: Path, path: str | None, overrides: Sequence[str], pace: Pace, *,
         loaded = config.load(directory.config, (f"run={run.resolve().name}-replay", *overrides))
         results = tuple(output for output in loaded.outputs if output.to != "record")
         # What was selected and narrowed before it was recorded is so already.
-        buffer = {"*": Rules(buffer=loaded.buffering.buffer)}
+        # Steps are numbered as they were, unless some were dropped.
+        whole = [recorded.step.sequence for recorded in recording.steps] == list(range(len(recording.steps)))
+        thinned = {
+            name: Rules(select={"step": rules.select["step"]})
+            for name, rules in loaded.variables.items()
+            if "step" in rules.select and whole
+        }
+        of_all = thinned.get("*", Rules()).model_copy(update={"buffer": loaded.buffering.buffer})
         results = results or Config.model_fields["outputs"].default
-        loaded = loaded.model_copy(update={"outputs": results, "variables": buffer})
+        loaded = loaded.model_copy(update={"outputs": results, "variables": {**thinned, "*": of_all}})
     else:
         loaded = config.load(path, overrides)
     if (Path(loaded.directory) / loaded.run).resolve() == run.resolve():

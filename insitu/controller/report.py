@@ -156,6 +156,9 @@ def _ranks(ranks: Iterable[Peer]) -> dict[str, Any]:
     return {
         "number": len(counters),
         "put_bytes": int(sum(values("put_bytes"))),
+        "spilled_steps": int(sum(values("spilled"))),
+        "spilled_bytes": int(sum(values("spilled_bytes"))),
+        "most_on_disk_bytes": int(max(values("spill_peak_bytes"), default=0)),
         "waited_for_staging_s": round(sum(values("wait_staging_s")), 3),
         "waited_for_network_s": round(sum(values("wait_network_s")), 3),
         "longest_wait_s": round(

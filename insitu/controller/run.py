@@ -198,6 +198,8 @@ class Run:
             buffering.policy,
             buffering.every or 1,
             buffering.then,
+            buffering.spill if buffering.spills else 0,
+            buffering.spill_directory or "",
             self._config.staging.transport,
             self._pipeline.needs,
             SteeringTerms(steering.agree, steering.max_wait, steering.max_pause, steering.in_doubt, 0),

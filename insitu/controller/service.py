@@ -41,6 +41,7 @@ from insitu.wire.messages import (
     Hello,
     Layout,
     Message,
+    NodeGone,
     NodeHello,
     NodeWelcome,
     Offer,
@@ -250,6 +251,8 @@ class Service:
             self.tracker.node_gone(node)
             for rank in list(self._unsettled):
                 self._settle(rank, node)
+            for rank in self.ranks.values():
+                self._send(rank, NodeGone(node))
             self._hand_over(self._gather.lose(node))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
@@ -304,11 +307,15 @@ class Service:
             peer,
             Welcome(
                 terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
+                terms.spill_bytes, terms.spill_directory,
                 terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)),
             ),
         )  # fmt: skip
         for propose in decided:
             self._send(peer, propose)
+        for node in self.fed:
+            if self.nodes[node].ended:
+                self._send(peer, NodeGone(node))
 
     def _begin(self, size: int) -> None:
         """The first rank says how many there are, and with it who feeds which node."""

@@ -367,7 +367,7 @@ class Sink:
     def _provenance(self, window: Window) -> Provenance:
         """Say what went into a window, and what of it is missing."""
         folded = max((part.steps for part in window.parts), default=0)
-        over = window.upto - window.since + 1 if window.since >= 0 else 0
+        over = self._due(window) if window.since >= 0 else 0
         run = self._pipeline.operators[window.operator].window == "run"
         whole = not self.interrupted if run else window.full
         return Provenance(
@@ -379,6 +379,12 @@ class Sink:
             dropped=over - folded,
             complete=window.complete and whole and folded == over,
         )
+
+    def _due(self, window: Window) -> int:
+        """How many steps go into a window of which nothing is missing."""
+        if window.operator in self._pipeline.folded:
+            return self._pipeline.steps_due(window.operator, window.since, window.upto)
+        return window.upto - window.since + 1  # results of another operator, each of which is a step
 
 
 def _of_step(group: str, step: Step, arrays: Mapping[str, Array], complete: bool) -> Result:

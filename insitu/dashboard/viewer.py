@@ -11,7 +11,7 @@ from insitu.wire.contact import Contact
 from insitu.wire.limits import STATES_BYTES
 from insitu.wire.messages import VERSION, Message, Refuse, Shutdown
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import connect, poll
+from insitu.wire.sockets import connect, poll, require_admitted
 from insitu.wire.viewing import Ask, Look, News, Sight, Watch, Watching
 
 #: How long a controller may take to let somebody look: it answers within a turn, unless its machine is very busy.
@@ -71,6 +71,7 @@ class Viewer:
         deadline = time.monotonic() + ADMISSION_S
         while (remaining_s := deadline - time.monotonic()) > 0:
             poll([self._socket], remaining_s)
+            require_admitted(self._socket)
             while (frames := self._socket.receive()) is not None:
                 match self._session.receive(frames):
                     case Watching():

@@ -22,8 +22,12 @@ DOMAIN = "insitu"
 _REFUSED = 0x4000  # ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: by our answer
 _BROKEN = 0x2000  # ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL: before ZeroMQ asked
 _LEFT = 0x0800  # ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL: the client closed, as one without keys does when it sees ours
-#: The events to hear of.
+_ADMITTED = 0x1000  # ZMQ_EVENT_HANDSHAKE_SUCCEEDED
+#: The events that a listener has to hear of, and those of a client that is not let in yet.
 EVENTS = _REFUSED | _BROKEN | _LEFT
+CLIENT_EVENTS = EVENTS | _ADMITTED
+#: A listener that has other keys than the client thinks just closes. One that ends closes too, but only once.
+CLOSED = 3
 
 _FOREIGN_KEY = "its key is not one of this run"
 _NO_KEY = "it showed no key"
@@ -31,6 +35,7 @@ _REASONS = {
     0x11000001: "it has not this run's keys, or repeats what another client sent",  # ..._ZMTP_CRYPTOGRAPHIC
     0x11000002: _NO_KEY,  # ..._ZMTP_MECHANISM_MISMATCH
 }
+_OWN_REASONS = {0x11000002: "one of the two has keys, and the other has none"}
 _OTHERWISE = "it does not keep to ZeroMQ's protocol"
 
 
@@ -64,6 +69,35 @@ def reason(event: bytes) -> str:
     if number == _BROKEN:
         return _REASONS.get(value, _OTHERWISE)
     return _FOREIGN_KEY if number == _REFUSED else _NO_KEY
+
+
+class Admission:
+    """Whether a client is let in, from the events that it hears.
+
+    >>> admission = Admission()
+    >>> admission.hear(struct.pack("=HI", 0x4000, 400)); admission.refused
+    'the key that it shows is not one of this run'
+    """
+
+    def __init__(self) -> None:
+        self.admitted = False
+        #: Why it is not, once that is known.
+        self.refused = ""
+        self._closed = 0
+
+    def hear(self, event: bytes) -> None:
+        """Take in the first frame of one of the `CLIENT_EVENTS`."""
+        number, value = struct.unpack("=HI", event)
+        if number == _ADMITTED:
+            self.admitted, self.refused = True, ""
+        elif number == _REFUSED:
+            self.refused = "the key that it shows is not one of this run"
+        elif number == _BROKEN:
+            self.refused = _OWN_REASONS.get(value, _OTHERWISE)
+        else:
+            self._closed += 1
+            if self._closed >= CLOSED:
+                self.refused = "whoever listens there has other keys than its contact file"
 
 
 def event(reason: str) -> Event:

@@ -6,8 +6,8 @@ Five links exist. On each, the side that connects speaks first and the other adm
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
-rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, Propose, Decide
-                          Dropped, Reached, Answer, Standing,
+rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, NodeGone,
+                          Dropped, Reached, Answer, Standing,    Propose, Decide
                           Event, Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
@@ -91,7 +91,8 @@ class Need:
     ``*`` stands for all variables that have no need of their own.
 
     `select` holds at most one range for each dim; of the others all is needed. A need that does not fit the variable is
-    not met: nothing is sent, and the controller, which sees it too, says why. `dtype` is ``float32``, ``float16`` or
+    not met: nothing is sent, and the controller, which sees it too, says why. `steps` says of which sequences it is
+    needed; its `start` and `stop` are not negative. `dtype` is ``float32``, ``float16`` or
     empty: floats of more bits are sent as such. `codec` is ``none``, ``lz4``, ``zstd``, ``zfp`` or ``auto``, and
     `tolerance` the absolute error that zfp may make.
     """
@@ -101,6 +102,7 @@ class Need:
     dtype: str
     codec: str
     tolerance: float
+    steps: Range = Range("step", None, None, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,8 @@ class SteeringTerms:
 class Welcome:
     """The rank takes part: where its blocks go, how much it may keep, how long it may wait and what it does `then`.
 
-    `policy` is one of `insitu.client.policy`, and `every` belongs to that of its name.
+    `policy` is one of `insitu.client.policy`, and `every` belongs to that of its name. At most `spill_bytes` may go to
+    the disk, in `spill_directory` (empty: where the system has temporary files); 0 where the policy needs none.
     `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``. `needs` is the contract: what is
     to be sent at all.
     """
@@ -302,6 +305,8 @@ class Welcome:
     policy: str
     every: int
     then: str
+    spill_bytes: int
+    spill_directory: str
     transport: str
     needs: tuple[Need, ...]
     steering: SteeringTerms
@@ -312,6 +317,13 @@ class Skip:
     """Other ranks have dropped these sequences: a rank drops what has not left it, and begins none that is to come."""
 
     sequences: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class NodeGone:
+    """A staging node is gone: no step that is not decided yet, and no later one, can be whole. Nobody waits for it."""
+
+    node: int
 
 
 @dataclass(slots=True)
@@ -719,7 +731,7 @@ class Shown:
 
 Message = (
     Hello | Offer | Layout | Tally | Declare | Reached | Answer | Standing | Dropped | Bye
-    | Welcome | Refuse | Skip | Propose | Decide | Ping
+    | Welcome | Refuse | Skip | NodeGone | Propose | Decide | Ping
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown

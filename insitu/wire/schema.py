@@ -159,6 +159,8 @@ def _need(need: m.Need) -> None:
     for one, other in pairwise(dims):
         if one == other:
             raise Wrong("each dim once", one, "select")
+    if min(need.steps.start or 0, need.steps.stop or 0) < 0:
+        raise Wrong("sequences of at least 0", need.steps, "steps")
 
 
 def _look(look: v.Look | v.Peek) -> None:
@@ -203,6 +205,7 @@ _need_record = Record(
     dtype=choice(*NARROW),
     codec=choice("none", "lz4", "zstd", "zfp", "auto"),
     tolerance=time,
+    steps=_range_record.field,
 )
 _traffic_record = Record(
     m.Traffic, name=name, produced_bytes=whole(), selected_bytes=whole(), sent_bytes=whole(), lossless_parts=whole()
@@ -280,6 +283,8 @@ KINDS: dict[int, Record] = {
         policy=name,
         every=whole(1),
         then=name,
+        spill_bytes=whole(),
+        spill_directory=text,
         transport=choice("auto", "shm", "tcp"),
         needs=many(_need_record.field, BLOCKS),
         steering=_steering_record.field,
@@ -409,6 +414,7 @@ KINDS: dict[int, Record] = {
     ),
     72: Record(m.Standing, passed=whole(), index=_any, time=time),
     73: Record(m.Paused, boundary=_newest, index=_any, time=time),
+    76: Record(m.NodeGone, node=whole()),
 }
 
 #: Every message's number.

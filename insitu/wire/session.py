@@ -62,7 +62,7 @@ def _stays(state: State, *classes: type) -> Transitions:
 
 
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
-_TO_RANK = (m.Ping, m.Skip, m.Propose, m.Decide)
+_TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Propose, m.Decide)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
 
 _TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown)
@@ -134,6 +134,7 @@ FROM_LISTENER = frozenset(
         m.Refuse,
         m.Ping,
         m.Skip,
+        m.NodeGone,
         m.Propose,
         m.Decide,
         m.Borrow,

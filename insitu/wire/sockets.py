@@ -165,6 +165,34 @@ class Socket(_Socket):
     What was under way when a link was lost may be lost too.
     """
 
+    def __init__(self, address: str, keys: CurveKeys | None, frame_bytes: int) -> None:
+        super().__init__(zmq.DEALER, address, keys, frame_bytes)
+        self._admission = guard.Admission()
+
+    @property
+    def refused(self) -> str:
+        """Why the listener does not let this client in, as far as `poll` has heard; empty while it may yet do so."""
+        return self._admission.refused
+
+    def watch(self) -> None:
+        """Hear whether it is let in; to be called before it connects."""
+        socket, endpoint = self.pollable, f"inproc://admission-{id(self)}"
+        told = socket.context.socket(zmq.PAIR)
+        self.hears = [told]
+        socket.monitor(endpoint, guard.CLIENT_EVENTS)
+        told.connect(endpoint)
+
+    def hear(self) -> None:
+        """Take in what ZeroMQ tells, until it is let in: then nothing more is to be heard."""
+        (told,) = self.hears
+        with suppress(zmq.Again):
+            while not self._admission.admitted:
+                self._admission.hear(told.recv_multipart(zmq.NOBLOCK)[0])
+        if self._admission.admitted:
+            self.hears = []
+            self.pollable.disable_monitor()
+            told.close(linger=0)
+
     def send(self, frames: Sequence[Buffer], copy: bool = False) -> bool:
         """Hand a message over to be sent, whole or not at all; return whether it was taken.
 
@@ -241,7 +269,7 @@ def connect(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFF
     Frames of more than `frame_bytes` end the link. Raises `RunError` for an address that is none, and for one that
     leaves this machine without `keys`.
     """
-    connection = Socket(zmq.DEALER, address, keys, frame_bytes)
+    connection = Socket(address, keys, frame_bytes)
     socket = connection.pollable
     # Chosen here, so that a link that was lost goes on as the same peer, and by chance, so that nobody else can take
     # it over. An identity that begins with zero is the listener's to give.
@@ -251,6 +279,7 @@ def connect(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFF
             socket.curve_serverkey = keys.server_public.encode()
             socket.curve_publickey = keys.client_public.encode()
             socket.curve_secretkey = keys.client_secret.encode()
+        connection.watch()
         socket.connect(address)
     except zmq.ZMQError as error:
         connection.close(linger_s=0)
@@ -288,6 +317,15 @@ def listen(address: str, keys: CurveKeys | None = None, frame_bytes: int = BUFFE
     return listener
 
 
+def require_admitted(socket: Socket) -> None:
+    """Raise `LocalProtocolError` where the listener has not let this client in, and will not."""
+    if socket.refused:
+        raise LocalProtocolError(
+            f"The run at {socket.address} does not let this process in: {socket.refused}. It is probably another "
+            "run than that of the contact file; take the contact.json of a run that goes on."
+        )
+
+
 def new_keys() -> CurveKeys:
     """Return keys for a new run."""
     server_public, server_secret = zmq.curve_keypair()
@@ -321,17 +359,17 @@ def poll(sockets: Sequence[Pollable], timeout_s: float, writable: Sequence[Socke
     """Wait until one of `sockets` has something to receive or one of `writable` takes something to send.
 
     Waits at most `timeout_s`, rounded up to milliseconds. Returns those that are ready; none, too, after somebody
-    asked to be let in.
+    asked to be let in, or was answered.
     """
     asked: dict[Any, tuple[Pollable, int]] = {socket.pollable: (socket, zmq.POLLIN) for socket in sockets}
-    doors = {door: socket for socket in sockets if isinstance(socket, Listener) for door in socket.hears}
+    doors = {door: socket for socket in sockets if isinstance(socket, Socket | Listener) for door in socket.hears}
     for socket in writable:
         _, events = asked.get(socket.pollable, (socket, 0))
         asked[socket.pollable] = (socket, events | zmq.POLLOUT)
     waits_for = [(key, events) for key, (_, events) in asked.items()] + [(door, int(zmq.POLLIN)) for door in doors]
     ready = zmq.zmq_poll(waits_for, math.ceil(max(timeout_s, 0.0) * 1000))
-    for listener in {doors[key] for key, _ in ready if key in doors}:
-        listener.hear()
+    for each in {doors[key] for key, _ in ready if key in doors}:
+        each.hear()
     return [asked[key][0] for key, _ in ready if key in asked]
 
 

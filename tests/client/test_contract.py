@@ -55,3 +55,9 @@ def test_what_was_infinite_before_is_no_overflow() -> None:
     said: list[Message] = []
     meet(Need("u", (), "float16", "none", 0.0), np.array([np.inf, np.nan, 1e-30]), said)
     assert said == []
+
+
+def test_steps_are_wanted_by_their_sequence() -> None:
+    contract = Contract(0, [Need("u", (), "", "none", 0.0, Range("step", 2, 9, 3))], lambda message: None)
+    assert [sequence for sequence in range(12) if contract.wants("u", sequence)] == [2, 5, 8]
+    assert contract.wants("v", 3)

@@ -4,6 +4,7 @@
 The rank and its sockets are real; controller and staging nodes say what the test tells them to.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from insitu.client.encoding import Encoder
 from insitu.client.link import NodeLink
 from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
+from insitu.client.spool import Spool
 from insitu.client.steering import Steered
 from insitu.errors import RunError
 from insitu.model import Step
@@ -34,9 +36,11 @@ from insitu.wire.messages import (
     Credit,
     Detach,
     Dropped,
+    Event,
     Hello,
     Lend,
     Need,
+    NodeGone,
     Publish,
     PublishLent,
     Refuse,
@@ -46,7 +50,7 @@ from insitu.wire.messages import (
 )
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link
-from insitu.wire.sockets import connect
+from insitu.wire.sockets import connect, poll
 from tests.waiting import wait_until
 from tests.wire.fakes import FakeListener
 
@@ -72,6 +76,7 @@ class Rank:
         nodes: int,
         lent: bool,
         policy: str,
+        spool: Spool | None,
     ) -> None:
         self._policy = Policy(policy)
         self.controller = FakeListener(Link.RANK_CONTROLLER)
@@ -80,13 +85,18 @@ class Rank:
         stack.callback(controller.give_up)
         assert controller.join(Hello(VERSION, "melt", 0, 0, 1, "n17", 1), 0.0) is None
         self.controller.hear(Hello)
-        self.controller.say(Welcome("melt", (), STEP * steps, max_wait_s, "block", 1, then, "auto", NEEDS, STEERING))
+        self.controller.say(
+            Welcome("melt", (), STEP * steps, max_wait_s, "block", 1, then, 0, "", "auto", NEEDS, STEERING)
+        )
+        wait_until(lambda: controller.socket in poll([controller.socket], 0.01), what="the welcome")
+        controller.listen()
         contract = Contract(0, NEEDS, controller.say)
         segment = Segment.create(STEP * steps) if lent else None
         self.publisher = Publisher(
             0,
             buffer_bytes=STEP * steps,
             segment=segment,
+            spool=spool,
             max_wait_s=max_wait_s,
             policy=self._policy,
             then=then,
@@ -114,7 +124,9 @@ class Rank:
         attach, part = Attach(VERSION, "melt", 0, 0, "n17", 1), Part(number, number, number + 1, nodes)
         encoder = Encoder(number, NEEDS, lambda message: None)
         under_way = self._policy.under_way
-        self.publisher.links.append(NodeLink(socket, part, attach, lend, encoder, self.publisher.done, under_way))
+        self.publisher.links.append(
+            NodeLink(socket, part, attach, lend, encoder, self.publisher.done, under_way, lost=self.publisher.lost)
+        )
         return node
 
     @property
@@ -168,9 +180,9 @@ def make() -> Iterator[MakeRank]:
 
         def rank(
             *, steps: int = 2, credit: int = 1, max_wait_s: float = LATE_S, then: str = "drop", nodes: int = 1,
-            lent: bool = False, policy: str = "block",
+            lent: bool = False, policy: str = "block", spool: Spool | None = None,
         ) -> Rank:  # fmt: skip
-            return Rank(stack, steps, credit, max_wait_s, then, nodes, lent, policy)
+            return Rank(stack, steps, credit, max_wait_s, then, nodes, lent, policy, spool)
 
         yield rank
 
@@ -427,3 +439,159 @@ def test_a_wait_ends_when_the_step_is_dropped_elsewhere(make: MakeRank) -> None:
     rank.controller.say(Skip((1,)))
     rank.publish()
     assert rank.dropped == 1
+
+
+def values(rank: Rank, node: int = 0) -> list[tuple[int, float]]:
+    """Of each step that came to a node its sequence and its value; all eight must be the same."""
+    came = rank.nodes[node].all(Publish)
+    arrays = [np.frombuffer(published.buffers[0], "f8") for published in came]
+    assert all(len(set(array.tolist())) == 1 for array in arrays)
+    return [(published.sequence, array[0]) for published, array in zip(came, arrays, strict=True)]
+
+
+@pytest.mark.parametrize(("policy", "then"), [("spill", "drop"), ("block", "spill")])
+def test_steps_without_room_go_to_the_disk_and_leave_in_their_order(make: MakeRank, policy: str, then: str) -> None:
+    rank = make(steps=2, credit=1, policy=policy, then=then, max_wait_s=SOON_S, spool=Spool("", 100 * STEP))
+    rank.publish(10)
+    assert rank.dropped == 0
+    assert (rank.waited_s > 0) == (policy == "block")  # and then it has waited once
+    assert rank.publisher.counters["spilled"] == 8
+    event = rank.controller.hear(Event)
+    assert (event.kind, event.level) == ("spill", "warning")
+    for n in range(9):
+        rank.nodes[0].say(Ack(n, n, STEP * (n + 1), STEP * (n + 1)))
+        rank.hears(lambda n=n: len(rank.nodes[0].all(Publish)) == n + 2)
+        rank.nodes[0].hear(Publish, n + 2)
+    assert values(rank) == [(n, n) for n in range(10)]
+    rank.nodes[0].say(Ack(9, 9, 10 * STEP, 10 * STEP))
+    rank.hears(lambda: rank.publisher._pool.taken_bytes == 0)
+    spilled = rank.publisher.counters["spilled"]
+    rank.publish(2)  # the disk is empty again, and not needed
+    assert rank.publisher.counters["spilled"] == spilled
+
+
+def test_a_full_disk_makes_it_wait_and_then_drop_and_says_so_once(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1, policy="spill", max_wait_s=SOON_S, spool=Spool("", 3 * STEP))
+    rank.publish(4)
+    assert rank.waited_s == 0
+    rank.publish(6)
+    assert SOON_S <= rank.waited_s < 2 * SOON_S
+    assert rank.dropped == 6
+    reason = rank.controller.hear(Dropped).reason
+    assert (
+        reason
+        == f"no room in its buffer of {STEP} bytes after {SOON_S:g} s, and the {3 * STEP} bytes of its spill are full"
+    )
+    assert [event.kind for event in rank.controller.all(Event)] == ["spill", "spill-full"]
+    assert rank.controller.all(Event)[1].text.endswith("It waits, then: drop.")
+
+
+def test_what_leaves_a_full_disk_ends_the_wait(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1, policy="spill", spool=Spool("", 3 * STEP))
+    rank.publish(4)
+    with rank.told_while_it_waits(Ack(0, 0, STEP, STEP)):
+        rank.publish()
+    assert (rank.dropped, rank.publisher.counters["spilled"]) == (0, 4)
+
+
+def test_a_full_disk_that_is_to_abort_does(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1, policy="spill", then="abort", max_wait_s=SOON_S, spool=Spool("", STEP))
+    rank.publish(2)
+    with pytest.raises(RunError, match=r"Rank 0 at step 2: no room .* of its spill are full \(then: abort\)"):
+        rank.publish()
+
+
+def test_what_another_rank_has_dropped_leaves_the_disk_too(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1, policy="spill", spool=Spool("", 9 * STEP))
+    rank.publish(4)
+    rank.controller.say(Skip((2,)))
+    rank.hears(lambda: rank.dropped == 1)
+    for n in (0, 1):
+        rank.nodes[0].say(Ack(n, n, STEP * (n + 1), STEP * (n + 1)))
+        rank.hears(lambda n=n: len(rank.nodes[0].all(Publish)) == n + 2)
+    assert values(rank) == [(0, 0), (1, 1), (3, 3)]
+
+
+def test_a_step_that_comes_back_damaged_is_dropped_and_the_next_ones_are_not(make: MakeRank) -> None:
+    spool = Spool("", 9 * STEP)
+    rank = make(steps=1, credit=1, policy="spill", spool=spool)
+    rank.publish(3)
+    os.pwrite(spool._file.fileno(), b"?", 3)
+    rank.nodes[0].say(Ack(0, 0, STEP, STEP))
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 2)
+    assert values(rank) == [(0, 0), (2, 2)]
+    assert rank.controller.hear(Dropped).reason == "it came back damaged from the disk of rank 0"
+
+
+def test_the_end_waits_for_the_disk_as_long_as_steps_leave_it(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1, policy="spill", max_wait_s=SOON_S, spool=Spool("", 99 * STEP))
+    rank.publish(6)
+    node, stop = rank.nodes[0], threading.Event()
+
+    def acknowledge() -> None:
+        for n in range(4):
+            stop.wait(0.6 * SOON_S)
+            node.say(Ack(n, n, STEP * (n + 1), STEP * (n + 1)))
+
+    node.take()
+    teller = threading.Thread(target=acknowledge)
+    teller.start()
+    rank.publisher.finish(6)
+    teller.join()
+    assert rank.waited_s > 2.4 * SOON_S  # longer than any one wait may be
+    rank.controller.hear(Dropped)
+    assert [(each.sequence, each.reason) for each in rank.controller.all(Dropped)] == [
+        (5, "it had not left its rank's disk when the rank ended"),
+    ]
+
+
+def test_a_node_that_is_gone_is_not_waited_for(make: MakeRank, caplog: pytest.LogCaptureFixture) -> None:
+    """Not by the step that waits for room, not by later ones, and not by the end; the other node gets what waits."""
+    rank = make(steps=2, credit=1, nodes=2, policy="spill", spool=Spool("", 9 * STEP))
+    rank.publish(6)
+    rank.nodes[0].hear(Publish)
+    rank.controller.say(NodeGone(1))
+    rank.hears(lambda: "drops every step from now on: staging node 1 is gone" in caplog.text)
+    assert len(rank.publisher._spool or ()) == 0
+    rank.publish(3)
+    rank.nodes[0].say(Ack(1, 1, STEP, STEP))
+    rank.publisher.finish(9)
+    assert rank.waited_s < LATE_S / 2
+    reasons = {dropped.reason for dropped in rank.controller.all(Dropped)}
+    assert reasons == {"a staging node is gone"}
+    assert rank.nodes[0].hear(Detach).steps == 9
+    assert rank.publisher._pool.taken_bytes == 0
+
+
+def test_a_node_that_goes_while_a_step_waits_ends_the_wait(make: MakeRank) -> None:
+    rank = make(steps=1, credit=1)
+    rank.publish()
+
+    def tell() -> None:
+        wait_until(lambda: rank.waited_s > 0, what="the rank to wait")
+        rank.controller.say(NodeGone(0))
+
+    rank.controller.take()
+    teller = threading.Thread(target=tell)
+    teller.start()
+    rank.publish()
+    teller.join()
+    assert (rank.dropped, rank.controller.hear(Dropped).sequence) == (1, 1)
+    assert rank.waited_s < LATE_S / 2
+
+
+def test_what_a_connection_took_along_is_dropped_and_its_credit_comes_back(make: MakeRank) -> None:
+    """Of four steps two came, and the node says that it has the last one."""
+    rank = make(steps=4, credit=4)
+    rank.publish(4)
+    rank.nodes[0].hear(Publish, 4)
+    rank.nodes[0].say(Ack(0, 0, STEP, STEP))
+    rank.nodes[0].say(Ack(3, 0, 2 * STEP, STEP))
+    rank.hears(lambda: sequences_dropped(rank) == [1, 2, 3])
+    assert {dropped.reason for dropped in rank.controller.all(Dropped)} == {"it was lost with a connection"}
+    rank.nodes[0].say(Ack(3, 3, 2 * STEP, 2 * STEP))
+    rank.publish(4)
+    rank.hears(lambda: len(rank.nodes[0].all(Publish)) == 8)
+    rank.nodes[0].say(Ack(7, 7, 6 * STEP, 6 * STEP))
+    rank.hears(lambda: rank.publisher.links[0].idle)
+    assert sequences_dropped(rank) == [1, 2, 3]

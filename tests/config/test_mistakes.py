@@ -100,6 +100,20 @@ CASES = [
         "variables.*.every",
         "has no meaning with policy block",
     ),
+    (
+        "operators:",
+        "variables: {'*': {policy: spill, then: spill}}\noperators:",
+        3,
+        "variables.*.then",
+        "spill has no meaning with policy spill, which goes to the disk at once; take drop or abort",
+    ),
+    (
+        "operators:",
+        "variables: {T: {select: {step: '-8:'}}}\noperators:",
+        3,
+        "variables.T.select.step",
+        "'-8:' counts from the end of the run, which nobody knows; steps are counted from 0",
+    ),
     ("operators:", "variables: {'*': {max_wait: -1 s}}\noperators:", 3, "variables.*.max_wait", TIME + '"-1 s"'),
     ("operators:", "variables: {'*': {max_wait: .inf}}\noperators:", 3, "variables.*.max_wait", TIME + "Infinity"),
     (
@@ -341,3 +355,17 @@ def test_any_value_of_any_key_loads_or_is_a_mistake(
     text = f"{path}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10))}"
     with contextlib.suppress(ConfigError):
         load(tmp_path_factory.getbasetemp(), GOOD, [text])
+
+
+def test_an_operator_whose_variables_are_never_in_the_same_step_is_named(tmp_path: Path) -> None:
+    text = """\
+        run: melt
+        simulation: {command: [python, melt.py]}
+        variables: {u: {select: {step: "::2"}}, v: {select: {step: "1::2"}}}
+        operators:
+          both: {use: covariance, of: [u, v], over: step, window: 10}
+    """
+    assert mistakes(tmp_path, text) == [
+        "melt.yaml:5: operators.both: no step has all that it takes (u of ::2, v of 1::2); select steps that meet"
+    ]
+    load(tmp_path, text.replace('"1::2"', '"1::3"'))

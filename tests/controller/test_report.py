@@ -97,6 +97,9 @@ def test_a_run_in_which_nobody_took_part_has_a_report_too(tmp_path: Path) -> Non
         "number": 0,
         "put_bytes": 0,
         "waited_for_staging_s": 0,
+        "spilled_steps": 0,
+        "spilled_bytes": 0,
+        "most_on_disk_bytes": 0,
         "waited_for_network_s": 0,
         "longest_wait_s": 0,
     }

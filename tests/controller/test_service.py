@@ -75,7 +75,7 @@ class Controller:
         stack.callback(record.close)
         self.service = Service(
             self._listener,
-            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", (), STEERING),
+            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), STEERING),
             {"sum": Total(of="u", over="step", window=2)},
             nodes,
             journal=lambda source, event: self.journal.append((source, event)),
@@ -152,7 +152,18 @@ def test_ranks_are_told_their_part_and_nodes_who_feeds_them(make: MakeController
     assert it.service.staged
     rank = it.rank(1)
     assert rank.hear(Welcome) == Welcome(
-        "melt", (Share(1, "tcp://127.0.0.1:5001", 0, 2, 2),), 1 << 20, 5.0, "block", 1, "drop", "tcp", (), STEERING
+        "melt",
+        (Share(1, "tcp://127.0.0.1:5001", 0, 2, 2),),
+        1 << 20,
+        5.0,
+        "block",
+        1,
+        "drop",
+        0,
+        "",
+        "tcp",
+        (),
+        STEERING,
     )
     assert [node.hear(Feed) for node in it.nodes] == [Feed(0, 2, (0,)), Feed(0, 2, (1,))]
     assert it.journal == []

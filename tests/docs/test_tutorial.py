@@ -5,13 +5,17 @@ A block ``file=NAME`` is saved; the lines of a ``console`` block behind ``$`` ar
 block's ``status`` (0 if it names none); what the page shows of the output must be there.
 """
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,6 +67,28 @@ def test_the_page_about_steering_does_what_it_says(tmp_path: Path) -> None:
     assert "2: pause (command line): applied after step" in printed
     assert "5: cool by=0.5 (command line): applied after step" in printed
     assert (tmp_path / "checkpoint.npy").exists()
+
+
+@pytest.mark.timeout(200)
+def test_the_page_about_attaching_does_what_it_says(tmp_path: Path) -> None:
+    """Its simulation is that of the checkout, and ends because the page stops it."""
+    pytest.importorskip("matplotlib")
+    (tmp_path / "demos").symlink_to(DOCS.parent / "demos")
+    try:
+        printed = follow(DOCS / "attach.md", tmp_path)
+    finally:
+        contact = tmp_path / "runs" / "gray-scott" / "contact.json"
+        if contact.exists():  # the page did not come to its end
+            os.kill(json.loads(contact.read_text())["pid"], signal.SIGTERM)
+            wait_until(lambda: not contact.exists(), 30.0, "the end of the run")
+        log = (tmp_path / "run.log").read_text()
+    assert "the feed is 0.018" in printed, log
+    assert re.search(r"v has \(64, 64\) cells, of \('y', 'x'\) at step \d+0\n", printed)
+    assert re.search(r"the last one is step \d+0 after [1-9]\d* more", printed)
+    assert "windows of moments so far" in printed
+    assert (tmp_path / "last.png").stat().st_size > 1000
+    report = json.loads((tmp_path / "runs" / "gray-scott" / "report.json").read_text())
+    assert (report["status"], report["reasons"]) == ("done", [])
 
 
 @pytest.mark.timeout(300)

@@ -15,8 +15,8 @@ SELECT: dict[str, Any] = {
     "uneven": {"y": "1:6:2", "x": "::3"},
     "columns": {"x": "1:-1"},
     "halo": {"y": "-1:"},
-    "in_place": {"x": "2:"},
-    "swapped": {"y": "0:4"},
+    "in_place": {"x": "2:", "step": "1::3"},
+    "swapped": {"y": "0:4", "step": "::2"},
 }
 DTYPE = {"uneven": "float32", "in_place": "float16", "short": "float16"}
 
@@ -53,10 +53,16 @@ def left(start_shared: Start) -> Left:
 @pytest.mark.parametrize("name", SELECT)
 def test_a_selection_of_parts_of_every_kind(left: Left, name: str) -> None:
     dims = ("y", "x")
-    cells = tuple(slice(*[int(n) if n else None for n in SELECT[name].get(dim, ":").split(":")]) for dim in dims)
-    expected = np.stack([field(name, n)[cells] for n in range(STEPS)]).astype(float)
-    np.testing.assert_array_equal(left.results(f"{name}_cells")["total"], expected.sum(axis=0)[np.newaxis])
-    np.testing.assert_array_equal(left.results(f"{name}_each")["total"], expected.sum(axis=(1, 2)))
+    steps, *cells = (
+        slice(*[int(n) if n else None for n in SELECT[name].get(dim, ":").split(":")]) for dim in ("step", *dims)
+    )
+    taken = range(STEPS)[steps]
+    expected = np.stack([field(name, n)[tuple(cells)] for n in taken]).astype(float)
+    window, each = left.results(f"{name}_cells"), left.results(f"{name}_each")
+    np.testing.assert_array_equal(window["total"], expected.sum(axis=0)[np.newaxis])
+    assert (window["steps"].item(), window["dropped"].item(), window["complete"].item()) == (len(taken), 0, True)
+    np.testing.assert_array_equal(each["total"], expected.sum(axis=(1, 2)))
+    assert len(each["total"]) == len(taken) == left.report["variables"][name]["delivered"]
 
 
 def test_a_selection_of_particles_keeps_all_rows(left: Left) -> None:
@@ -69,7 +75,7 @@ def test_the_report_tells_the_bytes_of_each_variable(left: Left) -> None:
         return [left.report["variables"][name][f"{what}_bytes"] for what in ("produced", "selected", "sent")]
 
     rows = sum(len(particles(rank, n)) for rank in range(RANKS) for n in range(STEPS))
-    assert moved("in_place") == [STEPS * 42 * 8, *[STEPS * 7 * 4 * 2] * 2]
+    assert moved("in_place") == [STEPS * 42 * 8, *[len(range(1, STEPS, 3)) * 7 * 4 * 2] * 2]
     assert moved("short") == [STEPS * 42 * 2] * 3  # integers are not narrowed
     assert moved("particles") == [rows * 3 * 8, *[rows * 2 * 8] * 2]
     assert moved("spectrum") == [STEPS * 42 * 16, 0, 0]

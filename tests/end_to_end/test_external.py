@@ -5,15 +5,19 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from insitu.wire.contact import Contact
 from insitu.wire.messages import VERSION
+from insitu.wire.sockets import listen, new_keys, poll
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import LIMIT_S, Running, environment, program, told
 from tests.waiting import wait_until
@@ -132,6 +136,29 @@ def test_an_old_contact_file_costs_a_wait_and_the_simulation_goes_on(tmp_path: P
     )
     assert "no answer from the controller of run 'a' at tcp://127.0.0.1:1 within 0.5 s; going on" in done.stderr
     assert told(tmp_path, 1)[0]["steps"] == 20
+
+
+@pytest.mark.parametrize("wrong", ["the listener's", "its own", "none"])
+def test_a_contact_file_with_other_keys_is_told_at_once(tmp_path: Path, wrong: str) -> None:
+    """Somebody listens there; be it with the keys of another run, or with keys where the file has none."""
+    keys, others = new_keys(), new_keys().for_clients()
+    foreign = {"client_public": others.client_public, "client_secret": others.client_secret}
+    shown = {
+        "the listener's": replace(keys.for_clients(), server_public=others.server_public),
+        "its own": replace(keys.for_clients(), **foreign),
+        "none": None,
+    }[wrong]
+    path = tmp_path / "contact.json"
+    with listen("tcp://127.0.0.1:*", keys) as listener:
+        Contact("melt", listener.address, 1, "n17", str(tmp_path), shown).write(path)
+        with rank(path, 0, 1, tmp_path) as process:
+            begin = time.monotonic()
+            wait_until(lambda: poll([listener], 0.05) or process.poll() is not None, LIMIT_S, "the rank's end")
+            stderr = process.communicate(timeout=LIMIT_S)[1]
+    assert process.returncode == 1
+    assert time.monotonic() - begin < 10.0  # of the 30 that it would wait for an answer
+    assert "does not let this process in" in stderr
+    assert "take the contact.json of a run that goes on" in stderr
 
 
 def test_one_that_never_comes_is_ended_by_ctrl_c(running: Running) -> None:

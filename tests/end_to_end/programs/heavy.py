@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulation whose steps are large for its analysis: a row of `--kib` KiB a rank, every value of which is the step.
 
-Each rank tells of its longest step and of the steps in which it had no room in ``rank-RANK.json``.
+Each rank tells of its longest step and of the memory that it took in ``rank-RANK.json``.
 """
 
 import argparse
 import json
-import resource
 import threading
 import time
 from pathlib import Path
@@ -26,10 +25,11 @@ def main() -> None:
     rank, size = rank_and_size()
     n = options.kib * 1024 // 8
     took = []
-    pause = threading.Event()
+    pause, before_bytes = threading.Event(), 0
     try:
         with insitu.Client() as sim:
             Path("begun").touch()
+            before_bytes = resident("VmRSS")
             for k in range(options.steps):
                 begin = time.monotonic()
                 with sim.step(k) as step:
@@ -38,8 +38,14 @@ def main() -> None:
                 pause.wait(options.pause)
     finally:
         said = {"steps": len(took), "longest_s": max(took, default=0.0), "all_s": sum(took)}
-        said["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        said["grown_bytes"] = resident("VmHWM") - before_bytes
         Path(f"rank-{rank}.json").write_text(json.dumps(said))
+
+
+def resident(what: str) -> int:
+    """Return the memory that this process has now (VmRSS), or the most that it had (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 if __name__ == "__main__":

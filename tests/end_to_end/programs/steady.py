@@ -33,11 +33,11 @@ def main() -> None:
         for n in range(options.steps):
             if comm is not None:
                 comm.Barrier()
-            if (rank, n) == (options.fail_rank, options.fail_at):
-                fail(options.fail)
             begin = time.monotonic()
             with sim.step(n, time=0.5 * n) as step:
                 step.put("u", place + n, start=(rank * cells,), shape=(size * cells,), dims=("x",), units="m")
+                if (rank, n) == (options.fail_rank, options.fail_at):
+                    fail(options.fail)
             longest_s = max(longest_s, time.monotonic() - begin)
             done = n + 1
             if n == 0:
@@ -62,6 +62,7 @@ def world() -> Any:
 
 
 def fail(how: str) -> None:
+    """Fail in the middle of a step."""
     print(f"about to {how}", file=sys.stderr, flush=True)
     if how == "raise":
         raise ArithmeticError("the field became negative")

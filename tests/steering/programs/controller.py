@@ -30,7 +30,7 @@ def main() -> None:
         record = ActionRecord(options.folder / "actions.jsonl")
         service = Service(
             listener,
-            Terms("scene", options.ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", (), steering),
+            Terms("scene", options.ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), steering),
             {},
             0,
             journal=journal,

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts a rank's steps into one message for each staging node, and says once what each kind of step consists of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from insitu.client.link import NodeLink
+from insitu.client.pool import Pool, Slot
+from insitu.errors import InsituError
+from insitu.model import Array, Step
+from insitu.plan import Part
+from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish, PublishLent
+
+#: A message, the node that it goes to, and how much of that node's credit it takes.
+Cut = tuple[NodeLink, Publish | PublishLent, int]
+
+
+class TooLarge(InsituError):
+    """A staging node can never take its part of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A block of a step: where it lies in its array and in the arena (`slot`: none where it is elsewhere)."""
+
+    spec: BlockSpec
+    spec_id: int
+    slot: Slot | None
+    data: Array
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes where it lies: a slot is rounded up."""
+        return self.data.nbytes if self.slot is None else self.slot.nbytes
+
+    def place(self, part: Part) -> tuple[int, int]:
+        """Return offset and size in the arena of the rows that go to a staging node; from 0 where it is elsewhere."""
+        offset = 0 if self.slot is None else self.slot.offset
+        if self.data.ndim == 0:
+            return offset, self.data.nbytes
+        rows, row_bytes = part.rows(len(self.data)), self.data.nbytes // max(1, len(self.data))
+        return offset + rows.start * row_bytes, (rows.stop - rows.start) * row_bytes
+
+
+class Cutter:
+    """Cuts the steps of rank `rank`, which lie in `pool`, for its `links`. `say` tells the controller."""
+
+    def __init__(self, rank: int, pool: Pool, links: Sequence[NodeLink], say: Callable[[Message], None]) -> None:
+        self._rank = rank
+        self._pool = pool
+        self._links = links
+        self._say = say
+        self._layouts: dict[tuple[int, ...], int] = {}
+
+    def messages(self, step: Step, blocks: Sequence[Filled]) -> list[Cut]:
+        """Return one message for each staging node. Raises `TooLarge`."""
+        layout = self._layout([block.spec_id for block in blocks], [block.spec for block in blocks])
+        messages: list[Cut] = []
+        for link in self._links:
+            some, places, nbytes = self._part(link, blocks)
+            fields = (step.sequence, step.index, step.time, layout)
+            if link.lent:
+                messages.append((link, PublishLent(*fields, places), nbytes))
+            else:
+                buffers = tuple(self._buffer(block, *place) for block, place in zip(some, places, strict=True))
+                messages.append((link, Publish(*fields, buffers), nbytes))
+        return messages
+
+    def require_credit(self, blocks: Sequence[Filled]) -> None:
+        """Raise `TooLarge` for a step of which a staging node can never take its part."""
+        for link in self._links:
+            self._part(link, blocks)
+
+    def _part(self, link: NodeLink, blocks: Sequence[Filled]) -> tuple[list[Filled], tuple[tuple[int, int], ...], int]:
+        some = [block for block in blocks if _goes_to(link, block.spec, self._rank)]
+        places = tuple(block.place(link.part) for block in some)
+        nbytes = sum(size for _, size in places)
+        if not link.accepts(nbytes):
+            raise TooLarge(
+                f"its {nbytes} bytes exceed the credit of {link.credit_bytes} bytes at staging node "
+                f"{link.part.node}; raise staging.memory or staging.nodes"
+            )
+        return some, places, nbytes
+
+    def _buffer(self, block: Filled, offset: int, nbytes: int) -> Buffer:
+        """Return a part of a block as it is to be sent over tcp.
+
+        The number of a joined variable's rows changes from step to step, and so no part of it is met again.
+        """
+        if block.spec.variable.joined:
+            return self._pool.arena[offset : offset + nbytes]
+        return self._pool.part(offset, nbytes)
+
+    def _layout(self, spec_ids: Sequence[int], specs: Sequence[BlockSpec]) -> int:
+        """Return the number of this combination of blocks; a new one is announced to all."""
+        key = tuple(spec_ids)
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = len(self._layouts)
+            self._say(Layout(layout, tuple(specs)))
+            for link in self._links:
+                parts = tuple(_part_of(spec, link) for spec in specs if _goes_to(link, spec, self._rank))
+                link.layout(Layout(layout, parts))
+        return layout
+
+
+def _goes_to(link: NodeLink, spec: BlockSpec, rank: int) -> bool:
+    """A 0-d block goes from rank 0 to one node; of all others each node gets its rows, be they none."""
+    return spec.variable.ndim > 0 or (rank == 0 and link.part.high == link.part.of)
+
+
+def _part_of(spec: BlockSpec, link: NodeLink) -> BlockSpec:
+    """Where the rows of a block lie that go to a staging node."""
+    if spec.variable.ndim == 0:
+        return spec
+    rows = link.part.rows(spec.count[0])
+    start = (spec.start[0] if spec.variable.joined else spec.start[0] + rows.start, *spec.start[1:])
+    return BlockSpec(spec.variable, start, (rows.stop - rows.start, *spec.count[1:]))

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Closed steps of a rank, in its memory until no staging node needs them any more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from insitu.client.cutting import Cutter, Filled
+from insitu.client.link import NodeLink
+from insitu.client.pool import Pool, Slot
+from insitu.client.spool import Record
+from insitu.model import Step
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The slots of a step that not all of its staging nodes are done with yet."""
+
+    step: Step
+    slots: list[Slot]
+    links: int
+
+
+class Outbox:
+    """The steps that wait in `pool` or are under way to the `links`, cut for them by `cutter`."""
+
+    def __init__(self, pool: Pool, links: Sequence[NodeLink], cutter: Cutter) -> None:
+        self.put_bytes = 0
+        self._pool = pool
+        self._links = links
+        self._cutter = cutter
+        self._kept: dict[int, _Kept] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._kept
+
+    @property
+    def idle(self) -> bool:
+        """Whether the staging nodes need nothing of this rank any more."""
+        return all(link.idle for link in self._links)
+
+    @property
+    def unsent(self) -> list[Step]:
+        """The steps of which not all nodes were sent their part."""
+        return [
+            self._kept[sequence].step
+            for sequence in sorted({one.sequence for link in self._links for one in link.unsent})
+        ]
+
+    @property
+    def waits(self) -> bool:
+        """Whether any step waits to be sent."""
+        return any(link.oldest_unsent is not None for link in self._links)
+
+    @property
+    def replaceable(self) -> int | None:
+        """The sequence from which on no staging node was sent any part."""
+        oldest = [link.oldest_unsent for link in self._links]
+        unsent = [sequence for sequence in oldest if sequence is not None]
+        return max(unsent) if len(unsent) == len(oldest) and unsent else None
+
+    def queue(self, step: Step, blocks: Sequence[Filled]) -> None:
+        """Let a step wait for its staging nodes. Raises `TooLarge` where one of them can never take its part."""
+        messages = self._cutter.messages(step, blocks)
+        self._kept[step.sequence] = _Kept(step, [one.slot for one in blocks if one.slot is not None], len(messages))
+        for link, message, nbytes in messages:
+            link.publish(message, nbytes)
+        self.put_bytes += sum(block.data.nbytes for block in blocks)
+
+    def step(self, sequence: int) -> Step:
+        """Return a step that is here."""
+        return self._kept[sequence].step
+
+    def done(self, sequence: int) -> None:
+        """One staging node needs a step's memory no more."""
+        kept = self._kept[sequence]
+        kept.links -= 1
+        if kept.links == 0:
+            self._forget(sequence)
+
+    def withdraw(self, sequence: int) -> Step:
+        """Take back a step that waits; its memory is free."""
+        for link in self._links:
+            link.withdraw(sequence)
+        return self._forget(sequence)
+
+    def room_for(self, record: Record) -> list[Filled] | None:
+        """Return memory for a step that is elsewhere, or ``None`` where there is not enough for all of it."""
+        blocks: list[Filled] = []
+        for spec, spec_id, count in record.blocks:
+            dtype = spec.variable.dtype
+            slot = self._pool.take(prod(count) * dtype.itemsize)
+            if slot is None:
+                self.free(blocks)
+                return None
+            blocks.append(Filled(spec, spec_id, slot, self._pool.array(slot, dtype, count)))
+        return blocks
+
+    def free(self, blocks: Sequence[Filled]) -> None:
+        """Give back the memory of blocks that nobody is going to have."""
+        for block in blocks:
+            if block.slot is not None:
+                self._pool.give(block.slot)
+
+    def _forget(self, sequence: int) -> Step:
+        kept = self._kept.pop(sequence)
+        for slot in kept.slots:
+            self._pool.give(slot)
+        return kept.step
