@@ -251,8 +251,8 @@ class Service:
             self.tracker.node_gone(node)
             for rank in list(self._unsettled):
                 self._settle(rank, node)
-            for rank in self.ranks.values():
-                self._send(rank, NodeGone(node))
+            for each in self.ranks.values():
+                self._send(each, NodeGone(node))
             self._hand_over(self._gather.lose(node))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
