@@ -72,7 +72,7 @@ def test_digits_are_kept_where_the_mean_is_large(over, axis):
     np.testing.assert_allclose(found["skewness"], REFERENCES["skewness"](data - 1e8, axis=axis), atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", ">f4", "g", "?", "i1", "u2", "i4", "i8", "u8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", ">f4", "g", "?", "i1", "i8", "u8"])
 @pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
 def test_every_real_dtype(over, axis, dtype):
     field = replace(FIELD, dtype=np.dtype(dtype))
