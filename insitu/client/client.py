@@ -35,8 +35,9 @@ from insitu.errors import ActionError, LocalProtocolError, RunError
 from insitu.model import Array, Step
 from insitu.plan import Part
 from insitu.steering.parameters import ParameterSpec, Value
+from insitu.wire.addresses import is_here
 from insitu.wire.contact import Contact
-from insitu.wire.messages import VERSION, Attach, Bye, Hello, Lend, Welcome
+from insitu.wire.messages import VERSION, Attach, Bye, Event, Hello, Lend, Share, Welcome
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import connect
 
@@ -130,12 +131,24 @@ class Client:
         for share in welcome.shares:
             part = Part(share.node, share.low, share.high, share.of)
             encoder = Encoder(share.node, welcome.needs, self._controller.say)
-            link = connect(share.address, contact.keys)
+            link = connect(self._address_of(share, welcome.transport, segment), contact.keys)
             publisher.links.append(
                 NodeLink(link, part, attach, lend, encoder, publisher.done, policy.under_way, lost=publisher.lost)
             )
         publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
+
+    def _address_of(self, share: Share, transport: str, segment: Segment | None) -> str:
+        """Return where to reach a staging node: by a local socket where that is wanted or no memory is shared."""
+        if transport == "tcp" or segment is not None:
+            return share.address
+        if is_here(share.local):
+            return share.local
+        if transport == "ipc":
+            text = f"rank {self.rank} reaches staging node {share.node} by no local socket: going on over tcp"
+            log.warning(text)
+            self._controller.say(Event("warning", "no-ipc", text, {"rank": self.rank, "node": share.node}))
+        return share.address
 
     @property
     def attached(self) -> bool:
@@ -285,12 +298,12 @@ def _declared(make: Callable[[], T]) -> T:
 
 def _segment(welcome: Welcome) -> Segment | None:
     """Return memory that staging nodes of this machine can map, where it is wanted and to be had."""
-    if welcome.transport == "tcp":
+    if welcome.transport in ("tcp", "ipc"):
         return None
     try:
         return Segment.create(welcome.buffer_bytes)
     except RunError as error:
         if welcome.transport == "shm":
             raise
-        log.warning("%s Going on over tcp.", error)
+        log.warning("%s Going on without it.", error)
         return None

@@ -81,7 +81,7 @@ class NodeLink:
         self._session = Session(Link.RANK_NODE, Side.CONNECTS)
         self._done = done
         self._lost = lost
-        self._received = -1
+        self._unreceived: deque[_UnderWay] = deque()
         self._lost_bytes = 0
         self._credit = Budget(0)
         self._folded_bytes = 0
@@ -144,6 +144,7 @@ class NodeLink:
         left = [each.sequence for each in self._under_way] + [message.sequence for message in self.unsent]
         self._waiting.clear()
         self._under_way.clear()
+        self._unreceived.clear()
         return left
 
     def layout(self, layout: Layout) -> None:
@@ -218,7 +219,9 @@ class NodeLink:
         if isinstance(message, Published):
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
-            self._under_way.append(_UnderWay(message.sequence, isinstance(message, PublishLent), self.sent_bytes))
+            sent = _UnderWay(message.sequence, isinstance(message, PublishLent), self.sent_bytes)
+            self._under_way.append(sent)
+            self._unreceived.append(sent)
             if self._most_unfolded is not None:
                 self._unfolded.append(message.sequence)
             self._count(message)
@@ -264,14 +267,16 @@ class NodeLink:
     def _miss(self, ack: Ack) -> None:
         """Find what was lost with a connection: messages come in order, so later ones came and the bytes do not add up.
 
-        Which ones it was is not known: all are given up that were acknowledged together.
+        Which ones it was is not known: all are given up that were acknowledged together, but for those that are folded.
         """
-        came = [each for each in self._under_way if self._received < each.sequence <= ack.received]
-        self._received = ack.received
+        came: list[_UnderWay] = []
+        while self._unreceived and self._unreceived[0].sequence <= ack.received:
+            came.append(self._unreceived.popleft())
         lost_bytes = came[-1].upto_bytes - self._lost_bytes - ack.received_bytes if came else 0
         if lost_bytes > 0:
             log.warning("%d bytes were lost on their way to staging node %d", lost_bytes, self.part.node)
             self._lost_bytes += lost_bytes
             self._credit.give(lost_bytes)
             for each in came:
-                self._lost(each.sequence)
+                if each.sequence > ack.folded:
+                    self._lost(each.sequence)

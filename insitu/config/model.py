@@ -72,10 +72,10 @@ class Staging(Section):
         "of a Dask cluster that is there already",
     )
     nodes: Count = Field(default=1, description="staging nodes: one Dask worker each")
-    transport: Literal["auto", "shm", "tcp"] = Field(
+    transport: Literal["auto", "shm", "ipc", "tcp"] = Field(
         default="auto",
         description="auto: shared memory between processes of one machine, tcp between machines; shm: also fails where "
-        "no shared memory can be had; tcp: never shared memory",
+        "no shared memory can be had; ipc: local sockets instead of shared memory; tcp: never either",
     )
     memory: Bytes = Field(default=2 * 2**30, description="bytes that one node may hold: a hard bound")
 

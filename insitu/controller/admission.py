@@ -38,6 +38,7 @@ class Peer:
     host: str
     pid: int
     address: str = ""
+    local: str = ""
     counters: Mapping[str, int | float | str] = field(default_factory=dict)
     traffic: tuple[Traffic, ...] = ()
     ended: bool = False

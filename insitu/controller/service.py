@@ -289,7 +289,9 @@ class Service:
             case NodeHello():
                 require_expected(message, self._terms.run, self._expected_nodes, self.nodes)
                 name = f"staging node {message.node}"
-                peer = Peer(identity, session, name, message.node, message.host, message.pid, message.address)
+                peer = Peer(
+                    identity, session, name, message.node, message.host, message.pid, message.address, message.local
+                )
                 self._peers[identity] = self.nodes[message.node] = peer
                 self._send(peer, NodeWelcome(self._terms.run))
             case Watch():
@@ -299,7 +301,7 @@ class Service:
         if self.size is None:
             self._begin(size)
         shares = tuple(
-            Share(part.node, self.nodes[part.node].address, part.low, part.high, part.of)
+            Share(part.node, self.nodes[part.node].address, part.low, part.high, part.of, self.nodes[part.node].local)
             for part in self._parts[peer.number]
         )
         terms, decided = self._terms, self.steering.join(peer.number, size)

@@ -21,7 +21,7 @@ from insitu.staging.folder import Folded, operator_stopped
 from insitu.staging.glimpses import Glimpses
 from insitu.staging.ranks import RankLink
 from insitu.wire import guard
-from insitu.wire.addresses import toward
+from insitu.wire.addresses import new_local, toward
 from insitu.wire.contact import Contact
 from insitu.wire.messages import (
     VERSION,
@@ -116,6 +116,9 @@ class Receiver:
                 ) as self._listener,
                 connect(self._contact.address, self._contact.keys) as self._controller,
             ):
+                self._local = new_local()
+                if self._local:
+                    self._listener.also(self._local)
                 self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)
                 self._say(self._hello())
                 while not self._closing.is_set():
@@ -128,7 +131,9 @@ class Receiver:
 
     def _hello(self) -> NodeHello:
         address = self._listener.address
-        return NodeHello(VERSION, self._contact.run, self._number, address, hosts.gethostname(), os.getpid())
+        return NodeHello(
+            VERSION, self._contact.run, self._number, address, hosts.gethostname(), os.getpid(), self._local
+        )
 
     def _turn(self) -> None:
         """Take in what is there and answer it; wait only where there is nothing to do."""

@@ -5,11 +5,15 @@ Addresses are those of IPv4. They look like ``tcp://10.0.0.7:5555``.
 """
 
 import ipaddress
+import os
 import socket
+from pathlib import Path
 
 from insitu.errors import RunError
 
 LOOPBACK = "127.0.0.1"
+#: Where Linux lists the names of local sockets; each container sees its own.
+_NAMES = Path("/proc/net/unix")
 
 
 def host_of(address: str) -> str:
@@ -34,6 +38,24 @@ def stays_here(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def new_local() -> str:
+    """Return an address for processes of this machine, where there is a kind that leaves nothing behind; else none.
+
+    It is a name in the kernel, not a file: gone with its process, however that ends. Only Linux has such names.
+    """
+    return f"ipc://@insitu-{os.getpid()}-{os.urandom(8).hex()}" if _NAMES.exists() else ""
+
+
+def is_here(local: str) -> bool:
+    """Whether somebody of this machine listens at an address of `new_local`.
+
+    >>> is_here(""), is_here("ipc://@insitu-1-0")
+    (False, False)
+    """
+    name = local.removeprefix("ipc://")
+    return bool(name) and _NAMES.exists() and any(line.endswith(f" {name}") for line in _NAMES.read_text().splitlines())
 
 
 def toward(address: str) -> str:

@@ -66,6 +66,7 @@ class Share:
     """Which part of a rank's blocks a staging node takes.
 
     Rows ``[n * low // of, n * high // of)`` of the ``n`` rows of each block go to the node; a 0-d block has one row.
+    Processes of its own machine reach the node at `local` too, where that is not empty.
     """
 
     node: int
@@ -73,6 +74,7 @@ class Share:
     low: int
     high: int
     of: int
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +296,8 @@ class Welcome:
 
     `policy` is one of `insitu.client.policy`, and `every` belongs to that of its name. At most `spill_bytes` may go to
     the disk, in `spill_directory` (empty: where the system has temporary files); 0 where the policy needs none.
-    `transport` is ``auto`` (shared memory where it can be had), ``shm`` or ``tcp``. `needs` is the contract: what is
-    to be sent at all.
+    `transport` is ``auto`` (shared memory where it can be had), ``shm``, ``ipc`` or ``tcp``. `needs` is the contract:
+    what is to be sent at all.
     """
 
     run: str
@@ -472,7 +474,7 @@ class Ack:
 
 @dataclass(slots=True)
 class NodeHello:
-    """A staging node asks to take part in a run; ranks reach it at `address`."""
+    """A staging node asks to take part in a run; ranks reach it at `address`, those of its machine also at `local`."""
 
     version: int
     run: str
@@ -480,6 +482,7 @@ class NodeHello:
     address: str
     host: str
     pid: int
+    local: str = ""
 
 
 @dataclass(slots=True)

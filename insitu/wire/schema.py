@@ -194,7 +194,7 @@ _variable_record = Record(
     row=extent,
 )
 _block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
-_share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
+_share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1), local=label)
 _rank_layouts = many(row(whole(), whole()))
 _range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
 _need_record = Record(
@@ -285,7 +285,7 @@ KINDS: dict[int, Record] = {
         then=name,
         spill_bytes=whole(),
         spill_directory=text,
-        transport=choice("auto", "shm", "tcp"),
+        transport=choice("auto", "shm", "ipc", "tcp"),
         needs=many(_need_record.field, BLOCKS),
         steering=_steering_record.field,
     ),
@@ -296,7 +296,9 @@ KINDS: dict[int, Record] = {
     12: Record(m.Detach, steps=whole()),
     13: Record(m.Credit, bytes=whole()),
     14: Record(m.Ack, received=_newest, folded=_newest, received_bytes=whole(), folded_bytes=whole()),
-    15: Record(m.NodeHello, version=_version, run=name, node=whole(), address=name, host=name, pid=whole()),
+    15: Record(
+        m.NodeHello, version=_version, run=name, node=whole(), address=name, host=name, pid=whole(), local=label
+    ),
     16: Record(
         m.Closed,
         _closed,

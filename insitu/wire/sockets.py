@@ -220,6 +220,13 @@ class Listener(_Socket):
         self._told: set[str] = set()
         self._client_key = b"" if keys is None else z85.decode(keys.client_public)
 
+    def also(self, address: str) -> None:
+        """Listen at another address too. Raises `RunError` as `listen` does."""
+        try:
+            self.pollable.bind(address)
+        except zmq.ZMQError as error:
+            raise _error("listen at", address, error) from error
+
     def watch(self) -> None:
         """Hear who wants to connect; to be called before anybody can."""
         socket = self.pollable

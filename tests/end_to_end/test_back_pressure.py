@@ -47,7 +47,7 @@ def most_memory(running: Running) -> int:
     return most[0]
 
 
-@pytest.mark.parametrize(("transport", "bound_bytes"), [("tcp", 8 * MIB), ("shm", 16 * MIB)])
+@pytest.mark.parametrize(("transport", "bound_bytes"), [("tcp", 8 * MIB), ("ipc", 8 * MIB), ("shm", 16 * MIB)])
 def test_put_waits_and_memory_stays_bounded(start: Start, transport: str, bound_bytes: int) -> None:
     running = start(
         *program("heavy", "--steps", 150, "--kib", 2048),
@@ -59,6 +59,7 @@ def test_put_waits_and_memory_stays_bounded(start: Start, transport: str, bound_
     left = running.wait()
     assert left.status == 0, left.stderr
     assert left.report["steps"]["delivered"] == 150
+    assert left.events("no-ipc") == []
     assert left.report["staging"][0]["peak_bytes"] <= bound_bytes
     assert left.report["ranks"]["waited_for_staging_s"] > 0.3
     assert grown_bytes < 1.2 * 16 * MIB  # of 300 that went through it

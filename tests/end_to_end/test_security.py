@@ -165,14 +165,14 @@ def test_nonsense_from_a_socket_harms_nobody(start: Start) -> None:
 FULL = ["sh", "-c", 'ulimit -f 2000; exec "$@"', "sh", sys.executable, *program("steady", "--steps", 20)[1:]]
 
 
-def test_without_room_for_shared_memory_it_goes_on_over_tcp_and_says_so(start: Start) -> None:
+def test_without_room_for_shared_memory_it_goes_on_and_says_so(start: Start) -> None:
     """No file, and so no segment, may have more than a megabyte: a full file system, as the ranks see it."""
     left = start(*FULL, ranks=2).wait()
     assert left.status == 0, left.stderr
     np.testing.assert_array_equal(left.results("sum")["total"][0], expected(20))
     lines = [line for line in (left.stdout + left.stderr).splitlines() if "shared memory" in line]
     assert len(lines) == 2  # one of each rank
-    assert all("Going on over tcp" in line for line in lines)
+    assert all("Going on without it" in line for line in lines)
 
 
 def test_where_shared_memory_is_required_and_there_is_none_it_fails_and_says_why(start: Start) -> None:

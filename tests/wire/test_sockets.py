@@ -14,8 +14,10 @@ import pytest
 
 from insitu.errors import LocalProtocolError, RunError
 from insitu.wire import sockets
+from insitu.wire.addresses import is_here, new_local
 from insitu.wire.limits import BLOCKS
 from insitu.wire.sockets import ZERO_COPY_BYTES, Listener, Socket, Waker, connect, listen, new_keys, poll
+from tests.waiting import wait_until
 
 LOCAL = "tcp://127.0.0.1:*"
 #: What is on its way arrives within milliseconds; this is for a machine that does something else.
@@ -222,6 +224,20 @@ class TestAddresses:
         for opens in (listen, connect):
             with pytest.raises(RunError, match=r"leaves this machine.*CurveZMQ keys"):
                 opens(address)
+
+    def test_a_listener_is_reached_by_a_local_name_too_and_leaves_none_behind(self) -> None:
+        local, keys = new_local(), new_keys()
+        assert not is_here(local)
+        with listen(LOCAL, keys) as listener:
+            listener.also(local)
+            assert is_here(local)
+            for address in (listener.address, local):
+                with connect(address, keys.for_clients()) as socket:
+                    socket.send([b"hello"])
+                    assert bytes(take(listener)[1][0]) == b"hello"
+            with pytest.raises(RunError, match="another process has that port"):
+                listener.also(local)
+        wait_until(lambda: not is_here(local), what="the name to go")
 
     def test_ipc_stays_on_the_machine(self, tmp_path: Path) -> None:
         with listen(f"ipc://{tmp_path}/socket") as listener, connect(listener.address) as socket:
