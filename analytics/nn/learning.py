@@ -63,15 +63,9 @@ class Learner:
         self.device = device(spec.device)
         if spec.precision == "amp" and self.device.type == "cpu":
             raise OperatorError("precision: amp needs a GPU, and device is cpu; take bf16 or fp32")
-        self.module = build(spec.model, shapes.inputs, outputs_of(spec, shapes), spec.seed).to(self.device)
+        self.module = module_of(spec, shapes).to(self.device)
         self.optimizer = optimizer(spec.optimizer, self.module)
-        normalise = spec.normalise
-        self.inputs = Normaliser(shapes.inputs, normalise.per, normalise.freeze)
-        classes = spec.loss.kind == "cross_entropy"
-        # An autoencoder's targets are its inputs, scaled alike.
-        self.outputs = None if classes else self.inputs
-        if shapes.targets is not None and not classes:
-            self.outputs = Normaliser(shapes.targets, normalise.per, normalise.freeze)
+        self.inputs, self.outputs = normalisers(spec, shapes)
         self._loss, self._raw = loss_function(spec.loss), spec.loss.kind == "relative_l2"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "amp")
         self._noise = Draws(spec.seed, WEIGHTS)
@@ -212,6 +206,25 @@ def device(name: str) -> torch.device:
             "take auto or cpu, or install a PyTorch with CUDA"
         )
     return found
+
+
+def module_of(spec: Training, shapes: Shapes) -> torch.nn.Module:
+    """Return the network of a configuration, with weights that its seed draws."""
+    return build(spec.model, shapes.inputs, outputs_of(spec, shapes), spec.seed)
+
+
+def normalisers(spec: Training, shapes: Shapes) -> tuple[Normaliser, Normaliser | None]:
+    """Return what scales inputs and outputs: the same of an autoencoder, and nothing for scores of classes."""
+    normalise = spec.normalise
+    inputs = Normaliser(shapes.inputs, normalise.per, normalise.freeze)
+    if spec.loss.classes is not None:
+        return inputs, None
+    return inputs, inputs if shapes.targets is None else Normaliser(shapes.targets, normalise.per, normalise.freeze)
+
+
+def network_of(spec: Training, shapes: Shapes) -> Network:
+    """Return a network that has not learned anything, from raw inputs to raw outputs."""
+    return Network(module_of(spec, shapes), *normalisers(spec, shapes))
 
 
 def outputs_of(spec: Training, shapes: Shapes) -> Extent:

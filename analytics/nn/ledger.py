@@ -50,7 +50,8 @@ class Ledger:
     `samples`    member, step, place, and the batch before which it came; its      24 for each sample
                  index is the sample's id
     `draws`      the id of a sample that a batch held                              4 for each draw
-    `events`     +n: n samples were taken together; -n: a batch of n was trained   4 for each put and batch
+    `events`     +n: n samples were taken together; -n: a batch of n was trained;  4 for each put and batch
+                 0: the stream ended
     ===========  ================================================================  =============================
 
     So a ledger of a million samples, drawn four times each, is 40 MB.
@@ -93,6 +94,10 @@ class Ledger:
         self._ends.append(len(self._draws))
         self._events.append(-len(ids))
 
+    def end(self) -> None:
+        """Write down that no more samples will come."""
+        self._events.append(0)
+
     def batch(self, number: int) -> Ids:
         """Return the ids that a batch held, in their order."""
         ends = self._ends.array
@@ -114,10 +119,12 @@ class Ledger:
         return ", ".join(some) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
     def replay(self) -> Iterator[tuple[str, Array]]:
-        """Yield what happened, in order: ``("put", origins)`` of (n, 3), or ``("batch", ids)``."""
+        """Yield what happened, in order: ``("put", origins)`` of (n, 3), ``("batch", ids)``, or ``("end", ...)``."""
         came = trained = 0
         for event in self.events.tolist():
-            if event >= 0:
+            if event == 0:
+                yield "end", np.empty(0, np.int64)
+            elif event > 0:
                 rows = self.samples[came : came + event]
                 came += event
                 yield "put", np.stack([rows[name].astype(np.int64) for name in ("member", "step", "place")], axis=1)

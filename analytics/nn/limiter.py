@@ -10,18 +10,20 @@ from insitu.operator import State
 class Limiter:
     """Holds the number of new samples per batch, so that what is learned does not depend on who happened to be faster.
 
-    The credit is c = received - `ratio` · batches, counted from the first batch. Samples are taken while c stays at or
-    below `slack`, and a batch is trained while c stays at or above -`slack`. Where the one
+    The credit is c = received - `ratio` · batches, both counted from when the first batch was trained. Samples are
+    taken while c stays at or below `slack`, and a batch is trained while c stays at or above -`slack`. Where the one
     side cannot move for another reason (a buffer below its threshold, or full of samples that no batch has held) the
-    other is not held up: the caller asks `room` and `ready` only then.
+    other must not be held up, and the caller does not ask.
 
     Either side may move as long as 2 · `slack` >= `ratio` + 1, which is checked.
 
     >>> limiter = Limiter(ratio=4.0, slack=8.0)
-    >>> limiter.train(), limiter.ready, limiter.room
-    (None, True, 12)
-    >>> limiter.take(12), limiter.credit, limiter.room
-    (None, 8.0, 0)
+    >>> limiter.train()  # the first batch, with which it begins
+    >>> limiter.ready, limiter.room
+    (True, 8)
+    >>> limiter.take(8)
+    >>> limiter.credit, limiter.room
+    (8.0, 0)
     """
 
     def __init__(self, ratio: float, slack: float) -> None:
@@ -36,7 +38,7 @@ class Limiter:
     @property
     def credit(self) -> float:
         """Samples that were received beyond what the batches stand for."""
-        return self.received - self.ratio * self.batches
+        return self.received - self.ratio * max(self.batches - 1, 0)
 
     @property
     def room(self) -> int:

@@ -76,12 +76,15 @@ class Normaliser:
         ]
         self._read()
 
-    def merge(self, states: list[State]) -> None:
-        """Take in what another has learned, its `state` without the rest: exact but for rounding."""
-        self._states = [self._moments.merge(a, b) for a, b in zip(self._states, states, strict=True)]
+    def merge(self, other: State) -> None:
+        """Take in what another has learned, which is its `state`: exact but for rounding; frozen or not."""
+        self.seen += int(other["seen"])
+        self._states = [self._moments.merge(a, b) for a, b in zip(self._states, other["moments"], strict=True)]
         self._read()
 
     def _read(self) -> None:
+        if not self.seen or not self._rows:
+            return
         found = [self._moments.finalize(state) for state in self._states]
         mean, variance = (
             np.stack([each[name] for each in found]).reshape(self._shape) for name in ("mean", "variance")

@@ -51,6 +51,13 @@ class Samples:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __getitem__(self, which: slice | Array) -> "Samples":
+        """Return some of them: ``samples[taken:]`` is what `put` has left."""
+        of = (self.member, self.step, self.place)
+        member, step, place = (part if isinstance(part, int) else part[which] for part in of)
+        targets = None if self.targets is None else self.targets[which]
+        return Samples(self.inputs[which], targets, member, step, place)
+
     def rows(self, shapes: Shapes) -> dict[str, Array]:
         """Return the values as columns; `OperatorError` where they are not of these shapes."""
         found = {"inputs": self.inputs} | ({} if self.targets is None else {"targets": self.targets})

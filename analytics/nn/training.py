@@ -132,7 +132,9 @@ class Trainer:
 
     def end(self) -> None:
         """Say that no more samples will come."""
-        self.buffer.over = True
+        if not self.buffer.over:
+            self.buffer.over = True
+            self.ledger.end()
 
     def batch(self) -> Trained | None:
         """Train one batch; ``None`` where it is not `ready`. Raises `Diverged`."""
