@@ -3,8 +3,8 @@
 
 import copy
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -170,22 +170,17 @@ class Learner:
         dtype = kinds.get(self.spec.precision)
         return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
 
-    def _seeded(self, batch: int) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _seeded(self, batch: int) -> Iterator[None]:
         """Let layers that draw (dropout) draw what belongs to this batch, and nobody else notice."""
-        fork = torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
-        return _Seeded(fork, int(self._noise.words(batch, 1)[0] >> np.uint64(1)))
-
-
-class _Seeded(AbstractContextManager[None]):
-    def __init__(self, fork: AbstractContextManager[Any], seed: int) -> None:
-        self._fork, self._seed = fork, seed
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
+        seed = int(self._noise.words(batch, 1)[0] >> np.uint64(1))
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):
+            # `torch.manual_seed` would keep a traceback for a GPU that is never used, with each batch.
+            torch.default_generator.manual_seed(seed)
+            if gpus:
+                torch.cuda.manual_seed(seed)
+            yield
 
 
 def device(name: str) -> torch.device:
