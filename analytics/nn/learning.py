@@ -69,6 +69,10 @@ class Learner:
         self._loss, self._raw = loss_function(spec.loss), spec.loss.kind == "relative_l2"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "amp")
         self._noise = Draws(spec.seed, WEIGHTS)
+        #: Which of those who learn together this one is.
+        self.rank = 0
+        #: How often the weights were moved.
+        self.steps = 0
         self._good = (0, copy.deepcopy(self.module.state_dict()))
 
     def observe(self, rows: Rows) -> None:
@@ -77,36 +81,45 @@ class Learner:
         if self.outputs is not None and self.outputs is not self.inputs:
             self.outputs.fold(rows["targets"])
 
-    def rate(self, batch: int) -> float:
-        """Return the learning rate of a batch."""
-        return self.spec.optimizer.learning_rate * self.spec.schedule.at(batch, self.spec.batch)
+    @property
+    def finished(self) -> bool:
+        """Whether nobody learns beside this one any more."""
+        return True
 
-    def learn(self, batch: int, rows: Rows) -> float:
-        """Train one batch and return its loss, of the weights before it. Its number chooses rate and noise.
+    def idle(self, drained: bool) -> None:
+        """Take part in a step of others without samples, and tell them whether there will be none; nothing here."""
 
-        A loss that is not finite is returned, too, and then the weights are the last ones known to be good, of a batch
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return self.spec.optimizer.learning_rate * self.spec.schedule.at(self.steps, self.spec.batch)
+
+    def learn(self, rows: Rows) -> float:
+        """Train one batch and return its loss, of the weights before it. The number of the step chooses rate and noise.
+
+        A loss that is not finite is returned, too, and then the weights are the last ones known to be good, of a step
         at most `KEEP_EVERY` before; `good` says which.
         """
         self.module.train()
         self.optimizer.zero_grad()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(batch)
-        with self._seeded(batch):
+            group["lr"] = self.rate()
+        with self._seeded():
             loss = self._loss_of(rows)
-        value = float(loss.detach())
+        value = self._agreed(float(loss.detach()))
         if not math.isfinite(value):
             self.module.load_state_dict(self._good[1])
             return value
-        if batch % KEEP_EVERY == 0:
-            self._good = (batch, copy.deepcopy(self.module.state_dict()))
+        if self.steps % KEEP_EVERY == 0:
+            self._good = (self.steps, copy.deepcopy(self.module.state_dict()))
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        self.steps += 1
         return value
 
     @property
     def good(self) -> int:
-        """Before which batch the weights were as they are restored."""
+        """Before which step the weights were as they are restored."""
         return self._good[0]
 
     @torch.no_grad()
@@ -128,6 +141,7 @@ class Learner:
 
     def state(self) -> State:
         found: State = {
+            "steps": self.steps,
             "module": _plain(self.module.state_dict()),
             "optimizer": _plain(self.optimizer.state_dict()["state"]),
             "scaler": _plain(self._scaler.state_dict()),
@@ -147,14 +161,23 @@ class Learner:
         self.inputs.load(state["inputs"])
         if self.outputs is not None and self.outputs is not self.inputs:
             self.outputs.load(state["outputs"])
-        self._good = (0, copy.deepcopy(self.module.state_dict()))
+        self.steps = int(state["steps"])
+        self._good = (self.steps, copy.deepcopy(self.module.state_dict()))
+
+    def _forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.module(x)
+        return made
+
+    def _agreed(self, loss: float) -> float:
+        """Return the loss that counts: of all samples, where others learn beside this one."""
+        return loss
 
     def _loss_of(self, rows: Rows) -> Tensor:
         raw = torch.from_numpy(rows["inputs"]).to(self.device)
         x = (raw - self._on(self.inputs.mean)) / self._on(self.inputs.std)
         target = torch.from_numpy(rows["targets"]).to(self.device) if "targets" in rows else raw
         with self._precision():
-            prediction = self.module(x)
+            prediction = self._forward(x)
         prediction = prediction.float()
         if self.outputs is not None and self._raw:
             prediction = prediction * self._on(self.outputs.std) + self._on(self.outputs.mean)
@@ -171,9 +194,9 @@ class Learner:
         return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
 
     @contextmanager
-    def _seeded(self, batch: int) -> Iterator[None]:
-        """Let layers that draw (dropout) draw what belongs to this batch, and nobody else notice."""
-        seed = int(self._noise.words(batch, 1)[0] >> np.uint64(1))
+    def _seeded(self) -> Iterator[None]:
+        """Let layers that draw (dropout) draw what belongs to this step, and nobody else notice."""
+        seed = int(self._noise.words(self.steps, 1)[0] >> np.uint64(1))
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus):
             # `torch.manual_seed` would keep a traceback for a GPU that is never used, with each batch.

@@ -51,12 +51,14 @@ class Normaliser:
         self._states = [
             self._moments.init() for _ in range(self._rows if per in ("channel", "all") else per == "feature")
         ]
+        self._cells = self._rows if per == "feature" else 1
+        self.united = False
         self.mean: Reals = np.zeros(self._shape, np.float32)
         self.std: Reals = np.ones(self._shape, np.float32)
 
     @property
     def frozen(self) -> bool:
-        return not self._rows or (self.freeze is not None and self.seen >= self.freeze)
+        return self.united or not self._rows or (self.freeze is not None and self.seen >= self.freeze)
 
     def fold(self, samples: Array) -> None:
         """Learn from samples, (n, *shape) float32; those beyond `freeze` are left out."""
@@ -74,18 +76,41 @@ class Normaliser:
             self._moments.update(state, _batch(self._value, part))
             for state, part in zip(self._states, parts, strict=True)
         ]
-        self._read()
+        self._read(self._states)
 
-    def merge(self, other: State) -> None:
-        """Take in what another has learned, which is its `state`: exact but for rounding; frozen or not."""
-        self.seen += int(other["seen"])
-        self._states = [self._moments.merge(a, b) for a, b in zip(self._states, other["moments"], strict=True)]
-        self._read()
+    def packed(self) -> Array:
+        """Return what was learned as (numbers,) float64, of a length that depends on shape and `per` alone."""
+        found = [np.array([self.seen], np.float64)]
+        for state in self._states:
+            arrays = [state[key].ravel() for key in ("moments", "extremes")] if "moments" in state else []
+            found += [np.array([state["count"]], np.float64), *(arrays or [np.zeros(4 * self._cells)])]
+        return np.concatenate(found)
 
-    def _read(self) -> None:
-        if not self.seen or not self._rows:
+    def unite(self, packs: Array) -> None:
+        """Let mean and deviation be those of what several have learned, each `packed`; exact but for rounding.
+
+        `united` says when enough was seen by all together: then they stay.
+        """
+        states, seen = [self._moments.init() for _ in self._states], 0
+        for pack in packs:
+            if pack[0]:
+                seen += int(pack[0])
+                states = [self._moments.merge(a, b) for a, b in zip(states, self._unpacked(pack), strict=True)]
+        self._read(states)
+        self.united = not self._rows or (self.freeze is not None and seen >= self.freeze)
+
+    def _unpacked(self, pack: Array) -> list[State]:
+        shape = (2, self._rows) if self.per == "feature" else (2,)
+        found = []
+        for part in pack[1:].reshape(len(self._states), -1):
+            moments, extremes = part[1:].reshape(2, *shape).copy()
+            found.append({"count": int(part[0]), "moments": moments, "extremes": extremes})
+        return found
+
+    def _read(self, states: list[State]) -> None:
+        if not any(state["count"] for state in states):
             return
-        found = [self._moments.finalize(state) for state in self._states]
+        found = [self._moments.finalize(state) for state in states]
         mean, variance = (
             np.stack([each[name] for each in found]).reshape(self._shape) for name in ("mean", "variance")
         )
@@ -99,10 +124,16 @@ class Normaliser:
             {key: np.copy(part) if isinstance(part, np.ndarray) else part for key, part in state.items()}
             for state in self._states
         ]
-        return {"seen": self.seen, "moments": states, "mean": self.mean.copy(), "std": self.std.copy()}
+        return {
+            "seen": self.seen,
+            "united": self.united,
+            "moments": states,
+            "mean": self.mean.copy(),
+            "std": self.std.copy(),
+        }
 
     def load(self, state: State) -> None:
-        self.seen = int(state["seen"])
+        self.seen, self.united = int(state["seen"]), bool(state["united"])
         self._states = [dict(each) for each in state["moments"]]
         self.mean, self.std = state["mean"], state["std"]
 

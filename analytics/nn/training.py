@@ -56,6 +56,9 @@ class Trainer:
     `finished`. What is learned is a function of the configuration and of the order of calls: the `ledger` holds it, and
     `replaying.Replay` does it again. On one thread (``torch.set_num_threads(1)``) to the last bit.
 
+    With a `parallel.ParallelLearner` as `learner` several trainers teach one network, each from its own buffer; each
+    must then call `batch`, ready or not, until it is `finished`, and waits there for the others.
+
     Raises `OperatorError` where the shapes do not fit the network or the capacity, or the device is not there.
 
     >>> from analytics.nn.specs import training
@@ -70,14 +73,14 @@ class Trainer:
     (True, True)
     """
 
-    def __init__(self, spec: Training, shapes: Shapes) -> None:
+    def __init__(self, spec: Training, shapes: Shapes, learner: Learner | None = None) -> None:
         shapes = replace(shapes, classes=spec.loss.kind == "cross_entropy")
         buffer, validation, columns = spec.buffer, spec.validation, shapes.columns
         self.spec, self.shapes = spec, shapes
-        self.learner = Learner(spec, shapes)
-        self.buffer = KINDS[buffer.kind](
-            columns, buffer.capacity, spec.batch, buffer.threshold, buffer.max_reuse, spec.seed
-        )
+        self.learner = Learner(spec, shapes) if learner is None else learner
+        # Those who learn together draw differently: seeds are below 2^32.
+        seed = spec.seed + (self.learner.rank << 32)
+        self.buffer = KINDS[buffer.kind](columns, buffer.capacity, spec.batch, buffer.threshold, buffer.max_reuse, seed)
         self.heldout = Heldout(columns, validation.samples, validation.share, spec.seed)
         self.ledger = Ledger()
         self.limiter = Limiter(buffer.ratio, spec.slack) if buffer.ratio is not None else None
@@ -98,8 +101,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all is learned: the stream has ended and the buffer is empty."""
-        return self.buffer.drained
+        """Whether all is learned: the stream has ended and the buffer is empty, and those of all who learn together."""
+        return self.buffer.drained and self.learner.finished
 
     @property
     def batches(self) -> int:
@@ -141,12 +144,14 @@ class Trainer:
         number = self.batches
         drawn = self.buffer.get(number) if self.ready else None
         if drawn is None:
+            self.learner.idle(self.buffer.drained)
             return None
         ids, rows = drawn
         self.ledger.train(ids)
         if self.limiter is not None:
             self.limiter.train()
-        loss = self.learner.learn(number, rows)
+        rate = self.learner.rate()
+        loss = self.learner.learn(rows)
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss of batch {number} is {loss}; the weights are restored to those before batch "
@@ -154,7 +159,7 @@ class Trainer:
                 number,
                 ids,
             )
-        return Trained(number, loss, self.learner.rate(number), ids)
+        return Trained(number, loss, rate, ids)
 
     def validate(self) -> float:
         """Return the mean loss of the samples that are held out; NaN where there are none."""

@@ -50,22 +50,36 @@ def test_what_does_not_vary_is_not_scaled() -> None:
 
 
 @pytest.mark.parametrize("per", ["feature", "channel", "all"])
-def test_merging_is_folding_it_all(per: str) -> None:
+def test_what_several_learn_is_what_one_learns_from_it_all(per: str) -> None:
     x = RNG.normal(5.0, 2.0, (40, 3, 2)).astype(np.float32)
-    whole, a, b, nothing = (Normaliser((3, 2), per) for _ in range(4))
+    whole, a, b, nothing = (Normaliser((3, 2), per, freeze=None) for _ in range(4))
     whole.fold(x)
     a.fold(x[:13])
     b.fold(x[13:])
-    a.merge(b.state())
-    a.merge(nothing.state())
-    assert a.seen == 40
+    packs = np.stack([each.packed() for each in (a, nothing, b)])
+    a.unite(packs)
+    b.unite(packs)
+    np.testing.assert_array_equal(a.std, b.std)
+    assert not a.united
     np.testing.assert_allclose(a.mean, whole.mean, rtol=1e-6)
     np.testing.assert_allclose(a.std, whole.std, rtol=1e-6)
-    again = Normaliser((3, 2), per)
-    again.load(a.state())
+    again = Normaliser((3, 2), per, freeze=None)
+    again.load(whole.state())
     again.fold(x)
-    a.fold(x)
-    np.testing.assert_array_equal(again.std, a.std)
+    whole.fold(x)
+    np.testing.assert_array_equal(again.std, whole.std)
+
+
+def test_those_who_learn_together_freeze_together() -> None:
+    a, b = Normaliser((1,), freeze=10), Normaliser((1,), freeze=10)
+    a.fold(np.zeros((6, 1), np.float32))
+    b.fold(np.ones((4, 1), np.float32))
+    packs = np.stack([a.packed(), b.packed()])
+    a.unite(packs)
+    assert a.united
+    assert a.mean == pytest.approx(0.4)
+    a.fold(np.full((4, 1), 9.0, np.float32))
+    assert a.mean == pytest.approx(0.4)
 
 
 def test_scalars_have_one_of_each() -> None:
