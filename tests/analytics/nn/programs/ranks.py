@@ -67,11 +67,11 @@ def uneven(group: Group) -> dict[str, Array]:
 def compressed(group: Group) -> dict[str, Array]:
     spec = training(**KEYS | {"optimizer": {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.9}})
     found: dict[str, Array] = {}
-    for name, compress in (("whole", None), ("compressed", TopK(0.05, momentum=0.9, warm_up=20))):
+    for name, compress in (("whole", None), ("compressed", TopK(0.05, momentum=0.9, warm_up=10))):
         learner = ParallelLearner(spec, SHAPES, group, compress)
         learner.observe(part(rows(), slice(80 * group.rank, 80 * group.rank + 80)))
         mine = part(rows(), slice(group.rank, None, 2))
-        losses = [learner.learn(part(mine, slice(8 * k % 80, 8 * k % 80 + 8))) for k in range(150)]
+        losses = [learner.learn(part(mine, slice(8 * k % 80, 8 * k % 80 + 8))) for k in range(80)]
         found[f"{name}_loss"] = np.array([losses[0], np.mean(losses[-10:])])
         found[f"{name}_bytes"] = np.array(learner.sent_bytes)
         found[f"{name}_weights"] = weights(learner)
