@@ -70,7 +70,7 @@ run 25
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crystals", type=int, default=1200)
+    parser.add_argument("--crystals", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="crystals of another seed are others")
     options = parser.parse_args()
     lmp = quiet()

@@ -58,6 +58,9 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._samples, self._draws, self._events = Column(SAMPLE), Column(np.uint32), Column(np.int32)
         self._ends = Column(np.int64)
 
@@ -137,7 +140,7 @@ class Ledger:
         return columns | {"draws": self._draws.array.copy(), "events": self.events.copy()}
 
     def load(self, state: State) -> None:
-        self.__init__()  # type: ignore[misc]
+        self._clear()
         rows = np.empty(len(state["step"]), SAMPLE)
         for name in SAMPLE.names or ():
             rows[name] = state[name]

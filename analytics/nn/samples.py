@@ -68,7 +68,12 @@ class Samples:
                 raise OperatorError(
                     f"{name} of {len(self)} samples have shape {found[name].shape}, expected {(len(self), *shape)}"
                 )
-            found[name] = np.asarray(found[name], dtype)
+            # What is too large for float32 becomes infinite, and is refused as that.
+            with np.errstate(over="ignore", invalid="ignore"):
+                narrowed = np.asarray(found[name], dtype)
+            if dtype.kind == "i" and not np.array_equal(narrowed, found[name]):
+                raise OperatorError(f"{name} are numbers of classes, and not all of them are whole")
+            found[name] = narrowed
         return found
 
     def origins(self) -> Array:

@@ -202,6 +202,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_gives_the_weights_back() 
             Samples(np.array([[0, 0, 0], [0, np.nan, 0]], "f4"), np.zeros((2, 2), "f4"), 1, np.array([6, 7])),
             "inputs of member 1 step 7 place 0 are not finite",
         ),
+        (Samples(np.array([[0, 1e300, 0]]), np.zeros((1, 2))), "inputs of member 0 step 0 place 0 are not finite"),
     ],
 )
 def test_samples_that_cannot_be_learned_from_are_refused(samples: Samples, message: str) -> None:
@@ -223,6 +224,8 @@ def test_classes() -> None:
     assert (found == stream.targets).mean() > 0.9
     with pytest.raises(OperatorError, match="targets of member 0 step 5 place 0 are not a class from 0 to 2"):
         trainer.put(Samples(x[:1], np.array([3]), step=5))
+    with pytest.raises(OperatorError, match="not all of them are whole"):
+        trainer.put(Samples(x[:1], np.array([0.5]), step=5))
 
 
 def test_an_autoencoder_learns_its_inputs_and_predicts_in_their_units() -> None:
