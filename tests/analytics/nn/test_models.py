@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of every kind: their shapes, their weights by seed, and what does not fit."""
 
+import runpy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from analytics.nn import needs
 from analytics.nn.models import build, parameters
 from analytics.nn.specs import training
 from insitu.errors import OperatorError
@@ -96,3 +100,15 @@ def fixed(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> torch.nn.Module:
 def test_mistakes_in_the_configuration_are_named(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         training(**keys)
+
+
+def test_who_lacks_pytorch_reads_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(OperatorError, match=r'PyTorch, which is not installed: pip install "insitu\[train\]"'):
+        runpy.run_path(needs.__file__)
+
+
+def test_a_configuration_is_read_without_pytorch() -> None:
+    """`insitu check` need not wait for its import."""
+    program = "import sys, analytics.nn.specs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
