@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers as people read them."""
+"""Numbers as people read and write them."""
+
+import math
+import re
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {unit: 2 ** (10 * power) for power, unit in enumerate(_UNITS)}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+)\s*")
 
 
 def count(number: int, noun: str) -> str:
@@ -40,3 +46,25 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
+def quantity(value: object, units: dict[str, float] | dict[str, int]) -> float | None:
+    """Read a plain number, or a number with one of the units; ``None`` for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[2] not in units:
+        return None
+    return float(match[1]) * units[match[2]]
+
+
+def read_size(value: object) -> int | None:
+    """Read a number of bytes; ``None`` for anything else.
+
+    >>> read_size("256 MiB"), read_size(4096), read_size("many")
+    (268435456, 4096, None)
+    """
+    number = quantity(value, _BYTES)
+    if number is None or not math.isfinite(number) or number != int(number) or number < 1:
+        return None
+    return int(number)

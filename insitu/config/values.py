@@ -16,12 +16,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from insitu.model import NUMERIC_KINDS
+from insitu.text import quantity, read_size
 
-_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]+)\s*")
 _INDICES = re.compile(r"\s*(-?\d{1,18})?\s*:\s*(-?\d{1,18})?\s*(:\s*(0*[1-9]\d{0,17})?\s*)?")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -32,26 +30,15 @@ def expected(what: str) -> PydanticCustomError:
     return PydanticCustomError("expected", "{what}", {"what": what})
 
 
-def _quantity(value: object, units: dict[str, float] | dict[str, int]) -> float | None:
-    """Read a plain number, or a number with one of the units; ``None`` for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    if match is None or match[2] not in units:
-        return None
-    return float(match[1]) * units[match[2]]
-
-
 def read_bytes(value: object) -> int:
     """Read a number of bytes.
 
     >>> read_bytes("256 MiB"), read_bytes("2 GB"), read_bytes("1.5KiB"), read_bytes(4096)
     (268435456, 2000000000, 1536, 4096)
     """
-    number = _quantity(value, _BYTES)
-    if number is None or not math.isfinite(number) or number != int(number) or number < 1:
+    if (number := read_size(value)) is None:
         raise expected('a size such as "256 MiB" or "2 GB", or a positive number of bytes')
-    return int(number)
+    return number
 
 
 def read_seconds(value: object) -> float:
@@ -60,7 +47,7 @@ def read_seconds(value: object) -> float:
     >>> read_seconds("500 ms"), read_seconds("2 min"), read_seconds(3)
     (0.5, 120.0, 3.0)
     """
-    number = _quantity(value, _SECONDS)
+    number = quantity(value, _SECONDS)
     if number is None or not math.isfinite(number) or number < 0:
         raise expected('a duration such as "500 ms" or "2 min", or a number of seconds')
     return float(number)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One of two ranks that learn together: python ranks.py FOLDER RANK. What it finds out goes to FOLDER/RANK.npz."""
+
+import faulthandler
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from analytics.nn.compression import TopK
+from analytics.nn.groups import Group, RankMissing
+from analytics.nn.parallel import ParallelLearner
+from analytics.nn.samples import Samples, Shapes
+from analytics.nn.specs import training
+from analytics.nn.training import Trainer
+from insitu.model import Array
+
+SHAPES = Shapes((3,), (2,))
+KEYS: dict[str, Any] = {"model": {"kind": "mlp", "hidden": [16]}, "batch": 8, "optimizer": {"learning_rate": 0.01}}
+
+
+def rows(number: int = 160) -> dict[str, Array]:
+    x = np.random.default_rng(0).normal(2.0, 3.0, (number, 3)).astype(np.float32)
+    return {"inputs": x, "targets": np.stack([x[:, 0] * x[:, 1], np.sin(x[:, 2])], axis=1)}
+
+
+def part(of: dict[str, Array], which: slice) -> dict[str, Array]:
+    return {name: values[which] for name, values in of.items()}
+
+
+def weights(learner: ParallelLearner) -> Array:
+    return np.concatenate([each.detach().numpy().ravel() for each in learner.module.parameters()])
+
+
+def equal_batches(group: Group) -> dict[str, Array]:
+    """Each rank has half of every batch of 16."""
+    learner = ParallelLearner(training(**KEYS), SHAPES, group)
+    learner.observe(part(rows(), slice(80 * group.rank, 80 * group.rank + 80)))
+    losses = []
+    for k in range(10):
+        first = 16 * k + 8 * group.rank
+        losses.append(learner.learn(part(rows(), slice(first, first + 8))))
+    return {"equal_losses": np.array(losses), "equal_weights": weights(learner)}
+
+
+def uneven(group: Group) -> dict[str, Array]:
+    """Rank 0 has 30 samples and rank 1 has 130: it goes on alone, and both end together."""
+    spec = training(**KEYS, buffer={"kind": "fifo", "capacity": "64 KiB"}, validation={"samples": 0})
+    trainer = Trainer(spec, SHAPES, ParallelLearner(spec, SHAPES, group))
+    mine = part(rows(), slice(0, 30) if group.rank == 0 else slice(30, 160))
+    trainer.put(Samples(mine["inputs"], mine["targets"], group.rank, np.arange(len(mine["inputs"]))))
+    trainer.end()
+    while not trainer.finished:
+        trainer.batch()
+    drawn = trainer.ledger.counts()
+    assert isinstance(trainer.learner, ParallelLearner)
+    return {
+        "uneven_weights": weights(trainer.learner),
+        "uneven_drawn": drawn,
+        "uneven_steps": np.array(trainer.learner.steps),
+    }
+
+
+def compressed(group: Group) -> dict[str, Array]:
+    spec = training(**KEYS | {"optimizer": {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.9}})
+    found: dict[str, Array] = {}
+    for name, compress in (("whole", None), ("compressed", TopK(0.05, momentum=0.9, warm_up=10))):
+        learner = ParallelLearner(spec, SHAPES, group, compress)
+        learner.observe(part(rows(), slice(80 * group.rank, 80 * group.rank + 80)))
+        mine = part(rows(), slice(group.rank, None, 2))
+        losses = [learner.learn(part(mine, slice(8 * k % 80, 8 * k % 80 + 8))) for k in range(80)]
+        found[f"{name}_loss"] = np.array([losses[0], np.mean(losses[-10:])])
+        found[f"{name}_bytes"] = np.array(learner.sent_bytes)
+        found[f"{name}_weights"] = weights(learner)
+    return found
+
+
+def missing(group: Group) -> dict[str, Array]:
+    """Rank 1 dies; rank 0 must say so."""
+    learner = ParallelLearner(training(**KEYS), SHAPES, group)
+    some = part(rows(), slice(0, 8))
+    learner.learn(some)
+    if group.rank == 1:
+        os._exit(9)
+    try:
+        learner.learn(some)
+    except RankMissing as error:
+        return {"message": np.array(str(error)), "missing": np.array(error.ranks)}
+    return {"message": np.array("nothing was missed"), "missing": np.array([])}
+
+
+def main(folder: Path, rank: int) -> None:
+    faulthandler.dump_traceback_later(70, exit=True)  # a hang is seen by whoever reads this rank's errors
+    torch.set_num_threads(1)
+    with Group(folder / "meeting", rank, 2, timeout_s=60, name="work") as group:
+        found = equal_batches(group) | uneven(group) | compressed(group)
+    np.savez(folder / f"{rank}.npz", **found)
+    with Group(folder / "meeting", rank, 2, timeout_s=4, name="death") as group:
+        np.savez(folder / "missing.npz", **missing(group))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
