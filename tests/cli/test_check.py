@@ -68,6 +68,11 @@ def test_states_that_do_not_fit_are_a_mistake_of_the_configuration(path: Path) -
     assert result.stderr.startswith("--set: staging.memory: states will take 183 MiB on each node, most of it those of")
 
 
+def test_the_reference_fits() -> None:
+    result = insitu("check", Path(__file__).parents[2] / "configs" / "reference.yaml")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_what_leaves_a_rank_is_said_where_it_is_not_all(path: Path) -> None:
     rules = "{u: {select: {y: '0:8', x: '::4'}, dtype: float32, codec: zfp, tolerance: 1.0e-3}}"
     result = insitu("check", path, "--set", f"variables={rules}")
