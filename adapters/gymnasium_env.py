@@ -18,8 +18,8 @@ the last words of the simulation's command: ``--seed 7``.
 
 **Windows.** An operator of which each result covers one step, or a number of steps that divides `steps`, has a result
 that ends where the simulation stands still; of others none does, which is an error. With a ``restart`` no window mixes
-two episodes then. `outputs: [{of: NAME, to: console}]` in the configuration has results sent here and not stored, which
-takes a tenth of the time.
+two episodes then. `outputs: [{of: NAME, to: console}]` in the configuration has results sent here and not stored, for
+nothing then waits for the disk.
 
 **Vectors.** One environment is one simulation: Gymnasium's own `SyncVectorEnv` and `AsyncVectorEnv` take several.
 """

@@ -243,9 +243,13 @@ class Steered:
             if self._comm is None or self._rank == 0:
                 self._pump(_POLL_S)
                 why = self._too_long(begin)
-                if why:
+                if why and self._comm is None:
+                    # What was promised meanwhile is kept: its decision is waited for at this boundary.
                     log.warning("rank %d goes on after a pause: %s", self._rank, why)
-                    # To itself; with MPI also to the others, which follow this rank.
+                    self._paused = False
+                elif why and self._pledge is None:
+                    log.warning("rank %d goes on after a pause: %s", self._rank, why)
+                    # To itself and to the others, which follow this rank.
                     self._proposed, self._pledge = Propose(0, self.passed, True, "resume", {}), Pledge(self.passed, 0.0)
                     self._pledge.decide(apply=True)
             if self._comm is None:

@@ -20,6 +20,7 @@ from gymnasium import spaces  # noqa: E402 - only where it is installed
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 from gymnasium.vector import SyncVectorEnv  # noqa: E402
 
+from adapters import gymnasium_env as module  # noqa: E402
 from adapters.gymnasium_env import SteeredEnv  # noqa: E402
 from adapters.gymnasium_spaces import Actions, observed_space  # noqa: E402
 from insitu.steering.parameters import ParameterSpec  # noqa: E402
@@ -106,6 +107,10 @@ def test_what_has_no_result_where_the_simulation_stands_still_is_named(pair: Any
     run.console.follow("rare")
     with pytest.raises(RunError, match=r"operator 'rare' has no result that ends at step \d+, .* divide the 1 steps"):
         run.advance()
+    with pytest.raises(ConfigError, match=r"no parameter 'forse' \(it has force\)"):
+        module._spec("forse", run)
+    with pytest.raises(ConfigError, match=r"'state.maen': operator 'state' yields .*mean; observe one of them"):
+        module._source("state.maen", run)
     run.console.follow("rara")
     with pytest.raises(RunError, match="operator 'rara': no operator is called 'rara'; there are state, rare"):
         run.console.next_result("rara", 10.0)

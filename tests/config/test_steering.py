@@ -39,6 +39,7 @@ MISTAKES = [
     ('[{when: "each.max > 1", do: {set: {}}}]', "rules.0.do.0", "set sets nothing"),
     ('[{when: "each.max > 1", do: [trate]}]', "rules.0.do.0", "trate needs to know how often"),
     ('[{when: "each.max > 1", do: [{stop: {now: 1}}]}]', "rules.0.do.0.stop.now", "stop takes no values"),
+    ('[{when: "each.max > 1", do: [{resume: {step: 1}}]}]', "rules.0.do.0.resume.step", "resume takes steps"),
     ('[{when: "each.max > 1", do: [{a: {}, b: {}}]}]', "rules.0.do.0", "expected a word such as pause, or a mapping"),
     ('[{when: "each.max > 1", do: stop, for: 0}]', "rules.0.for", 'expected a number of published'),
     ('[{when: "each.max > 1", do: stop, for: 5 s}]', "rules.0.for", "expected a number of published steps"),

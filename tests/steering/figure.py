@@ -13,7 +13,7 @@ END = "<!-- end -->\n"
 def draw() -> str:
     """Return the whole page, with the figure of each side in its place."""
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
+    _, after = rest.split(END, 1)
     return before + BEGIN + "".join(map(_side, Side)) + "\n" + END + after
 
 

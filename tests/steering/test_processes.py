@@ -216,7 +216,7 @@ def test_what_a_slow_rank_holds_up_is_tried_again_and_leaves_nobody_in_doubt(sce
 
 
 def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_long(scene: Make) -> None:
-    it = scene(max_pause=0.5)
+    it = scene(max_pause=1.5)
     it.begin()
     run = it.console()
     run.wait(lambda: run.ready, LIMIT_S, "the ranks")
@@ -229,7 +229,7 @@ def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_l
     assert again.step is not None
     for rank in range(2):
         it.until_at(rank, again.step + 1)
-    assert "goes on after a pause: max_pause, 0.5 s, is over" in it.said()
+    assert "goes on after a pause: max_pause, 1.5 s, is over" in it.said()
     assert run.act("trate", {"every": 3}).receipt(LIMIT_S).outcome == "applied"
     held = run.pause().receipt(LIMIT_S)
     stopped = run.stop().receipt(LIMIT_S)
