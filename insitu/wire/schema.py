@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from insitu.model import Extent, Variable
+from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
 from insitu.wire.fields import (
@@ -171,6 +172,11 @@ def _look(look: v.Look | v.Peek) -> None:
 def _picture(message: v.Sight | v.Glimpse) -> None:
     if len(message.pieces) != len(message.buffers):
         raise Wrong(f"{len(message.buffers)}, one for each buffer", len(message.pieces), "pieces")
+
+
+def _lesson(lesson: n.Lesson) -> None:
+    if len(lesson.blocks) != len(lesson.buffers):
+        raise Wrong(f"{len(lesson.buffers)}, one for each buffer", len(lesson.blocks), "blocks")
 
 
 def _encoded(message: m.PublishEncoded) -> None:
@@ -398,6 +404,20 @@ KINDS: dict[int, Record] = {
     55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
     56: Record(v.Peek, _look, **_looking),
     57: Record(v.Glimpse, _picture, number=whole(), **_seen),
+    60: Record(n.LearnerHello, version=_version, run=name, operator=name, host=name, pid=whole()),
+    61: Record(n.Sources, nodes=many(row(whole(), name))),
+    62: Record(n.Subscribe, version=_version, run=name, operator=name, host=name, pid=whole()),
+    63: Record(
+        n.Lesson,
+        _lesson,
+        sequence=whole(),
+        index=_any,
+        time=time,
+        blocks=many(row(whole(), _block_record.field), BLOCKS),
+        buffers=buffers,
+    ),
+    64: Record(n.Learned, upto=whole()),
+    65: Record(n.Dismiss, operator=name),
     70: Record(m.Follow, operators=many(name)),
     71: Record(
         m.Shown,
