@@ -141,6 +141,7 @@ class Run:
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
             record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
+            learners=self._pipeline.learners,
         )  # fmt: skip
         decisions.begin(self._service.steering)
         stack.callback(self._service.shut_down)
@@ -172,7 +173,10 @@ class Run:
         if variables:
             create_recording(self.directory.recording, self._config.staging.nodes)
             plan = RecordingPlan(self.directory.recording.resolve(), variables)
-        return partial(StagingNode, recording=plan, one_by_one=bool(plan or self._replay))
+        return partial(
+            StagingNode, recording=plan, one_by_one=bool(plan or self._replay), learners=self._pipeline.learners,
+            nodes=self._config.staging.nodes, config_hash=config_hash(self._config),
+        )  # fmt: skip
 
     def _listen(self, stack: ExitStack) -> tuple[Listener, Contact]:
         """Open the door, and say where it is and what opens it."""
@@ -327,7 +331,7 @@ class Run:
             if self._interrupts > 1:
                 end = min(end, time.monotonic() + HAND_OVER_S)
             folded = self._counted("folded_steps")
-            done = folded + self._counted("recorded_steps")
+            done = folded + self._counted("recorded_steps") + self._service.learners.pieces
             if done != before:
                 begin, before = time.monotonic(), done
             waited_s = time.monotonic() - begin

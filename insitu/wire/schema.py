@@ -17,6 +17,7 @@ from insitu.model import Extent, Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
+from insitu.wire.blocks import BlockSpec
 from insitu.wire.fields import (
     Field,
     Wrong,
@@ -113,7 +114,7 @@ def _variable(variable: Variable) -> None:
         raise Wrong(f"a variable of at most {WHOLE} bytes", variable.shape or variable.row, "shape")
 
 
-def _block(block: m.BlockSpec) -> None:
+def _block(block: BlockSpec) -> None:
     """A block lies inside its variable. The rows of a joined one are counted when they come."""
     variable = block.variable
     ndim = len(variable.dims)
@@ -130,7 +131,7 @@ def _block(block: m.BlockSpec) -> None:
         raise Wrong(f"a block of at most {BUFFER_BYTES} bytes", block.count, "count")
 
 
-def _joined(block: m.BlockSpec, row: Extent) -> None:
+def _joined(block: BlockSpec, row: Extent) -> None:
     if block.count != (0, *row):
         raise Wrong(f"{(0, *row)}, since the variable is joined", block.count, "count")
     if any(block.start):
@@ -199,7 +200,7 @@ _variable_record = Record(
     long_name=text,
     row=extent,
 )
-_block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
+_block_record = Record(BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1))
 _rank_layouts = many(row(whole(), whole()))
 _range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))

@@ -22,10 +22,11 @@ from insitu.model import Array, Block, Extent
 from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
+from insitu.wire.blocks import BlockSpec
 from insitu.wire.codec import Frame, decode, encode, kind
 from insitu.wire.compression import expand
 from insitu.wire.limits import SESSION_BLOCKS
-from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish, PublishEncoded, PublishLent
+from insitu.wire.messages import Buffer, Layout, Message, Publish, PublishEncoded, PublishLent
 
 
 class Link(Enum):
