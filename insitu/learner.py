@@ -16,7 +16,7 @@ whose outcome must not depend on the machine's speed counts for itself, as `anal
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -31,8 +31,7 @@ from insitu.model import Array, Step, Variable
 class Taken:
     """One whole step: `fields` are read-only arrays of the global shapes, of all variables that the learner needs.
 
-    The rows of a joined variable are those of all ranks, in their order. The arrays may be kept for as long as `take`
-    runs, and are to be copied where they are needed longer.
+    The rows of a joined variable are those of all ranks, in their order. Whoever keeps an array keeps its memory.
     """
 
     step: Step
@@ -57,12 +56,13 @@ class Workspace:
     """Where a learner of this `name` keeps what outlives its process, and whom it tells.
 
     `directory` is that of the run; models and checkpoints have their place there. `config_hash` tells with which
-    configuration something was made.
+    configuration something was made. What is `tell`-ed is a warning in the run's log.
     """
 
     name: str
     directory: Path
     config_hash: str = ""
+    tell: Callable[[str], None] = print
 
     @property
     def models(self) -> Path:

@@ -39,7 +39,9 @@ OPERATORS: dict[str, str] = {
 }
 
 #: The same of learners, which stand among the operators in the YAML and are no folds.
-LEARNERS: dict[str, str] = {}
+LEARNERS: dict[str, str] = {
+    "train": "analytics.train:Train",
+}
 
 #: The same of controllers, which look at results and answer with actions.
 CONTROLLERS: dict[str, str] = {

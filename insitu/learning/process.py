@@ -23,7 +23,7 @@ from insitu.learning.gathering import Gathering
 from insitu.wire.contact import Contact
 from insitu.wire.keys import CurveKeys
 from insitu.wire.learning import Learned, LearnerHello, Lesson, Sources, Subscribe
-from insitu.wire.messages import VERSION, Entry, Finish, Finished, Message, Partial, Refuse, Shutdown, Status
+from insitu.wire.messages import VERSION, Entry, Event, Finish, Finished, Message, Partial, Refuse, Shutdown, Status
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Pollable, Socket, connect, poll
 
@@ -45,7 +45,7 @@ class Order:
         contact = dict(said["contact"])
         keys = contact.pop("keys")
         self.contact = Contact(**contact, keys=keys and CurveKeys(**keys))
-        self.workspace = Workspace(self.operator, Path(self.contact.directory), str(said["config_hash"]))
+        self.config_hash = str(said["config_hash"])
 
 
 class Line:
@@ -88,6 +88,7 @@ class Working:
         self._taken = -1
         self._waiting: tuple[int, Taken | None] | None = None
         self._full_at: float | None = None
+        self._more = False
         self._told_end = False
         self._counters: dict[str, int | float] = dict.fromkeys(("taken_steps", "pieces"), 0)
         self._seconds = dict.fromkeys(("work_s", "idle_s", "full_s"), 0.0)
@@ -112,7 +113,8 @@ class Working:
         self._seconds["work_s"] += now - begin
         self._counters["pieces"] += worked
         lines = [self._controller, *self._nodes.values()]
-        ready = poll([*(line.socket for line in lines), self._parent], 0 if worked else IDLE_S)
+        busy = worked or self._more
+        ready = poll([*(line.socket for line in lines), self._parent], 0 if busy else IDLE_S)
         if not worked:
             self._seconds["idle_s"] += time.monotonic() - now
         if self._parent in ready:
@@ -122,10 +124,10 @@ class Working:
         for node, line in self._nodes.items():
             if line.socket in ready:
                 self._hear_node(node, line)
-        self._take()
+        self._take(now - begin if worked else IDLE_S)
         self._tell_rows()
-        if not worked and not self._finished and self._nodes and len(self._ends) == len(self._nodes):
-            self._end()
+        if not self._finished and self._all_is_taken:
+            self._end(worked)
         if time.monotonic() - self._status_at > STATUS_S:
             self._report()
 
@@ -153,22 +155,29 @@ class Working:
                 case Refuse(reason):
                     raise OperatorError(f"Staging node {node} does not take this learner: {reason}")
 
-    def _take(self) -> None:
-        """Give the learner what has come, as far as it has room, and let the nodes go on."""
+    def _take(self, at_most_s: float) -> None:
+        """Give the learner what has come, as far as it has room and no longer than it worked; let the nodes go on.
+
+        So a fast stream cannot keep it from its work: both get half of the time.
+        """
         if self._gathering is None:
             return
         before, begin = self._taken, time.monotonic()
+        self._more = False
         while (found := self._waiting or self._gathering.next()) is not None:
             self._waiting = found
             sequence, taken = found
             if taken is not None:
                 if self._learning is None:
-                    self._learning = self._order.learner.begin(self._gathering.variables, self._order.workspace)
+                    self._learning = self._order.learner.begin(self._gathering.variables, self._workspace)
                 if not self._learning.take(taken):
                     break
                 self._counters["taken_steps"] += 1
             self._waiting = None
             self._taken = sequence
+            if time.monotonic() - begin > at_most_s:
+                self._more = True
+                break
         if self._waiting is not None:
             self._seconds["full_s"] += begin - self._full_at if self._full_at is not None else 0.0
             self._full_at = begin
@@ -178,20 +187,31 @@ class Working:
             for line in self._nodes.values():
                 line.say(Learned(self._taken))
 
-    def _end(self) -> None:
-        """No step will come, and nothing is left to do but what the learner does last."""
-        if self._waiting is not None:
-            return
-        if self._learning is not None:
-            if not self._told_end:
-                self._told_end = True
-                self._learning.end()
-                return
-            self._learning.close()
-            self._tell_rows()
-        self._finished = True
-        self._report()
-        self._controller.say(Finished(0))
+    @property
+    def _all_is_taken(self) -> bool:
+        ended = bool(self._nodes) and len(self._ends) == len(self._nodes)
+        return ended and not self._more and self._waiting is None
+
+    def _end(self, worked: bool) -> None:
+        """No step will come: say so once, and when nothing is left to do, close."""
+        if self._learning is not None and not self._told_end:
+            self._told_end = True
+            self._learning.end()
+        elif not worked:
+            if self._learning is not None:
+                self._learning.close()
+                self._tell_rows()
+            self._finished = True
+            self._report()
+            self._controller.say(Finished(0))
+
+    @property
+    def _workspace(self) -> Workspace:
+        order = self._order
+        return Workspace(order.operator, Path(order.contact.directory), order.config_hash, self._tell)
+
+    def _tell(self, text: str) -> None:
+        self._controller.say(Event("warning", "learner", f"Learner '{self._order.operator}': {text}"))
 
     def _tell_rows(self) -> None:
         for row in self._learning.rows() if self._learning is not None else ():
