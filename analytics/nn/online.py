@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from safetensors import SafetensorError
 
 from analytics.nn.needs import torch
 from analytics.nn.samples import Samples
+from analytics.nn.saving import read_state, write_state
 from analytics.nn.steps import Sampler
-from analytics.nn.storing import read_state, write_state
 from analytics.nn.streaming import Streaming
 from analytics.nn.training import Trainer
 from analytics.nn.versions import write_version
@@ -30,7 +31,8 @@ class OnLine(Learning):
         self._spec = spec
         self._workspace = workspace
         self._sampler = sampler
-        self._trainer = Trainer(spec, self._sampler.shapes)
+        self._training = spec.training
+        self._trainer = Trainer(self._training, self._sampler.shapes)
         self._pending: tuple[Samples, int] | None = None
         self._steps = _Steps()
         self._rows: list[Row] = []
@@ -154,7 +156,11 @@ class OnLine(Learning):
         last = self._steps.last
         place = {"sequence": last.sequence, "index": last.index, "time": last.time}
         state = {"step": place, "validation": self._validation, "trainer": self._trainer.state()}
-        write_state(self._workspace.checkpoint, state)
+        try:
+            self._workspace.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            write_state(self._workspace.checkpoint, state)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"the checkpoint cannot be written, and the one before stays: {error}") from error
         self._checkpoints += 1
 
     def _go_on(self) -> None:
@@ -187,7 +193,7 @@ class OnLine(Learning):
             "validation_loss": None if math.isnan(self._validation) else self._validation,
         }
         write_version(
-            self._workspace.models, self._workspace.name, trainer.network(), spec, self._sampler.shapes, about
+            self._workspace.models, self._workspace.name, trainer.network(), self._training, self._sampler.shapes, about
         )
         self._versions += 1
 

@@ -54,6 +54,11 @@ class Streaming(Training):
         """The variables that samples are made of."""
         return variables_of([*self.inputs, *(self.targets or ())])
 
+    @property
+    def training(self) -> Training:
+        """What of it is told to a `Trainer`."""
+        return Training.model_validate({name: getattr(self, name) for name in Training.model_fields})
+
     def sampler(self, variables: Mapping[str, Variable]) -> Sampler:
         """Return what makes samples of these variables; raises `OperatorError` where it cannot."""
         classes = self.loss.kind == "cross_entropy"

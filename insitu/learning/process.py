@@ -91,7 +91,7 @@ class Working:
         self._more = False
         self._told_end = False
         self._counters: dict[str, int | float] = dict.fromkeys(("taken_steps", "pieces"), 0)
-        self._seconds = dict.fromkeys(("work_s", "idle_s", "full_s"), 0.0)
+        self._seconds = dict.fromkeys(("work_s", "take_s", "idle_s", "full_s"), 0.0)
         self._status_at = 0.0
 
     def run(self) -> None:
@@ -124,7 +124,9 @@ class Working:
         for node, line in self._nodes.items():
             if line.socket in ready:
                 self._hear_node(node, line)
+        taking = time.monotonic()
         self._take(now - begin if worked else IDLE_S)
+        self._seconds["take_s"] += time.monotonic() - taking
         self._tell_rows()
         if not self._finished and self._all_is_taken:
             self._end(worked)

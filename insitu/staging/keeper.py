@@ -104,7 +104,7 @@ class Keeper:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "insitu.learning"],
+            [sys.executable, "-m", "insitu.learning", self.operator],  # its name is for whoever lists processes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
