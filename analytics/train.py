@@ -61,6 +61,11 @@ class Train(Streaming, Learner):
                 return str(error)
         return None
 
+    def warm_up(self) -> None:
+        from analytics.nn.online import rehearse  # brings PyTorch, which the process of the run does without
+
+        rehearse(self.threads)
+
     def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         self.sampler(inputs)
         return {
@@ -68,6 +73,6 @@ class Train(Streaming, Learner):
         }
 
     def begin(self, inputs: Mapping[str, Variable], workspace: Workspace) -> Learning:
-        from analytics.nn.online import OnLine  # brings PyTorch, which the process of the run does without
+        from analytics.nn.online import OnLine  # as above
 
         return OnLine(self, self.sampler(inputs), workspace, self.threads)

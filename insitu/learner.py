@@ -124,6 +124,9 @@ class Learner(BaseModel, ABC):
         """Say what is missing on this machine, with the cure: a package, a device. Asked by ``insitu check`` too."""
         return None
 
+    def warm_up(self) -> None:
+        """Import and compile what the first piece of work would. Called once in its process, before the first step."""
+
     @abstractmethod
     def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         """Say what each row will have for these inputs, without the leading ``window``.

@@ -23,6 +23,14 @@ from insitu.model import Step
 WRITING_PART = 0.1
 
 
+def rehearse(threads: int) -> None:
+    """Have PyTorch import what it imports only when it is first used, which takes seconds."""
+    torch.set_num_threads(threads)
+    number = torch.nn.Parameter(torch.zeros(1))
+    (number * 2).sum().backward()
+    torch.optim.Adam([number]).step()
+
+
 class OnLine(Learning):
     """A network at work, in its own process."""
 

@@ -44,7 +44,12 @@ class Learners:
     @property
     def here(self) -> bool:
         """Whether all of them are there."""
-        return self._peers.keys() >= self._names
+        return not self.lacking
+
+    @property
+    def lacking(self) -> list[str]:
+        """Those whose process has not begun."""
+        return sorted(self._names - self._peers.keys())
 
     def require_expected(self, hello: LearnerHello, run: str) -> None:
         """Learners are started by staging nodes of the run: another one was started by somebody else."""

@@ -52,6 +52,8 @@ FRAME_BYTES = STATES_BYTES
 TURN_S = 0.1
 #: How long staging nodes may take to start: they import Dask and NumPy, on a machine that may be busy.
 STAGING_S = 60.0
+#: The same of learners: PyTorch alone takes seconds to import, and many times that on a busy machine.
+LEARNERS_S = 180.0
 #: How long nothing may arrive before what is undecided is given up, once nobody is left who could send it.
 QUIET_S = 2.0
 #: How long a simulation that was asked to stop has for its current steps and its own end.
@@ -226,14 +228,18 @@ class Run:
 
     def _until_staged(self) -> None:
         """Take turns until all staging nodes are there."""
-        deadline = time.monotonic() + STAGING_S
+        limit_s = LEARNERS_S if self._pipeline.learners else STAGING_S
+        deadline = time.monotonic() + limit_s
         while not self._service.staged or self._interrupts:
             if self._interrupts:
                 raise RunError("Interrupted before the simulation was started.")
             if time.monotonic() > deadline:
                 here, wanted = len(self._service.nodes), self._config.staging.nodes
+                if here == wanted:
+                    lacking = ", ".join(self._service.learners.lacking)
+                    raise RunError(f"The processes of {lacking} did not begin within {limit_s:g} s; see log.jsonl.")
                 raise RunError(
-                    f"Only {here} of {wanted} staging nodes reached the controller within {STAGING_S:g} s; see whether "
+                    f"Only {here} of {wanted} staging nodes reached the controller within {limit_s:g} s; see whether "
                     "their machines reach this one, and network.interface."
                 )
             self._turn()

@@ -98,6 +98,7 @@ class Working:
         """Work until the run is over, or the learner raises."""
         order, contact = self._order, self._order.contact
         order.learner.require()
+        order.learner.warm_up()  # before the greeting: the simulation is started when all have greeted
         who = (VERSION, contact.run, order.operator, hosts.gethostname(), os.getpid())
         with ExitStack() as stack:
             hello = LearnerHello(*who)

@@ -7,6 +7,7 @@ standard output it writes a dot now and then, and before it ends by an error of 
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,15 +101,23 @@ class Keeper:
 
     def _start(self) -> None:
         numbers = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+        threads = dict.fromkeys(numbers, str(self._threads))
         # Where this process finds modules that is where the learner does; its own folder may be another.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        # Its own: libraries leave their caches there, and a process that is killed cleans nothing up.
+        self._folder = tempfile.mkdtemp(prefix="insitu-learner-")
+        self._errors = open(os.path.join(self._folder, "stderr"), "w+b")  # noqa: SIM115 - open as long as it lives
         self._process = subprocess.Popen(
             [sys.executable, "-m", "insitu.learning", self.operator],  # its name is for whoever lists processes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, **dict.fromkeys(numbers, str(self._threads)), "PYTHONPATH": path},
+            env={
+                **os.environ,
+                **dict.fromkeys(numbers, str(self._threads)),
+                "PYTHONPATH": path,
+                "TMPDIR": self._folder,
+            },
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -141,6 +150,7 @@ class Keeper:
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             assert stream is not None
             stream.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _name_of(status: int) -> str:

