@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of a network on the stream, as an entry of the YAML."""
 
-import importlib.util
 from collections.abc import Mapping
 
 import numpy as np
 
+from analytics.nn.needed import fault
 from analytics.nn.streaming import Streaming
 from insitu.learner import Learner, Learning, Workspace
 from insitu.model import Variable
@@ -48,9 +48,8 @@ class Train(Streaming, Learner):
     """
 
     def fault(self) -> str | None:
-        missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
-        if missing:
-            return f'train needs {" and ".join(missing)}, which is not installed; pip install "insitu[train]"'
+        if missing := fault("train"):
+            return missing
         if self.device.startswith("cuda"):
             from analytics.nn.learning import device
             from insitu.errors import OperatorError

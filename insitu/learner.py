@@ -120,6 +120,11 @@ class Learner(BaseModel, ABC):
     def needs(self) -> tuple[str, ...]:
         """The variables that it is given; a step without one of them is left out."""
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The learners of the same run whose models it uses."""
+        return ()
+
     def fault(self) -> str | None:
         """Say what is missing on this machine, with the cure: a package, a device. Asked by ``insitu check`` too."""
         return None

@@ -40,6 +40,7 @@ OPERATORS: dict[str, str] = {
 
 #: The same of learners, which stand among the operators in the YAML and are no folds.
 LEARNERS: dict[str, str] = {
+    "predict": "analytics.predict:Predict",
     "train": "analytics.train:Train",
 }
 

@@ -90,9 +90,18 @@ def _onward(config: Config, name: str) -> list[str]:
 
 
 def _of_learners(config: Config) -> list[Problem]:
-    """Look whether this machine has what learners need: packages, devices."""
-    faults = {name: learner.fault() for name, learner in config.learners.items()}
-    return [config.problem(("operators", name), fault) for name, fault in faults.items() if fault]
+    """Look whether this machine has what learners need: packages, devices; and the run those whose models they ask."""
+    problems = []
+    for name, learner in config.learners.items():
+        if fault := learner.fault():
+            problems.append(config.problem(("operators", name), fault))
+        others = [other for other in config.learners if other != name]
+        for asked in learner.asks:
+            if asked not in others:
+                known = f"{nearest(asked, others)} (known are {', '.join(others) or 'none'})"
+                message = f'no learner is called "{asked}"{known}; give one, or the folder of a model'
+                problems.append(config.problem(("operators", name, "model"), message))
+    return problems
 
 
 def _of_policy(config: Config) -> list[Problem]:

@@ -112,12 +112,7 @@ class Keeper:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={
-                **os.environ,
-                **dict.fromkeys(numbers, str(self._threads)),
-                "PYTHONPATH": path,
-                "TMPDIR": self._folder,
-            },
+            env={**os.environ, **threads, "PYTHONPATH": path, "TMPDIR": self._folder},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

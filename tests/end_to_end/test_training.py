@@ -27,7 +27,8 @@ def left(start_shared: Start) -> Left:
     options = ["--plates", PLATES, "--generations", GENERATIONS, "--steps", STEPS, "--cells", CELLS]
     operators = {
         # So little room that the stream is still coming when the process is killed.
-        "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}},
+        "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "publish": 10},
+        "trust": {"use": "predict", "model": "killed", "inputs": COMMON["inputs"], "targets": "u"},
         "diverging": COMMON | {"optimizer": {"kind": "sgd", "learning_rate": 1e30}, "buffer": {"capacity": "1 MiB"}},
         "starved": COMMON | {"batch": 2 * SAMPLES, "report": 1, "buffer": {"capacity": "2 MiB"}},
         "mean": {"use": "moments", "of": "u", "over": ["step", "space"]},
@@ -78,6 +79,15 @@ def test_a_stream_that_ends_below_the_threshold_drains(left: Left) -> None:
     assert starved["batches"].values[-1] == 1
     held_out = json.loads((left.directory / "models" / "starved" / "1" / "card.json").read_text())["held_out"]
     assert left.report["learners"]["starved"]["draws"] == SAMPLES - held_out
+
+
+def test_predictions_are_compared_with_each_step(left: Left) -> None:
+    trust = left.results("trust")
+    np.testing.assert_array_equal(trust["first_step"], np.arange(GENERATIONS * STEPS))
+    asked = trust["version"].values > 0
+    assert np.isnan(trust["error"].values[~asked]).all()
+    assert np.isfinite(trust["error"].values[asked]).all()
+    assert not trust["trusted"].values[~asked].any()
 
 
 def test_the_model_that_is_left_is_what_was_learned(left: Left) -> None:
