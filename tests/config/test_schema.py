@@ -63,7 +63,7 @@ def test_the_schema_is_json_and_its_references_lead_somewhere() -> None:
 
 def test_use_decides_which_keys_an_operator_has() -> None:
     *known, foreign = json_schema()["properties"]["operators"]["additionalProperties"]["oneOf"]
-    assert [entry["properties"]["use"]["const"] for entry in known] == sorted(registry.OPERATORS)
+    assert [entry["properties"]["use"]["const"] for entry in known] == sorted(registry.OPERATORS | registry.LEARNERS)
     for entry in known:
         assert entry["additionalProperties"] is False
         assert {"use", "of"} <= set(entry["required"])
@@ -73,6 +73,7 @@ def test_use_decides_which_keys_an_operator_has() -> None:
 
 
 def test_models_of_an_operator_do_not_collide_with_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "LEARNERS", {})
     monkeypatch.setattr(registry, "OPERATORS", {"a": f"{__name__}:Nested", "b": f"{__name__}:Nested"})
     monkeypatch.setattr(registry, "load", lambda use: Nested)
     schema = json_schema()
@@ -127,4 +128,4 @@ def test_every_operator_is_used_in_a_configuration() -> None:
         for path in (REFERENCE, PARTICLES, ENSEMBLE)
         for entry in config.load(path).resolved()["operators"].values()
     }
-    assert used == set(registry.OPERATORS)
+    assert used == {*registry.OPERATORS, *registry.LEARNERS}
