@@ -79,6 +79,7 @@ class Sink:
         self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
         self.followers = Followers(list(pipeline.operators), self._wanted)
         self._learnt: dict[str, dict[str, Variable]] = {}
+        self._learnt_rows: dict[str, list[Window]] = {}
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
@@ -103,7 +104,9 @@ class Sink:
 
     def put(self, done: Window | Rows) -> None:
         """Store a complete window, or rows."""
-        if isinstance(done, Window):
+        if isinstance(done, Window) and done.operator in self._pipeline.learners:
+            self._put_learnt(done)
+        elif isinstance(done, Window):
             self._writer.submit(self._store_window, done)
         elif done.operator in self._wanted and done.operator not in self.failures:
             self._put_rows(done)
@@ -255,22 +258,37 @@ class Sink:
         if group == operator:
             self.rows_of[operator] += len(results)
 
-    def _write_learnt(self, window: Window) -> None:
-        """Store a row of a learner, which is here as it is."""
-        name, described = window.operator, self._learnt[window.operator]
-        row = {key: np.asarray(window.entries[0].state[key], each.dtype) for key, each in described.items()}
-        result = Result(name, self._provenance(window), row)
+    def _put_learnt(self, window: Window) -> None:
+        """Take a row of a learner; all that wait are written together, as a store takes many as quickly as one."""
+        with self._lock:
+            waiting = self._learnt_rows.setdefault(window.operator, [])
+            waiting.append(window)
+            if len(waiting) > 1:
+                return  # somebody is on the way to write them already
+        self._writer.submit(self._guarded, window.operator, partial(self._write_learnt, window.operator))
+
+    def _write_learnt(self, name: str) -> None:
+        """Store rows of a learner, which are here as they are."""
+        with self._lock:
+            windows = self._learnt_rows.pop(name, [])
+        described = self._learnt[name]
+        results = [
+            Result(
+                name,
+                self._provenance(window),
+                {key: np.asarray(window.entries[0].state[key], each.dtype) for key, each in described.items()},
+            )
+            for window in windows
+        ]
         sources = self._sources(name)
         if sources is not None:
-            self._observe([observed(result, window.since, window.upto, sources)])
+            pairs = zip(results, windows, strict=True)
+            self._observe([observed(result, window.since, window.upto, sources) for result, window in pairs])
         if name in self._pipeline.stored:
-            self._store.append([result])
-            self.rows_of[name] += 1
+            self._store.append(results)
+            self.rows_of[name] += len(results)
 
     def _write_window(self, window: Window) -> None:
-        if window.operator in self._pipeline.learners:
-            self._write_learnt(window)
-            return
         operator = self._pipeline.operators[window.operator]
         if isinstance(operator, Function):
             self._call(operator, window)

@@ -3,13 +3,14 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
 
 from insitu.errors import InsituError
 from insitu.learning.process import Order, Working
-from insitu.staging.keeper import STOPPED
+from insitu.staging.keeper import FOLDER, STOPPED
 
 
 class Parent:
@@ -30,7 +31,16 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - a learner is foreign code; its keeper tells what it raised
         reason = str(error) if isinstance(error, InsituError) else f"{type(error).__name__}: {error}"
         _tell(line, json.dumps({"reason": reason, "trace": traceback.format_exc()}).encode())
-        sys.exit(STOPPED)
+        _end(STOPPED)
+    _end(0)
+
+
+def _end(status: int) -> None:
+    """End at once: all sockets are closed, and what libraries do last takes seconds that somebody waits for."""
+    folder = os.environ.get("TMPDIR", "")
+    if os.path.basename(folder).startswith(FOLDER):  # the keeper's, who may be gone
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(status)
 
 
 def _line(descriptor: int) -> bytes:

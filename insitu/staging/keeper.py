@@ -28,6 +28,8 @@ SOON_S = 15.0
 GRACE_S = 5.0
 #: How a process ends that was stopped by an error of its learner's, and said so.
 STOPPED = 3
+#: How the folder of its temporary files begins.
+FOLDER = "insitu-learner-"
 #: Of what it wrote to its standard error, so much is told.
 TAIL_CHARS = 2000
 
@@ -75,12 +77,17 @@ class Keeper:
             why = f"its process ended by {_name_of(status)}"
         return self._again(why, now)
 
+    def ask_to_end(self) -> None:
+        """Tell the process that its time is over."""
+        if not self._over:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
     def close(self) -> None:
         """End the process: it is asked to, and after a while killed. May be called twice."""
         if self._over:
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self.ask_to_end()
         try:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -105,7 +112,7 @@ class Keeper:
         # Where this process finds modules that is where the learner does; its own folder may be another.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         # Its own: libraries leave their caches there, and a process that is killed cleans nothing up.
-        self._folder = tempfile.mkdtemp(prefix="insitu-learner-")
+        self._folder = tempfile.mkdtemp(prefix=FOLDER)
         self._errors = open(os.path.join(self._folder, "stderr"), "w+b")  # noqa: SIM115 - open as long as it lives
         self._process = subprocess.Popen(
             [sys.executable, "-m", "insitu.learning", self.operator],  # its name is for whoever lists processes

@@ -140,6 +140,8 @@ class Receiver:
             for link in self._links.values():
                 link.release()
             for keeper in self._keepers:
+                keeper.ask_to_end()
+            for keeper in self._keepers:
                 keeper.close()
 
     def _hello(self) -> NodeHello:
