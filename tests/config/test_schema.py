@@ -66,6 +66,9 @@ def test_use_decides_which_keys_an_operator_has() -> None:
     assert [entry["properties"]["use"]["const"] for entry in known] == sorted(registry.OPERATORS | registry.LEARNERS)
     for entry in known:
         assert entry["additionalProperties"] is False
+        if entry["properties"]["use"]["const"] in registry.LEARNERS:
+            assert {"use", "inputs", "model"} <= set(entry["required"])
+            continue
         assert {"use", "of"} <= set(entry["required"])
         assert "over" in entry["required"] or "default" in entry["properties"]["over"]
         assert "window" in entry["properties"]
@@ -101,7 +104,8 @@ def test_the_operators_of_the_reference_fit_its_simulation() -> None:
     pipeline = Pipeline(config.load(REFERENCE))
     fields = {name: Variable(name, np.dtype("f8"), (512, 512), ("y", "x")) for name in ("u", "v")}
     described = set(pipeline.describe(fields))
-    assert described - {"modes.series", "rates.series"} == set(pipeline.operators) == set(pipeline.stored)
+    everything = {*pipeline.operators, *pipeline.learners}
+    assert described - {"modes.series", "rates.series"} == everything == set(pipeline.stored)
 
 
 def test_the_reference_names_every_key_and_its_default() -> None:
