@@ -131,7 +131,7 @@ def _of_steps(config: Config, name: str) -> list[Problem]:
 def _of_meetings(config: Config) -> list[Problem]:
     """Look whether operators of several variables ever get a step that has all of them."""
     problems = []
-    for name, operator in config.operators.items():
+    for name, operator in config.folds.items():
         if operator.sources or not operator.needs_all:
             continue
         texts = {wanted: config.rules(wanted).select.get("step", ":") for wanted in operator.inputs}
