@@ -44,7 +44,7 @@ LOOK = 200
 
 @dataclass
 class Learned:
-    """How one way went: the error in kelvin over seconds since the simulation was started, and over samples drawn."""
+    """How one way went: the error in kelvin over seconds since its command was started, and over samples drawn."""
 
     name: str
     disk_bytes: int = 0
@@ -176,7 +176,7 @@ def draw(on_line: Learned, from_files: Learned, path: Path) -> None:
     for way, colour in ((on_line, "tab:blue"), (from_files, "tab:orange")):
         left.semilogy(way.seconds, way.errors, "o-", color=colour, label=way.name, markersize=3)
         right.semilogy(way.samples, way.errors, "o-", color=colour, markersize=3)
-    left.set(xlabel="seconds since the simulation was started", ylabel="error of plates never seen / K", xlim=(0, None))
+    left.set(xlabel="seconds since the command was started", ylabel="error of plates never seen / K", xlim=(0, None))
     right.set(xlabel="samples learned from", xlim=(0, None))
     left.legend()
     for axes in (left, right):
