@@ -8,8 +8,9 @@ What a simulation publishes is known only when it publishes. So a configuration 
 loaded, and by `Pipeline.describe` against the first layout. A mistake found then still names its file and line.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from insitu.config.places import Path
 from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
+from insitu.learner import Learner
 from insitu.model import Variable, has_cells
 from insitu.operator import Operator, SeriesOperator
 from insitu.selection import faults_of_selection, sent, steps_taken
@@ -41,8 +43,13 @@ class Pipeline:
 
     @property
     def operators(self) -> Mapping[str, Operator]:
-        """All operators by name, in the order of the file."""
-        return self.config.operators
+        """All operators that fold by name, in the order of the file."""
+        return self.config.folds
+
+    @property
+    def learners(self) -> Mapping[str, Learner]:
+        """The operators that learn, each in a process of its own."""
+        return self.config.learners
 
     @property
     def folded(self) -> Mapping[str, Operator]:
@@ -70,7 +77,7 @@ class Pipeline:
         """
         outputs = self.config.outputs
         said = any(output.to != "record" for output in outputs)
-        return self._named("zarr") if said or not outputs else tuple(self.operators)
+        return self._named("zarr") if said or not outputs else tuple(self.config.operators)
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -80,17 +87,18 @@ class Pipeline:
 
     def _named(self, to: str) -> tuple[str, ...]:
         wanted = {name for output in self.config.outputs if output.to == to for name in output.of}
-        return tuple(name for name in self.operators if name in wanted or "*" in wanted)
+        return tuple(name for name in self.config.operators if name in wanted or "*" in wanted)
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What is needed of the ranks: each variable that is folded, or recorded, once. Nothing else is sent.
+        """What is needed of the ranks: each variable that is folded, learnt or recorded, once. Nothing else is sent.
 
         Where all variables are recorded, those that nobody names are sent whole.
         """
         folded = [name for operator in self.folded.values() for name in operator.inputs]
+        learnt = [name for learner in self.learners.values() for name in learner.needs]
         recorded = self.config.recorded
-        named = tuple(self._need(name) for name in dict.fromkeys([*folded, *sorted(recorded - {"*"})]))
+        named = tuple(self._need(name) for name in dict.fromkeys([*folded, *learnt, *sorted(recorded - {"*"})]))
         return (*named, Need("*", (), "", "none", 0.0)) if "*" in recorded else named
 
     def _need(self, name: str) -> Need:
@@ -129,6 +137,15 @@ class Pipeline:
                 own = {wanted: inputs[wanted] for wanted in operator.inputs}
                 problems += self._describe(name, own, described)
                 cells[name] = own[operator.of[0]].dims[operator.over_members :] if operator.keeps_cells else ()
+        for name, learner in self.learners.items():
+            problems += [
+                self._unknown(("operators", name, _key_of(learner, wanted)), wanted, variables, lacking)
+                for wanted in learner.needs
+                if wanted not in variables and lacking is not None
+            ]
+            if all(wanted in inputs for wanted in learner.needs):
+                own = {wanted: inputs[wanted] for wanted in learner.needs}
+                problems += self._guarded(name, partial(_describe_learner, name, learner, own, described))
         for name, source in self.chained.items():
             if source in described:
                 problems += self._describe_chained(name, source, described, cells)
@@ -146,11 +163,19 @@ class Pipeline:
     def _describe(self, name: str, inputs: Mapping[str, Variable], described: Described) -> list[Problem]:
         """Add what an operator yields for these inputs to `described`, or say why it cannot fold them."""
         operator = self.operators[name]
-        try:
+
+        def describe() -> None:
             seen = operator.seen(inputs)
             described[name] = operator.describe(seen)
             if isinstance(operator, SeriesOperator):
                 described[series_of(name)] = operator.describe_series(seen)
+
+        return self._guarded(name, describe)
+
+    def _guarded(self, name: str, describe: Callable[[], object]) -> list[Problem]:
+        """Have an operator describe its results; it is foreign code, and so may what it raises be."""
+        try:
+            describe()
         except OperatorError as error:
             return [self.config.problem(("operators", name), str(error))]
         except Exception as error:  # noqa: BLE001 - an operator is foreign code; the problem carries it on
@@ -239,7 +264,11 @@ def _variable(name: str, expect: Expect) -> Variable:
     return Variable(name, dtype, None if joined else lengths, expect.dims, expect.units, row=lengths if joined else ())
 
 
-def _key_of(operator: Operator, wanted: str) -> str:
+def _describe_learner(name: str, learner: Learner, inputs: Mapping[str, Variable], described: Described) -> None:
+    described[name] = learner.describe(inputs)
+
+
+def _key_of(operator: Operator | Learner, wanted: str) -> str:
     """Return the key of the YAML that names this variable: `of`, or one of the operator's own."""
     named = (key for key, value in operator if value == wanted or (isinstance(value, tuple) and wanted in value))
     return next(named, "of")

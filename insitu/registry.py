@@ -12,6 +12,7 @@ import inspect
 from typing import TypeVar
 
 from insitu.errors import ConfigError
+from insitu.learner import Learner
 from insitu.operator import Operator
 from insitu.steering.controller import Controller
 
@@ -37,6 +38,11 @@ OPERATORS: dict[str, str] = {
     "spectrum": "analytics.spectrum:Spectrum",
 }
 
+#: The same of learners, which stand among the operators in the YAML and are no folds.
+LEARNERS: dict[str, str] = {
+    "predict": "analytics.predict:Predict",
+    "train": "analytics.train:Train",
+}
 
 #: The same of controllers, which look at results and answer with actions.
 CONTROLLERS: dict[str, str] = {
@@ -46,7 +52,7 @@ CONTROLLERS: dict[str, str] = {
     "pid": "analytics.pid:PID",
 }
 
-_Plugin = TypeVar("_Plugin", Operator, Controller)
+_Plugin = TypeVar("_Plugin", Operator, Learner, Controller)
 
 
 def load(use: str) -> type[Operator]:
@@ -61,6 +67,17 @@ def load(use: str) -> type[Operator]:
     insitu.errors.ConfigError: no operator is called "momens"; did you mean "moments"? (known are ...)
     """
     return _checked(OPERATORS.get(use, use), find(use), Operator, "operator", ", or a function of a window")  # type: ignore[type-abstract]
+
+
+def load_learner(use: str) -> type[Learner]:
+    """Return the learner class that `use` names, as `load` does."""
+    return _checked(LEARNERS.get(use, use), find(use), Learner, "learner")  # type: ignore[type-abstract]
+
+
+def is_learner(use: str) -> bool:
+    """Whether `use` names a learner; raises `ConfigError` as `load` does."""
+    found = find(use)
+    return isinstance(found, type) and issubclass(found, Learner)
 
 
 def load_controller(use: str) -> type[Controller]:
@@ -82,14 +99,14 @@ def is_function(use: str) -> bool:
 
 
 def find(use: str) -> object:
-    """Return what `use` names, an operator class or a function; raises `ConfigError` where it is not found."""
-    return _find(use, OPERATORS, "operator", "module:Class or function")
+    """Return what `use` names, a class or a function; raises `ConfigError` where it is not found."""
+    return _find(use, OPERATORS | LEARNERS, "operator", "module:Class or function")
 
 
-def use_of(plugin: type[Operator] | type[Controller]) -> str:
-    """Return what `load` or `load_controller` takes for this class: its name in the table, or ``module:Class``."""
+def use_of(plugin: type[Operator] | type[Learner] | type[Controller]) -> str:
+    """Return what the `load` of its kind takes for this class: its name in the table, or ``module:Class``."""
     target = f"{plugin.__module__}:{plugin.__qualname__}"
-    return next((name for name, known in (OPERATORS | CONTROLLERS).items() if known == target), target)
+    return next((name for name, known in (OPERATORS | LEARNERS | CONTROLLERS).items() if known == target), target)
 
 
 def _find(use: str, table: dict[str, str], kind: str, others: str) -> object:

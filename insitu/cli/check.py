@@ -59,7 +59,7 @@ def _tables(pipeline: Pipeline, expected: Forecast) -> str:
     """Show results, and what operators cost, in 80 columns."""
     results = _table("result", "dims", "dtype", "units")
     for name, described in expected.results.items():
-        leading = "step" if name not in pipeline.operators or pipeline.operators[name].keeps_steps else "window"
+        leading = "window" if name in pipeline.learners else _leading(pipeline, name)
         if not described:
             results.add_row(name, "known when the function has run")
         for key, variable in described.items():
@@ -79,6 +79,10 @@ def _tables(pipeline: Pipeline, expected: Forecast) -> str:
     console.print(costs)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def _leading(pipeline: Pipeline, name: str) -> str:
+    return "step" if name not in pipeline.operators or pipeline.operators[name].keeps_steps else "window"
 
 
 def _table(*columns: str) -> Table:
@@ -106,6 +110,9 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
     ]
     for name, operator in pipeline.operators.items():
         lines.append(("operator", f"{name}: {_does(operator)}{'' if name in pipeline.stored else ', not stored'}"))
+    for name, learner in pipeline.learners.items():
+        what = f"{registry.use_of(type(learner))} of {', '.join(learner.needs)}, in a process of its own"
+        lines.append(("learner", f"{name}: {what}{'' if name in pipeline.stored else ', not stored'}"))
     for index, rule in enumerate(checked.steering.rules):
         does = [*(["set"] if rule.set else []), *(kind for each in rule.do for kind in each)] or ["notify"]
         lines.append(("rule", f"{rule.name or f'rule_{index + 1}'}: {', '.join(does)} when {rule.when}"))

@@ -18,13 +18,15 @@ _WIDTH = 80
 @click.command()
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the operators and controllers, or describe one.
+    """List the operators, learners and controllers, or describe one.
 
     NAME is one of the list, module:Class of an operator, or module:function of a function of a window.
     """
     formatter = click.HelpFormatter(width=_WIDTH)
     if name is None:
         formatter.write_dl([(known, _first_line(registry.load, known)) for known in sorted(registry.OPERATORS)])
+        formatter.write("\nLearners, which stand among the operators too:\n")
+        formatter.write_dl([(known, _first_line(registry.load_learner, known)) for known in sorted(registry.LEARNERS)])
         formatter.write("\nControllers, under steering:\n")
         lines = [(known, _first_line(registry.load_controller, known)) for known in sorted(registry.CONTROLLERS)]
         formatter.write_dl(lines)

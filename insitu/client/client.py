@@ -25,6 +25,7 @@ from insitu.client.controller import ControllerLink
 from insitu.client.encoding import Encoder
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
+from insitu.client.models import Models
 from insitu.client.parameters import FreeState, Function, Parameter, StateArray
 from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
@@ -95,6 +96,7 @@ class Client:
         contract = Contract(self.rank, welcome.needs, self._controller.say)
         publisher = self._attach(contact, welcome, contract)
         self._steered.meet(welcome.steering.scheduled, CONNECT_TIMEOUT_S, publisher.pump)
+        self._models = Models(contact.directory)
         self._writer = StepWriter(Catalogue(self.rank, contract), contract, publisher, self._steered)
         self._unpublished = UnpublishedStep(publisher, self._steered)
         self._publisher = publisher
@@ -241,6 +243,22 @@ class Client:
         if self._publisher is not None:
             self._steered.function(Function("checkpoint", call, {}, "write a checkpoint"))
         return call
+
+    def model(self, name: str, version: int | None = None) -> Any:
+        """Return a version of a network that this run trains, the newest one unless another is asked for; or ``None``
+        while there is none, and without a run.
+
+        It is called with inputs as they are on the stream, (n, *shape) or one sample, and returns float32 arrays; its
+        `number` and `card` say which it is. Loaded once for each version, checked by its card's checksum. Imports
+        PyTorch at the first call. Looking for a newer version costs some 20 microseconds. Ranks that have to use the
+        same one agree on its number, and ask for that.
+
+        Raises `RunError` for a version that is not there or not whole, and where this rank does not reach the run's
+        directory `LocalProtocolError`.
+        """
+        if self._publisher is None:
+            return None
+        return self._models.get(name, version)
 
     def step(self, index: int, *, time: float = 0.0) -> StepWriter | UnpublishedStep | NoStep:
         """Open step `index` at physical `time`; use it in a ``with`` statement.

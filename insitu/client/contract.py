@@ -14,7 +14,8 @@ import numpy as np
 
 from insitu.model import Array, Extent, Variable
 from insitu.selection import cut, faults_of_selection, sent, takes_step
-from insitu.wire.messages import BlockSpec, Event, Message, Need, Offer, Range, Tally, Traffic
+from insitu.wire.blocks import BlockSpec
+from insitu.wire.messages import Event, Message, Need, Offer, Range, Tally, Traffic
 
 
 class Sent(NamedTuple):

@@ -9,7 +9,8 @@ from insitu.client.pool import Pool, Slot
 from insitu.errors import InsituError
 from insitu.model import Array, Step
 from insitu.plan import Part
-from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish, PublishLent
+from insitu.wire.blocks import BlockSpec
+from insitu.wire.messages import Buffer, Layout, Message, Publish, PublishLent
 
 #: A message, the node that it goes to, and how much of that node's credit it takes.
 Cut = tuple[NodeLink, Publish | PublishLent, int]

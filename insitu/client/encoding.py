@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from insitu.model import Array
+from insitu.wire.blocks import BlockSpec
 from insitu.wire.compression import LEAST_BYTES, expand, missing, shrink
-from insitu.wire.messages import BlockSpec, Buffer, Event, Form, Layout, Message, Need, Publish, PublishEncoded
+from insitu.wire.messages import Buffer, Event, Form, Layout, Message, Need, Publish, PublishEncoded
 from insitu.wire.session import count_of, nbytes_of
 
 #: What ``auto`` learns from: smaller parts tell more about delays than about speeds.

@@ -34,7 +34,8 @@ from insitu.client.pool import Pool, Slot
 from insitu.client.spool import UNSPILLED, Spool
 from insitu.errors import InsituError, RunError
 from insitu.model import Array, Extent, Step
-from insitu.wire.messages import BlockSpec, Dropped, Event, Status
+from insitu.wire.blocks import BlockSpec
+from insitu.wire.messages import Dropped, Event, Status
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import poll
 

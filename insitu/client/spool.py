@@ -19,7 +19,7 @@ import numpy as np
 from insitu.client.cutting import Filled
 from insitu.errors import RunError
 from insitu.model import Array, Extent, Step
-from insitu.wire.messages import BlockSpec
+from insitu.wire.blocks import BlockSpec
 
 #: Steps that are brought back from the disk at one look: one would only make up for the one that is put meanwhile.
 UNSPILLED = 2

@@ -15,6 +15,7 @@ from insitu.config.model import Buffering, Config
 from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import Problem
+from insitu.learner import Learner
 from insitu.selection import steps_taken
 from insitu.wire.compression import missing
 from insitu.wire.messages import Range
@@ -30,8 +31,9 @@ def in_document(document: Document) -> list[Problem]:
 
 def in_config(config: Config) -> list[Problem]:
     """Return the mistakes of a configuration whose keys are all right by themselves."""
-    folded = [operator for operator in config.operators.values() if not operator.sources]
-    inputs = list(dict.fromkeys(name for operator in folded for name in operator.inputs))
+    folded = [operator for operator in config.folds.values() if not operator.sources]
+    learnt = [name for learner in config.learners.values() for name in learner.needs]
+    inputs = list(dict.fromkeys([*(name for operator in folded for name in operator.inputs), *learnt]))
     unneeded = [
         config.problem(
             ("variables", name),
@@ -43,13 +45,16 @@ def in_config(config: Config) -> list[Problem]:
     steps = [problem for name in config.variables for problem in _of_steps(config, name)]
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
     _, steering = rules.compiled(config, rules.guessed(config.operators))
-    return unneeded + steps + _of_meetings(config) + codecs + _of_policy(config) + _of_chains(config) + steering
+    return [
+        *unneeded, *steps, *_of_meetings(config), *codecs, *_of_policy(config), *_of_chains(config),
+        *_of_learners(config), *steering,
+    ]  # fmt: skip
 
 
 def _of_chains(config: Config) -> list[Problem]:
     """Look whether the operators whose results others take are there, and come before these."""
     problems, known = [], config.operators
-    for name, operator in known.items():
+    for name, operator in config.folds.items():
 
         def at(message: str, name: str = name) -> None:
             problems.append(config.problem(("operators", name, "of"), message))
@@ -58,6 +63,8 @@ def _of_chains(config: Config) -> list[Problem]:
             if source not in known:
                 known_are = f"{nearest(source, known)} (known are {', '.join(known)})"
                 at(f'no operator is called "{source}"{known_are}; a dot stands between an operator and its result')
+            elif isinstance(known[source], Learner):
+                at(f'what "{source}" learns cannot be folded; it is in results.zarr, and rules may read it')
             elif isinstance(known[source], Function):
                 at(f'what the function "{source}" yields is known only when it has run, too late for who takes it')
         if operator.sources and isinstance(operator, Function):
@@ -80,6 +87,21 @@ def _onward(config: Config, name: str) -> list[str]:
             break
         found.append(name)
     return found
+
+
+def _of_learners(config: Config) -> list[Problem]:
+    """Look whether this machine has what learners need: packages, devices; and the run those whose models they ask."""
+    problems = []
+    for name, learner in config.learners.items():
+        if fault := learner.fault():
+            problems.append(config.problem(("operators", name), fault))
+        others = [other for other in config.learners if other != name]
+        for asked in learner.asks:
+            if asked not in others:
+                known = f"{nearest(asked, others)} (known are {', '.join(others) or 'none'})"
+                message = f'no learner is called "{asked}"{known}; give one, or the folder of a model'
+                problems.append(config.problem(("operators", name, "model"), message))
+    return problems
 
 
 def _of_policy(config: Config) -> list[Problem]:
@@ -109,7 +131,7 @@ def _of_steps(config: Config, name: str) -> list[Problem]:
 def _of_meetings(config: Config) -> list[Problem]:
     """Look whether operators of several variables ever get a step that has all of them."""
     problems = []
-    for name, operator in config.operators.items():
+    for name, operator in config.folds.items():
         if operator.sources or not operator.needs_all:
             continue
         texts = {wanted: config.rules(wanted).select.get("step", ":") for wanted in operator.inputs}

@@ -39,6 +39,8 @@ from insitu.config.values import (
     Seconds,
 )
 from insitu.errors import Problem
+from insitu.learner import Learner
+from insitu.operator import Operator
 
 
 class Simulation(Section):
@@ -218,7 +220,7 @@ class Config(Section):
         "what a full buffer does",
     )
     operators: dict[Identifier, OperatorEntry] = Field(
-        min_length=1, description="what is folded, by a name of your choice"
+        min_length=1, description="what is folded or learnt, by a name of your choice"
     )
     steering: SteeringOrRules = Field(
         default=Steering(),
@@ -228,6 +230,16 @@ class Config(Section):
     dashboard: Dashboard | None = Field(default=None, description="the pages that show the run; null: none")
 
     _places: Places = PrivateAttr(default_factory=Places)
+
+    @property
+    def folds(self) -> dict[str, Operator]:
+        """The operators that fold."""
+        return {name: each for name, each in self.operators.items() if isinstance(each, Operator)}
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The operators that learn, in processes of their own."""
+        return {name: each for name, each in self.operators.items() if isinstance(each, Learner)}
 
     @property
     def buffering(self) -> Buffering:

@@ -12,11 +12,12 @@ from insitu.config.function import Function
 from insitu.config.places import Path
 from insitu.config.values import expected
 from insitu.errors import ConfigError
+from insitu.learner import Learner
 from insitu.operator import Operator
 from insitu.steering.controller import Controller
 
-Plugin = Operator | Controller
-PluginClass = type[Operator] | type[Controller]
+Plugin = Operator | Learner | Controller
+PluginClass = type[Operator] | type[Learner] | type[Controller]
 
 
 def plugin_entry(plugin: Plugin) -> dict[str, Any]:
@@ -33,8 +34,10 @@ def plugin_entry(plugin: Plugin) -> dict[str, Any]:
     return whole if isinstance(plugin, Function) else {"use": registry.use_of(type(plugin)), **whole}
 
 
-def load_operator(use: str) -> type[Operator]:
-    """Return the operator class of an entry; that of a function of a window is `Function`."""
+def load_operator(use: str) -> type[Operator] | type[Learner]:
+    """Return the class of an entry under operators; that of a function of a window is `Function`."""
+    if registry.is_learner(use):
+        return registry.load_learner(use)
     return Function if registry.is_function(use) else registry.load(use)
 
 
@@ -61,7 +64,9 @@ def plugin_class(entry: dict[str, Any], load: Callable[[str], PluginClass], what
         raise PydanticCustomError("sentence", "{text}", {"text": str(error)}) from error
 
 
-def _builder(load: Callable[[str], PluginClass], base: PluginClass, what: str) -> Callable[[object], Plugin]:
+def _builder(
+    load: Callable[[str], PluginClass], base: tuple[PluginClass, ...], what: str
+) -> Callable[[object], Plugin]:
     """Build by the plugin's own model, so that the mistakes of an entry are placed at its own keys."""
 
     def build(entry: object) -> Plugin:
@@ -88,14 +93,14 @@ def _schema(what: str) -> dict[str, Any]:
 
 
 OperatorEntry = Annotated[
-    Operator,
-    PlainValidator(_builder(load_operator, Operator, "operator")),
+    Operator | Learner,
+    PlainValidator(_builder(load_operator, (Operator, Learner), "operator")),
     PlainSerializer(plugin_entry),
     WithJsonSchema(_schema("operator")),
 ]
 ControllerEntry = Annotated[
     Controller,
-    PlainValidator(_builder(registry.load_controller, Controller, "controller")),
+    PlainValidator(_builder(registry.load_controller, (Controller,), "controller")),
     PlainSerializer(plugin_entry),
     WithJsonSchema(_schema("controller")),
 ]

@@ -16,6 +16,7 @@ from insitu.config.places import Path
 from insitu.config.steering import RuleEntry, Steering
 from insitu.config.words import nearest
 from insitu.errors import ConfigError, Problem
+from insitu.learner import Learner
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.steering.actions import VERBS
@@ -32,7 +33,7 @@ class Configured(Protocol):
     """What is asked of a `Config` here."""
 
     @property
-    def operators(self) -> Mapping[str, Operator]: ...
+    def operators(self) -> Mapping[str, Operator | Learner]: ...
     @property
     def steering(self) -> Steering: ...
     def problem(self, path: Path, message: str) -> Problem: ...
@@ -51,7 +52,7 @@ def compiled(config: Configured, vocabulary: Vocabulary) -> tuple[list[Rule], li
     return rules, problems + _of_names(config)
 
 
-def guessed(operators: Mapping[str, Operator]) -> Vocabulary:
+def guessed(operators: Mapping[str, Operator | Learner]) -> Vocabulary:
     """Return the words of a configuration whose variables are not known yet."""
     return Vocabulary({name: _results(operator) for name, operator in operators.items()})
 
@@ -154,8 +155,10 @@ def _unknown_result(result: str, operator: str, results: Mapping[str, int] | Non
     return f'"{operator}" yields no "{result}"{nearest(result, results)} (it yields {listed})'
 
 
-def _too_late(operator: Operator, name: str) -> str:
+def _too_late(operator: Operator | Learner, name: str) -> str:
     """Say why nobody can decide by an operator, or nothing."""
+    if isinstance(operator, Learner):
+        return ""
     if operator.sources or isinstance(operator, Function):
         what = "is a function" if isinstance(operator, Function) else "takes results of operators"
         return f'"{name}" {what}; rules and controllers look at operators of variables'
@@ -164,7 +167,7 @@ def _too_late(operator: Operator, name: str) -> str:
     return f'"{name}" yields its one result when the run has ended, too late to act; give it a window'
 
 
-def _results(operator: Operator) -> dict[str, int] | None:
+def _results(operator: Operator | Learner) -> dict[str, int] | None:
     """Return the dimensions of an operator's results for any variables that it can fold, or ``None``."""
     guesses = [guess for guess in (_describe(operator, ndim) for ndim in (0, 1, 2, 3, None)) if guess is not None]
     if not guesses:
@@ -174,11 +177,12 @@ def _results(operator: Operator) -> dict[str, int] | None:
     return {name: each.pop() if len(each) == 1 else SOME_DIMS for name, each in dims.items()}
 
 
-def _describe(operator: Operator, ndim: int | None) -> dict[str, int] | None:
+def _describe(operator: Operator | Learner, ndim: int | None) -> dict[str, int] | None:
     """Ask what it would yield of arrays with `ndim` dimensions, or of particles; ``None`` where it cannot fold them."""
     dims = ("particle", "axis") if ndim is None else tuple(f"d{k}" for k in range(ndim))
     shape, row = (None, (3,)) if ndim is None else ((8,) * ndim, ())
-    inputs = {name: Variable(name, np.dtype("f8"), shape, dims, row=row) for name in operator.inputs}
+    names = operator.needs if isinstance(operator, Learner) else operator.inputs
+    inputs = {name: Variable(name, np.dtype("f8"), shape, dims, row=row) for name in names}
     try:
         return {name: variable.ndim for name, variable in operator.describe(inputs).items()}
     except Exception:  # noqa: BLE001 - an operator is foreign code, and these variables are not its own

@@ -6,7 +6,7 @@ from typing import Any
 
 from insitu import registry
 from insitu.config.model import Config
-from insitu.config.plugins import PluginClass
+from insitu.config.plugins import PluginClass, load_operator
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -18,7 +18,9 @@ def json_schema() -> dict[str, Any]:
     ``module:Class`` are not checked, because it may not be installed where the editor runs.
     """
     schema = Config.model_json_schema()
-    schema["properties"]["operators"]["additionalProperties"] = _one_of(registry.OPERATORS, registry.load, schema)
+    schema["properties"]["operators"]["additionalProperties"] = _one_of(
+        registry.OPERATORS | registry.LEARNERS, load_operator, schema
+    )
     steering = schema["$defs"]["Steering"]["properties"]
     steering["controllers"]["additionalProperties"] = _one_of(registry.CONTROLLERS, registry.load_controller, schema)
     return {"$schema": DIALECT, **schema, "title": "insitu configuration"}

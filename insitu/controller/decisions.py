@@ -18,6 +18,7 @@ from insitu.config import Config
 from insitu.config.rules import compiled, guessed, known
 from insitu.controller.guarded import ControllerStopped, Guarded
 from insitu.errors import Problem
+from insitu.learner import Learner
 from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.results import Result
@@ -242,8 +243,11 @@ def steered(config: Config) -> tuple[str, ...]:
     return tuple(name for name in config.operators if name in looked)
 
 
-def length_of(operator: Operator) -> int:
-    """Return how many published steps lie between two results; of windows of time, which nobody knows, very many."""
+def length_of(operator: Operator | Learner) -> int:
+    """Return how many published steps lie between two results; very many where nobody knows: of windows of time, and
+    of learners."""
+    if isinstance(operator, Learner):
+        return UNKNOWN
     if operator.keeps_steps:
         return 1
     spacing = operator.every or operator.window

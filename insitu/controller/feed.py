@@ -19,6 +19,8 @@ from insitu.controller.report import MOVED, Outcome, moved_by
 from insitu.controller.service import Service
 from insitu.controller.sink import Sink
 from insitu.controller.timeline import Timeline
+from insitu.learner import Learner
+from insitu.operator import Operator
 from insitu.pipeline import Pipeline
 from insitu.registry import use_of
 
@@ -49,7 +51,7 @@ class Feed:
         # What never changes, worked out once: this is asked for twice a second.
         self._hash = config_hash(pipeline.config)
         self._needed = {need.name for need in pipeline.needs}
-        self._uses = {name: use_of(type(operator)) for name, operator in pipeline.operators.items()}
+        self._uses = {name: use_of(type(operator)) for name, operator in pipeline.config.operators.items()}
 
     def note(self, service: Service) -> None:
         """Add to the timeline, when it is time. To be called often."""
@@ -133,14 +135,19 @@ class Feed:
             {
                 "name": name,
                 "use": self._uses[name],
-                "of": list(operator.of),
-                "over": list(operator.over),
-                "window": None if operator.keeps_steps else operator.window,
+                **_entry(operator),
                 "results": self._sink.rows_of.get(name, 0),
                 "failed": service.failed.get(name) or self._sink.failures.get(name, ""),
             }
-            for name, operator in self._pipeline.operators.items()
+            for name, operator in self._pipeline.config.operators.items()
         ]
+
+
+def _entry(operator: Operator | Learner) -> dict[str, Any]:
+    if isinstance(operator, Learner):
+        return {"of": list(operator.needs), "over": [], "window": "as it learns"}
+    window = None if operator.keeps_steps else operator.window
+    return {"of": list(operator.of), "over": list(operator.over), "window": window}
 
 
 def _progress(service: Service, totals: dict[str, int | float]) -> dict[str, Any]:

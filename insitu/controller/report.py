@@ -75,6 +75,10 @@ def build_report(
         "operators": _operators(config, service, sink),
         "network": {"encrypted": service.encrypted, "refused_clients": service.refused_clients},
         "ranks": _ranks(service.ranks.values()),
+        "learners": {
+            name: {"restarts": service.learners.restarts[name], **service.learners.counters.get(name, {})}
+            for name in config.learners
+        },
         "staging": [{"node": node.number, "host": node.host, **node.counters} for node in service.nodes.values()],
         "parameters": _parameters(service.steering.declared),
         "actions": dict(service.steering.counts),

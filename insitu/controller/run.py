@@ -52,6 +52,8 @@ FRAME_BYTES = STATES_BYTES
 TURN_S = 0.1
 #: How long staging nodes may take to start: they import Dask and NumPy, on a machine that may be busy.
 STAGING_S = 60.0
+#: The same of learners: PyTorch alone takes seconds to import, and many times that on a busy machine.
+LEARNERS_S = 180.0
 #: How long nothing may arrive before what is undecided is given up, once nobody is left who could send it.
 QUIET_S = 2.0
 #: How long a simulation that was asked to stop has for its current steps and its own end.
@@ -141,6 +143,7 @@ class Run:
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
             record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
+            learners=self._pipeline.learners,
         )  # fmt: skip
         decisions.begin(self._service.steering)
         stack.callback(self._service.shut_down)
@@ -172,7 +175,10 @@ class Run:
         if variables:
             create_recording(self.directory.recording, self._config.staging.nodes)
             plan = RecordingPlan(self.directory.recording.resolve(), variables)
-        return partial(StagingNode, recording=plan, one_by_one=bool(plan or self._replay))
+        return partial(
+            StagingNode, recording=plan, one_by_one=bool(plan or self._replay), learners=self._pipeline.learners,
+            nodes=self._config.staging.nodes, config_hash=config_hash(self._config),
+        )  # fmt: skip
 
     def _listen(self, stack: ExitStack) -> tuple[Listener, Contact]:
         """Open the door, and say where it is and what opens it."""
@@ -222,14 +228,18 @@ class Run:
 
     def _until_staged(self) -> None:
         """Take turns until all staging nodes are there."""
-        deadline = time.monotonic() + STAGING_S
+        limit_s = LEARNERS_S if self._pipeline.learners else STAGING_S
+        deadline = time.monotonic() + limit_s
         while not self._service.staged or self._interrupts:
             if self._interrupts:
                 raise RunError("Interrupted before the simulation was started.")
             if time.monotonic() > deadline:
                 here, wanted = len(self._service.nodes), self._config.staging.nodes
+                if here == wanted:
+                    lacking = ", ".join(self._service.learners.lacking)
+                    raise RunError(f"The processes of {lacking} did not begin within {limit_s:g} s; see log.jsonl.")
                 raise RunError(
-                    f"Only {here} of {wanted} staging nodes reached the controller within {STAGING_S:g} s; see whether "
+                    f"Only {here} of {wanted} staging nodes reached the controller within {limit_s:g} s; see whether "
                     "their machines reach this one, and network.interface."
                 )
             self._turn()
@@ -327,7 +337,7 @@ class Run:
             if self._interrupts > 1:
                 end = min(end, time.monotonic() + HAND_OVER_S)
             folded = self._counted("folded_steps")
-            done = folded + self._counted("recorded_steps")
+            done = folded + self._counted("recorded_steps") + self._service.learners.pieces
             if done != before:
                 begin, before = time.monotonic(), done
             waited_s = time.monotonic() - begin

@@ -6,7 +6,7 @@ decided elsewhere, without sockets: which steps are whole (`Tracker`), which win
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from insitu.controller.admission import Peer, Terms, require_expected, why_not
 from insitu.controller.consoles import Consoles
 from insitu.controller.followers import Followers
 from insitu.controller.gather import Gather, Rows, Window
+from insitu.controller.learners import Learners
 from insitu.controller.record import ActionRecord
 from insitu.controller.steering import Steering
 from insitu.controller.tracker import Tracker
@@ -23,6 +24,7 @@ from insitu.operator import Operator
 from insitu.plan import Part, parts_by_rank
 from insitu.steering.actions import Action
 from insitu.wire import guard
+from insitu.wire.learning import Dismiss, LearnerHello
 from insitu.wire.messages import (
     Answer,
     Bye,
@@ -89,6 +91,7 @@ class Service:
         release: Callable[[Held], None],
         record: ActionRecord,
         snapshot: Callable[["Service"], dict[str, Any]],
+        learners: Collection[str] = (),
         schedule: Iterable[tuple[int, Action]] = (),
         followers: Followers | None = None,
     ) -> None:
@@ -105,6 +108,7 @@ class Service:
         self._terms = terms
         self._operators = operators
         self._expected_nodes = nodes
+        self._learning = set(learners)
         self._journal = journal
         self._deliver = deliver
         self._release = release
@@ -125,12 +129,13 @@ class Service:
         followers = followers or Followers()
         followers.begin(self._waker.wake)
         self._consoles = Consoles(self.steering, followers, self._send)
+        self.learners = Learners(learners, send=self._send, deliver=deliver, event=self._event)
         self.viewers = Viewers(terms.run, send=listener.send, peek=self._peek, snapshot=lambda: snapshot(self))
 
     @property
     def staged(self) -> bool:
-        """Whether all staging nodes are there."""
-        return len(self.nodes) == self._expected_nodes
+        """Whether all staging nodes and learners are there."""
+        return len(self.nodes) == self._expected_nodes and self.learners.here
 
     @property
     def fed(self) -> list[int]:
@@ -144,8 +149,10 @@ class Service:
 
     @property
     def drained(self) -> bool:
-        """Whether every staging node that is left has handed over all it has."""
-        return all(node in self._finished or self.nodes[node].ended for node in self.fed)
+        """Whether every staging node and learner that is left has handed over all it has."""
+        return self.learners.drained(self.failed) and all(
+            node in self._finished or self.nodes[node].ended for node in self.fed
+        )
 
     @property
     def encrypted(self) -> bool:
@@ -227,6 +234,7 @@ class Service:
     def shut_down(self) -> None:
         """Let everybody go."""
         self.viewers.shut_down()
+        self.learners.shut_down()
         for node in self.nodes.values():
             self._send(node, Shutdown())
         self.close()
@@ -253,6 +261,8 @@ class Service:
                 self._settle(rank, node)
             for each in self.ranks.values():
                 self._send(each, NodeGone(node))
+            for operator in list(self._learning):
+                self.fail(operator, f"staging node {node} is gone, and with it a part of every step")
             self._hand_over(self._gather.lose(node))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
@@ -294,6 +304,11 @@ class Service:
                 )
                 self._peers[identity] = self.nodes[message.node] = peer
                 self._send(peer, NodeWelcome(self._terms.run))
+            case LearnerHello(operator=operator):
+                self.learners.require_expected(message, self._terms.run)
+                peer = Peer(identity, session, f"learner {operator}", len(self._peers), message.host, message.pid)
+                self._peers[identity] = peer
+                self.learners.admit(peer, operator)
             case Watch():
                 self.viewers.admit(identity, session, message)
 
@@ -327,6 +342,7 @@ class Service:
         self._gather = Gather(self._operators, self.fed)
         for node in self.fed:
             self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node)))
+        self.learners.begin({node: self.nodes[node].address for node in self.fed})
 
     def _feeders(self, node: int) -> tuple[int, ...]:
         """The ranks that feed a staging node and have not ended."""
@@ -375,6 +391,8 @@ class Service:
                 self._handle_rank(peer, message)
             case Link.CONSOLE_CONTROLLER:
                 self._consoles.hear(peer, message)
+            case Link.LEARNER_CONTROLLER:
+                self.learners.hear(peer, message)
             case _:
                 self._handle_node(peer, message)
 
@@ -453,6 +471,11 @@ class Service:
         self.failed.setdefault(operator, reason)
         for held in self._gather.fail(operator) if self._gather else []:
             self._release(held)
+        if operator in self._learning:
+            self._learning.discard(operator)
+            self.learners.stop(operator)
+            for node in self.nodes.values():
+                self._send(node, Dismiss(operator))
 
     def _bye(self, peer: Peer, steps: int, counters: Counters) -> None:
         assert self.tracker is not None
@@ -511,6 +534,8 @@ class Service:
                 self.rank_gone(peer.number)
             case Link.CONSOLE_CONTROLLER:
                 self._consoles.lose(peer)
+            case Link.LEARNER_CONTROLLER:
+                peer.ended = True  # its staging node starts it anew, or says that the operator is stopped
             case _:
                 self.node_gone(peer.number)
 

@@ -17,6 +17,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from insitu.config.function import Function
 from insitu.controller.chains import Chains
 from insitu.controller.decisions import Decisions, observed
@@ -24,6 +26,7 @@ from insitu.controller.directory import Journal
 from insitu.controller.followers import Followers
 from insitu.controller.gather import Rows, Window
 from insitu.errors import ConfigError, Problem
+from insitu.learner import Learner
 from insitu.model import Array, Step, Variable
 from insitu.operator import SeriesOperator, State
 from insitu.pipeline import Pipeline, series_of
@@ -62,7 +65,7 @@ class Sink:
         self.failures: dict[str, str] = {}
         #: Operators that cannot fold what is published: mistakes of the configuration, with file and line.
         self.unfit: list[Problem] = []
-        self.rows_of: dict[str, int] = dict.fromkeys(pipeline.operators, 0)
+        self.rows_of: dict[str, int] = dict.fromkeys(pipeline.config.operators, 0)
         self._pipeline = pipeline
         self._cluster = cluster
         self._attrs = attrs
@@ -75,6 +78,8 @@ class Sink:
         steered = decisions.sources if decisions else ()
         self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
         self.followers = Followers(list(pipeline.operators), self._wanted)
+        self._learnt: dict[str, dict[str, Variable]] = {}
+        self._learnt_rows: dict[str, list[Window]] = {}
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
@@ -99,7 +104,9 @@ class Sink:
 
     def put(self, done: Window | Rows) -> None:
         """Store a complete window, or rows."""
-        if isinstance(done, Window):
+        if isinstance(done, Window) and done.operator in self._pipeline.learners:
+            self._put_learnt(done)
+        elif isinstance(done, Window):
             self._writer.submit(self._store_window, done)
         elif done.operator in self._wanted and done.operator not in self.failures:
             self._put_rows(done)
@@ -157,9 +164,13 @@ class Sink:
                 self._inputs[name] = {each: sent[each] for each in operator.inputs} if here else {}
             elif name in self._wanted and name not in self._recipes and here:
                 self._guarded(name, partial(self._open, name, sent))
+        for name, learner in self._pipeline.learners.items():
+            if name not in self._learnt and all(each in sent for each in learner.needs):
+                self._guarded(name, partial(self._open_learner, name, learner, sent))
         if self._decisions is not None:
+            described = {**{name: recipe.described for name, recipe in self._recipes.items()}, **self._learnt}
             self._decisions.describe(
-                {name: recipe.described for name, recipe in self._recipes.items() if name in self._decisions.sources}
+                {name: each for name, each in described.items() if name in self._decisions.sources}
             )
             self.unfit = [*self.unfit, *self._decisions.problems]
 
@@ -180,6 +191,12 @@ class Sink:
         for taker in self._pipeline.takers(name):
             if taker in self._wanted and all(wanted in results for wanted in self._pipeline.operators[taker].inputs):
                 self._guarded(taker, partial(self._open, taker, results))
+
+    def _open_learner(self, name: str, learner: Learner, variables: Mapping[str, Variable]) -> None:
+        """Make room for the rows of a learner."""
+        self._learnt[name] = learner.describe({wanted: variables[wanted] for wanted in learner.needs})
+        if name in self._pipeline.stored:
+            self._store.declare_group(name, "window", learner, self._learnt[name], self._attrs)
 
     def _store_window(self, window: Window) -> None:
         """Store a window; one that is not stored must not stay at the nodes, where it would leave no room to fold."""
@@ -240,6 +257,36 @@ class Sink:
         self._store.append(results)
         if group == operator:
             self.rows_of[operator] += len(results)
+
+    def _put_learnt(self, window: Window) -> None:
+        """Take a row of a learner; all that wait are written together, as a store takes many as quickly as one."""
+        with self._lock:
+            waiting = self._learnt_rows.setdefault(window.operator, [])
+            waiting.append(window)
+            if len(waiting) > 1:
+                return  # somebody is on the way to write them already
+        self._writer.submit(self._guarded, window.operator, partial(self._write_learnt, window.operator))
+
+    def _write_learnt(self, name: str) -> None:
+        """Store rows of a learner, which are here as they are."""
+        with self._lock:
+            windows = self._learnt_rows.pop(name, [])
+        described = self._learnt[name]
+        results = [
+            Result(
+                name,
+                self._provenance(window),
+                {key: np.asarray(window.entries[0].state[key], each.dtype) for key, each in described.items()},
+            )
+            for window in windows
+        ]
+        sources = self._sources(name)
+        if sources is not None:
+            pairs = zip(results, windows, strict=True)
+            self._observe([observed(result, window.since, window.upto, sources) for result, window in pairs])
+        if name in self._pipeline.stored:
+            self._store.append(results)
+            self.rows_of[name] += len(results)
 
     def _write_window(self, window: Window) -> None:
         operator = self._pipeline.operators[window.operator]
@@ -368,7 +415,8 @@ class Sink:
         """Say what went into a window, and what of it is missing."""
         folded = max((part.steps for part in window.parts), default=0)
         over = self._due(window) if window.since >= 0 else 0
-        run = self._pipeline.operators[window.operator].window == "run"
+        operator = self._pipeline.operators.get(window.operator)
+        run = operator is not None and operator.window == "run"
         whole = not self.interrupted if run else window.full
         return Provenance(
             index=window.window,

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from insitu.model import Variable
 from insitu.plan import Piece, fault_of_cover
-from insitu.wire.messages import Approve, BlockSpec, Closed, ClosedStep, Commit, Event, Layout, RankLayouts
+from insitu.wire.blocks import BlockSpec
+from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Event, Layout, RankLayouts
 
 #: What a step consists of: of each staging node that is fed the number of a combination of layouts.
 _Combination = tuple[tuple[int, int], ...]

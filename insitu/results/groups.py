@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 
 from insitu.errors import OperatorError
+from insitu.learner import Learner
 from insitu.model import Extent, Variable
 from insitu.operator import Operator
 from insitu.results.chunks import SERIES_ROWS, rows_per_chunk, slab_shape
@@ -58,7 +59,7 @@ def create_group(
     return described
 
 
-def entry_of(operator: Operator) -> str:
+def entry_of(operator: Operator | Learner) -> str:
     """Return an operator's configuration as JSON."""
     return operator.model_dump_json()
 

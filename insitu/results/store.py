@@ -27,6 +27,7 @@ import zarr
 from zarr.errors import ZarrUserWarning
 
 from insitu.errors import OperatorError, RunError
+from insitu.learner import Learner
 from insitu.model import Array, Variable
 from insitu.operator import Operator
 from insitu.results import Provenance, Result
@@ -89,7 +90,12 @@ class ResultStore:
         return described
 
     def declare_group(
-        self, name: str, leading: str, operator: Operator, described: Mapping[str, Variable], attrs: Mapping[str, Any]
+        self,
+        name: str,
+        leading: str,
+        operator: Operator | Learner,
+        described: Mapping[str, Variable],
+        attrs: Mapping[str, Any],
     ) -> None:
         """Make a group `name` for what `operator` yields beside or without what its `describe` says."""
         with writing(f"the results of '{name}'", self._path):

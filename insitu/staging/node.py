@@ -7,12 +7,17 @@ passes between them passes through queues.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
+from insitu.config.plugins import plugin_entry
 from insitu.errors import OperatorError
+from insitu.learner import Learner
 from insitu.operator import Operator
 from insitu.staging.consumers import Consumer, Consumers, Done
+from insitu.staging.feeders import Feeders
 from insitu.staging.folder import STEPS_PER_BATCH, Folder, Holder
+from insitu.staging.keeper import Keeper
 from insitu.staging.receiver import Receiver
 from insitu.wire.contact import Contact
 from insitu.wire.messages import Feed
@@ -29,7 +34,8 @@ class StagingNode:
     operator that fails already there. `close` may be called twice.
 
     With a `recording` blocks are written there too; an eighth of the memory is for those that wait to be written
-    together. `one_by_one`: how many steps happen to wait never matters to rounding, since each is folded by itself.
+    together. `learners` are fed here, and those whose turn it is among all `nodes` have their process here.
+    `one_by_one`: how many steps happen to wait never matters to rounding, since each is folded by itself.
     """
 
     def __init__(
@@ -42,7 +48,11 @@ class StagingNode:
         *,
         recording: "RecordingPlan | None" = None,
         one_by_one: bool = False,
+        learners: Mapping[str, Learner] | None = None,
+        nodes: int = 1,
+        config_hash: str = "",
     ) -> None:
+        learners = learners or {}
         for name, operator in operators.items():
             _warm_up(name, operator)
         half = memory_bytes // 2
@@ -55,15 +65,33 @@ class StagingNode:
                 prefix = f"insitu-{contact.run}-{number}"
                 return Folder(feed.member, operators, half - room, holder, prefix, done, batch)
 
-            if recording is None:
-                return make_folder(done)
-            return Consumers([make_folder, _recorder(recording, number, feed, room)], done)
+            others: list[Callable[[Done], Consumer]] = [*feeders.makers(feed.member)]
+            if recording is not None:
+                others.append(_recorder(recording, number, feed, room))
+            return Consumers([make_folder, *others], done) if others else make_folder(done)
 
-        self._receiver = Receiver(contact, number, half, make_consumer)
+        feeders = Feeders(contact.run, {name: learner.needs for name, learner in learners.items()})
+        keepers = [
+            Keeper(name, _order(name, learner, contact, config_hash), learner.threads)
+            for k, (name, learner) in enumerate(learners.items())
+            if k % nodes == number
+        ]
+        self._receiver = Receiver(contact, number, half, make_consumer, feeders, keepers)
 
     def close(self) -> None:
         """End all threads and sockets."""
         self._receiver.close()
+
+
+def _order(name: str, learner: Learner, contact: Contact, config_hash: str) -> dict[str, Any]:
+    """Return what a learner's process is told: who it is, and where the run is; not the server's secret key."""
+    keys = contact.keys and replace(contact.keys, server_secret="")
+    return {
+        "operator": name,
+        "entry": plugin_entry(learner),
+        "contact": asdict(replace(contact, keys=keys)),
+        "config_hash": config_hash,
+    }
 
 
 def _recorder(plan: "RecordingPlan", node: int, feed: Feed, room: int) -> "Callable[[Done], Recorder]":

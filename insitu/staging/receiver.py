@@ -12,17 +12,21 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
 from insitu.staging.assembler import Assembler, ClosedHere, ReadyStep, closed_message
 from insitu.staging.consumers import Consumer
+from insitu.staging.feeders import Feeders
 from insitu.staging.folder import Folded, operator_stopped
 from insitu.staging.glimpses import Glimpses
+from insitu.staging.keeper import Keeper
 from insitu.staging.ranks import RankLink
 from insitu.wire import guard
 from insitu.wire.addresses import new_local, toward
+from insitu.wire.codec import kind
 from insitu.wire.contact import Contact
+from insitu.wire.learning import Dismiss, Subscribe
 from insitu.wire.messages import (
     VERSION,
     Approve,
@@ -72,11 +76,21 @@ MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Consumer]
 class Receiver:
     """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded."""
 
-    def __init__(self, contact: Contact, number: int, memory_bytes: int, make_consumer: MakeConsumer) -> None:
+    def __init__(
+        self,
+        contact: Contact,
+        number: int,
+        memory_bytes: int,
+        make_consumer: MakeConsumer,
+        feeders: Feeders | None = None,
+        keepers: Sequence[Keeper] = (),
+    ) -> None:
         self._contact = contact
         self._number = number
         self._memory_bytes = memory_bytes
         self._make_consumer = make_consumer
+        self._feeders = feeders or Feeders(contact.run, {})
+        self._keepers = keepers
         self._closing = threading.Event()
         self._waker = Waker()
         self._done: deque[Folded] = deque()
@@ -128,6 +142,10 @@ class Receiver:
                 self._consumer.close()
             for link in self._links.values():
                 link.release()
+            for keeper in self._keepers:
+                keeper.ask_to_end()
+            for keeper in self._keepers:
+                keeper.close()
 
     def _hello(self) -> NodeHello:
         address = self._listener.address
@@ -156,6 +174,7 @@ class Receiver:
         self._submit(self._assembler.take_approved())
         self._report_closed(lull=not ready)
         self._acknowledge(lull=not ready)
+        self._outbox.extend(self._feeders.send(self._listener.send))
         if time.monotonic() - self._status_at > STATUS_S:
             self._report()
         self._empty_outbox()
@@ -169,13 +188,19 @@ class Receiver:
             if identity in self._refused:
                 continue
             try:
-                self._from_rank(identity, frames)
+                if identity in self._feeders:
+                    self._feeders.receive(identity, frames)
+                else:
+                    self._from_rank(identity, frames)
             except RemoteProtocolError as error:
                 self._refuse(identity, str(error))
 
     def _from_rank(self, identity: bytes, frames: list[memoryview]) -> None:
         link = self._links.get(identity)
         if link is None:
+            if kind(frames) is Subscribe:
+                self._feeders.admit(identity, frames)
+                return
             session = Session(Link.RANK_NODE, Side.LISTENS)
             attach = session.receive(frames)
             assert isinstance(attach, Attach)
@@ -242,6 +267,8 @@ class Receiver:
                     self._glimpses.ask(peek)
                 case Finish(_, steps) if self._consumer is not None:
                     self._consumer.finish(steps)
+                case Dismiss(operator):
+                    self._feeders.dismiss(operator)
                 case Shutdown():
                     self._closing.set()
 
@@ -306,6 +333,8 @@ class Receiver:
 
     def _report(self) -> None:
         self._status_at = time.monotonic()
+        for keeper in self._keepers:
+            self._outbox.extend(keeper.look())
         counters: dict[str, int | float | str] = {
             "waiting_bytes": self._waiting_bytes,
             "peak_bytes": self._peak_bytes,
@@ -319,6 +348,7 @@ class Receiver:
     def _refuse(self, identity: bytes, reason: str) -> None:
         link = self._links.pop(identity, None)
         self._refused.add(identity)
+        self._feeders.forget(identity)
         self._say(Event("error", "protocol", f"A rank is refused: {reason}", {"rank": link.rank if link else -1}))
         session = link.session if link else Session(Link.RANK_NODE, Side.LISTENS)
         self._listener.send(identity, session.send(Refuse(reason)))

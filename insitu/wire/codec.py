@@ -5,6 +5,7 @@ Frame 0 is the header: a msgpack array of the version, the message's number, and
 
 * `Publish` has one raw frame for each buffer, in C order and little-endian, which is neither copied nor looked into;
 * `PublishEncoded` has the same, but what is in a buffer is for `insitu.wire.compression` to find out;
+* `Lesson` has one raw frame for each block;
 * `Sight` and `Glimpse` have one raw frame for each piece of a picture, `News` has one of JSON;
 * `Partial`, `Propose`, `Request` and `Shown` have one raw frame with all arrays of their states, in a row. In the
   header stands an extension for each, with its dtype and shape. So no header can name a place outside the frame, or one
@@ -24,6 +25,7 @@ import numpy as np
 from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.model import Array
 from insitu.wire.fields import Wrong, extent, fits
+from insitu.wire.learning import Lesson
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
 from insitu.wire.messages import VERSION, Buffer, Message, Partial, Propose, Publish, PublishEncoded, Request, Shown
 from insitu.wire.schema import KINDS, NUMBERS, Record, dtype
@@ -39,7 +41,7 @@ _ARRAY = 1
 
 _PUBLISH = NUMBERS[Publish]
 _STATES = frozenset({NUMBERS[Partial], NUMBERS[Propose], NUMBERS[Request], NUMBERS[Shown]})
-_BUFFERED = frozenset({NUMBERS[PublishEncoded], NUMBERS[News], NUMBERS[Sight], NUMBERS[Glimpse]})
+_BUFFERED = frozenset({NUMBERS[PublishEncoded], NUMBERS[News], NUMBERS[Sight], NUMBERS[Glimpse], NUMBERS[Lesson]})
 
 # One packer for all: it packs plain values without letting go of the interpreter's lock, so threads may share it.
 _pack = msgpack.Packer().pack

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the processes of a run say to each other, as plain data.
 
-Five links exist. On each, the side that connects speaks first and the other admits or refuses it:
+Seven links exist. On each, the side that connects speaks first and the other admits or refuses it:
 
 ========================  =====================================  ==================================================
 link                      the connecting side says               the listening side says
@@ -12,10 +12,13 @@ rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
-controller                Fed, Event, Status, Finished, Glimpse  Commit, Finish, Peek, Shutdown
+controller                Fed, Event, Status, Finished, Glimpse  Commit, Finish, Peek, Dismiss, Shutdown
 console to controller     ConsoleHello, Request, Follow, Leave   ConsoleWelcome, Refuse, Ping, Steerable, Settled,
                                                                  Paused, Shown
 viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
+learner to controller     LearnerHello, Partial, Event, Status,  Sources, Refuse, Ping, Shutdown
+                          Finished
+learner to staging node   Subscribe, Learned                     Lesson, Finish, Refuse
 ========================  =====================================  ==================================================
 
 Rule 1: a message holds only numbers, strings, tuples, dicts and raw buffers. Nothing here names code to run or to
@@ -28,15 +31,17 @@ seconds, whatever ends in ``_bytes`` in bytes.
 Rule 3: whether the values make sense is checked when a message is decoded (`insitu.wire.codec`), never when it is
 built: both sides build them in their inner loops. For the same reason they are not frozen: that would treble the time
 to build one, and double the time to import this file. Nobody changes one all the same. (Where a block lies is built
-seldom, and looked up.)
+seldom, and looked up: `insitu.wire.blocks`.)
 
-What viewers say and hear stands in `insitu.wire.viewing`.
+What viewers say and hear stands in `insitu.wire.viewing`, what learners do in `insitu.wire.learning`.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from insitu.model import Array, Extent, Variable
+from insitu.wire.blocks import BlockSpec
+from insitu.wire.learning import Dismiss, Learned, LearnerHello, Lesson, Sources, Subscribe
 from insitu.wire.viewing import Ask, Glimpse, Look, News, Peek, Sight, Watch, Watching
 
 #: The version of everything in this file. Two versions never talk: the one that listens refuses the other.
@@ -50,15 +55,6 @@ State = dict[str, Any]
 
 #: Raw bytes of one block: anything C-contiguous when sent; a read-only view of the received frame when decoded.
 Buffer = bytes | bytearray | memoryview | Array
-
-
-@dataclass(frozen=True, slots=True)
-class BlockSpec:
-    """Where a block lies. For a joined variable ``count[0]`` is 0: it may change from step to step."""
-
-    variable: Variable
-    start: Extent
-    count: Extent
 
 
 @dataclass(slots=True)
@@ -740,4 +736,5 @@ Message = (
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
     | ConsoleHello | Request | Follow | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown
     | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse
+    | LearnerHello | Sources | Subscribe | Lesson | Learned | Dismiss
 )  # fmt: skip

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from insitu.model import Extent, Variable
+from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
+from insitu.wire.blocks import BlockSpec
 from insitu.wire.fields import (
     Field,
     Wrong,
@@ -112,7 +114,7 @@ def _variable(variable: Variable) -> None:
         raise Wrong(f"a variable of at most {WHOLE} bytes", variable.shape or variable.row, "shape")
 
 
-def _block(block: m.BlockSpec) -> None:
+def _block(block: BlockSpec) -> None:
     """A block lies inside its variable. The rows of a joined one are counted when they come."""
     variable = block.variable
     ndim = len(variable.dims)
@@ -129,7 +131,7 @@ def _block(block: m.BlockSpec) -> None:
         raise Wrong(f"a block of at most {BUFFER_BYTES} bytes", block.count, "count")
 
 
-def _joined(block: m.BlockSpec, row: Extent) -> None:
+def _joined(block: BlockSpec, row: Extent) -> None:
     if block.count != (0, *row):
         raise Wrong(f"{(0, *row)}, since the variable is joined", block.count, "count")
     if any(block.start):
@@ -173,6 +175,11 @@ def _picture(message: v.Sight | v.Glimpse) -> None:
         raise Wrong(f"{len(message.buffers)}, one for each buffer", len(message.pieces), "pieces")
 
 
+def _lesson(lesson: n.Lesson) -> None:
+    if len(lesson.blocks) != len(lesson.buffers):
+        raise Wrong(f"{len(lesson.buffers)}, one for each buffer", len(lesson.blocks), "blocks")
+
+
 def _encoded(message: m.PublishEncoded) -> None:
     if len(message.forms) != len(message.buffers):
         raise Wrong(f"{len(message.buffers)}, one for each buffer", len(message.forms), "forms")
@@ -193,7 +200,7 @@ _variable_record = Record(
     long_name=text,
     row=extent,
 )
-_block_record = Record(m.BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
+_block_record = Record(BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1), local=label)
 _rank_layouts = many(row(whole(), whole()))
 _range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
@@ -400,6 +407,20 @@ KINDS: dict[int, Record] = {
     55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
     56: Record(v.Peek, _look, **_looking),
     57: Record(v.Glimpse, _picture, number=whole(), **_seen),
+    60: Record(n.LearnerHello, version=_version, run=name, operator=name, host=name, pid=whole()),
+    61: Record(n.Sources, nodes=many(row(whole(), name))),
+    62: Record(n.Subscribe, version=_version, run=name, operator=name, host=name, pid=whole()),
+    63: Record(
+        n.Lesson,
+        _lesson,
+        sequence=whole(),
+        index=_any,
+        time=time,
+        blocks=many(row(whole(), _block_record.field), BLOCKS),
+        buffers=buffers,
+    ),
+    64: Record(n.Learned, upto=whole()),
+    65: Record(n.Dismiss, operator=name),
     70: Record(m.Follow, operators=many(name)),
     71: Record(
         m.Shown,

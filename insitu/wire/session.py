@@ -19,12 +19,14 @@ import numpy as np
 
 from insitu.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from insitu.model import Array, Block, Extent
+from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
+from insitu.wire.blocks import BlockSpec
 from insitu.wire.codec import Frame, decode, encode, kind
 from insitu.wire.compression import expand
 from insitu.wire.limits import SESSION_BLOCKS
-from insitu.wire.messages import BlockSpec, Buffer, Layout, Message, Publish, PublishEncoded, PublishLent
+from insitu.wire.messages import Buffer, Layout, Message, Publish, PublishEncoded, PublishLent
 
 
 class Link(Enum):
@@ -35,6 +37,8 @@ class Link(Enum):
     NODE_CONTROLLER = "staging node to controller"
     CONSOLE_CONTROLLER = "console to controller"
     VIEWER_CONTROLLER = "viewer to controller"
+    LEARNER_CONTROLLER = "learner to controller"
+    LEARNER_NODE = "learner to staging node"
 
 
 class Side(Enum):
@@ -64,7 +68,7 @@ def _stays(state: State, *classes: type) -> Transitions:
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
 _TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Propose, m.Decide)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
-
+_FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished)
 _TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown)
 
 #: What may be said in which state, and which state follows.
@@ -105,7 +109,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.NODE_CONTROLLER: {
         State.NEW: {m.NodeHello: State.ASKED} | _REFUSED,
         State.ASKED: _stays(State.ASKED, m.Event, m.Status) | {m.NodeWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Finish, v.Peek)
+        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Finish, v.Peek, n.Dismiss)
         | {m.Shutdown: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_FROM_NODE) | _REFUSED,
@@ -123,6 +127,22 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.ASKED: {v.Watching: State.OPEN} | _REFUSED,
         State.OPEN: _stays(State.OPEN, m.Ping, v.Ask, v.News, v.Look, v.Sight) | {m.Shutdown: State.ENDING} | _REFUSED,
         State.ENDING: _stays(State.ENDING, v.Ask, v.Look) | _REFUSED,
+        State.REFUSED: {},
+    },
+    Link.LEARNER_CONTROLLER: {
+        State.NEW: {n.LearnerHello: State.ASKED} | _REFUSED,
+        # Which nodes there are is known when the first rank has said how many of them there are.
+        State.ASKED: _stays(State.ASKED, m.Ping, m.Event, m.Status)
+        | {n.Sources: State.OPEN, m.Shutdown: State.ENDING}
+        | _REFUSED,
+        State.OPEN: _stays(State.OPEN, *_FROM_LEARNER, m.Ping) | {m.Shutdown: State.ENDING} | _REFUSED,
+        State.ENDING: _stays(State.ENDING, *_FROM_LEARNER) | _REFUSED,
+        State.REFUSED: {},
+    },
+    Link.LEARNER_NODE: {
+        State.NEW: {n.Subscribe: State.OPEN} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, n.Lesson, n.Learned) | {m.Finish: State.ENDING} | _REFUSED,
+        State.ENDING: _stays(State.ENDING, n.Learned) | _REFUSED,
         State.REFUSED: {},
     },
 }
@@ -155,6 +175,9 @@ FROM_LISTENER = frozenset(
         v.News,
         v.Sight,
         v.Peek,
+        n.Sources,
+        n.Lesson,
+        n.Dismiss,
     }
 )
 
@@ -164,6 +187,8 @@ _FIRST: dict[type, Link] = {
     m.NodeHello: Link.NODE_CONTROLLER,
     m.ConsoleHello: Link.CONSOLE_CONTROLLER,
     v.Watch: Link.VIEWER_CONTROLLER,
+    n.LearnerHello: Link.LEARNER_CONTROLLER,
+    n.Subscribe: Link.LEARNER_NODE,
 }
 
 

@@ -13,7 +13,7 @@ def test_the_list_has_a_line_for_every_operator_and_controller() -> None:
     result = insitu("operators")
     assert result.exit_code == 0
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
-    for name in (*registry.OPERATORS, *registry.CONTROLLERS):
+    for name in (*registry.OPERATORS, *registry.LEARNERS, *registry.CONTROLLERS):
         assert f"\n{name} " in f"\n{result.stdout}"
     assert "not available" not in result.stdout
 

@@ -63,9 +63,12 @@ def test_the_schema_is_json_and_its_references_lead_somewhere() -> None:
 
 def test_use_decides_which_keys_an_operator_has() -> None:
     *known, foreign = json_schema()["properties"]["operators"]["additionalProperties"]["oneOf"]
-    assert [entry["properties"]["use"]["const"] for entry in known] == sorted(registry.OPERATORS)
+    assert [entry["properties"]["use"]["const"] for entry in known] == sorted(registry.OPERATORS | registry.LEARNERS)
     for entry in known:
         assert entry["additionalProperties"] is False
+        if entry["properties"]["use"]["const"] in registry.LEARNERS:
+            assert {"use", "inputs", "model"} <= set(entry["required"])
+            continue
         assert {"use", "of"} <= set(entry["required"])
         assert "over" in entry["required"] or "default" in entry["properties"]["over"]
         assert "window" in entry["properties"]
@@ -73,6 +76,7 @@ def test_use_decides_which_keys_an_operator_has() -> None:
 
 
 def test_models_of_an_operator_do_not_collide_with_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "LEARNERS", {})
     monkeypatch.setattr(registry, "OPERATORS", {"a": f"{__name__}:Nested", "b": f"{__name__}:Nested"})
     monkeypatch.setattr(registry, "load", lambda use: Nested)
     schema = json_schema()
@@ -100,7 +104,8 @@ def test_the_operators_of_the_reference_fit_its_simulation() -> None:
     pipeline = Pipeline(config.load(REFERENCE))
     fields = {name: Variable(name, np.dtype("f8"), (512, 512), ("y", "x")) for name in ("u", "v")}
     described = set(pipeline.describe(fields))
-    assert described - {"modes.series", "rates.series"} == set(pipeline.operators) == set(pipeline.stored)
+    everything = {*pipeline.operators, *pipeline.learners}
+    assert described - {"modes.series", "rates.series"} == everything == set(pipeline.stored)
 
 
 def test_the_reference_names_every_key_and_its_default() -> None:
@@ -127,4 +132,4 @@ def test_every_operator_is_used_in_a_configuration() -> None:
         for path in (REFERENCE, PARTICLES, ENSEMBLE)
         for entry in config.load(path).resolved()["operators"].values()
     }
-    assert used == set(registry.OPERATORS)
+    assert used == {*registry.OPERATORS, *registry.LEARNERS}

@@ -97,3 +97,10 @@ def test_windows_and_chains_do_what_their_page_says(tmp_path: Path) -> None:
     printed = follow(DOCS / "windows.md", tmp_path)
     assert "Not known before the run" not in printed
     assert (tmp_path / "runs" / "wave" / "figures" / "picture-000000.png").stat().st_size > 1000
+
+
+@pytest.mark.timeout(300)
+def test_the_page_about_training_does_what_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    follow(DOCS / "training.md", tmp_path)
+    assert "the network is better than a guess" in (tmp_path / "runs" / "plates" / "log.jsonl").read_text()

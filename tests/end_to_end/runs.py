@@ -123,7 +123,8 @@ class Running:
     def wait(self, limit_s: float = LIMIT_S) -> Left:
         """Wait for the end; nothing temporary may be left."""
         status = self.process.wait(limit_s)
-        assert list(self._temporary.iterdir()) == [], "temporary files were left behind"
+        left = sorted(path.name for path in self._temporary.iterdir())
+        assert not left, f"temporary files were left behind: {left}"
         return Left(self.directory, status, self.stdout, self.stderr)
 
     def kill(self) -> None:

@@ -4,6 +4,7 @@
 import numpy as np
 
 from insitu.model import Variable
+from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
 
@@ -102,6 +103,12 @@ MESSAGES: list[m.Message] = [
     v.Sight(3, 2, TEMPERATURE, 7, -70, 0.7, (1, 2), (((0, 0), (4, 3)),), "", PICTURE),
     v.Peek(4, "T", (), 1),
     v.Glimpse(4, None, -1, 0, 0.0, (), (), "no rank puts it", ()),
+    n.LearnerHello(m.VERSION, "melt", "surrogate", "n18", 4714),
+    n.Sources(((0, "tcp://127.0.0.1:5556"), (2, "tcp://127.0.0.1:5557"))),
+    n.Subscribe(m.VERSION, "melt", "surrogate", "n18", 4714),
+    n.Lesson(7, -70, 0.7, tuple((3, spec) for spec in LAYOUT.blocks), BUFFERS),
+    n.Learned(7),
+    n.Dismiss("surrogate"),
     m.Follow(("mean", "modes")),
     m.Shown("mean", "", 3, 60, 70, 0.7, 10, 0, True, {"mean": np.arange(6.0).reshape(2, 3), "count": np.array(6)}),
     m.Standing(8, 70, 0.7),
@@ -169,6 +176,13 @@ HEADERS = [
     "920403a0",
     "96023804a1549001",
     "9a023904c0ff00cb00000000000000009090af6e6f2072616e6b2070757473206974",
+    "97023c02a46d656c74a9737572726f67617465a36e3138cd126a",
+    "93023d929200b47463703a2f2f3132372e302e302e313a353535369202b47463703a2f2f3132372e302e302e313a35353537",
+    "97023e02a46d656c74a9737572726f67617465a36e3138cd126a",
+    "96023f07d0bacb3fe66666666666669392039397a154a33c663892040692a179a178a14bab74656d70657261747572659092000092020692"
+    "039397a176a33c6634c092a461746f6da461786973a56d20732d31a0910392000092000392039397a145a33c66389090a14aa0909090",
+    "93024007",
+    "930241a9737572726f67617465",
     "93024692a46d65616ea56d6f646573",
     "9c0247a46d65616ea0033c46cb3fe66666666666660a00c382a46d65616ed70192a33c6638920203a5636f756e74c7060192a33c693890",
     "9502480846cb3fe6666666666666",

@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 
 from insitu.model import Variable
+from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
 from insitu.wire.codec import encode
@@ -265,6 +266,17 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "what nobody knows is followed": m.Follow(("no", "such", "no")),
         "a value of everything": m.Request(0, "set", {"": {"deep": [1, "x"]}, "feed": [[1], [1, 2]]}, "rule:x", "y"),
         "a leave": m.Leave(),
+    },
+    Link.LEARNER_CONTROLLER: {
+        "results of another operator": m.Partial("stats", 0, -1, 0, 0, True, ()),
+        "results of nothing": m.Partial("surrogate", WHOLE, WHOLE, WHOLE, -1, False, ()),
+        "counters of text": m.Status({"batches": "many"}),
+        "the end of nobody": m.Finished(WHOLE),
+        "a stop without its details": m.Event("error", "operator-stopped", "", {}),
+    },
+    Link.LEARNER_NODE: {
+        "steps that were never sent": n.Learned(WHOLE),
+        "and again": n.Learned(0),
     },
 }
 

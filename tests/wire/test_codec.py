@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.wire import fields as wire_fields
+from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import viewing as v
 from insitu.wire.codec import decode, encode, kind
@@ -21,7 +22,10 @@ from tests.wire.examples import BUFFERS, ENERGY, HEADERS, MESSAGES, STATE
 from tests.wire.hostile import INSANE, MALFORMED, frames_of
 from tests.wire.same import same
 
-WITH_FRAMES = m.Publish | m.PublishEncoded | m.Partial | m.Propose | m.Request | m.Shown | v.News | v.Sight | v.Glimpse
+WITH_FRAMES = (
+    m.Publish | m.PublishEncoded | m.Partial | m.Propose | m.Request | m.Shown | n.Lesson
+    | v.News | v.Sight | v.Glimpse
+)  # fmt: skip
 SINGLE = [message for message in MESSAGES if not isinstance(message, WITH_FRAMES)]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.model import Variable
+from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import session as wire_session
 from insitu.wire import viewing as v
@@ -27,12 +28,15 @@ OPENING = {
     Link.NODE_CONTROLLER: m.NodeHello,
     Link.CONSOLE_CONTROLLER: m.ConsoleHello,
     Link.VIEWER_CONTROLLER: v.Watch,
+    Link.LEARNER_CONTROLLER: n.LearnerHello,
+    Link.LEARNER_NODE: n.Subscribe,
 }
 ADMISSION = {
     Link.RANK_CONTROLLER: m.Welcome,
     Link.NODE_CONTROLLER: m.NodeWelcome,
     Link.CONSOLE_CONTROLLER: m.ConsoleWelcome,
     Link.VIEWER_CONTROLLER: v.Watching,
+    Link.LEARNER_CONTROLLER: n.Sources,
 }
 
 
@@ -341,6 +345,8 @@ def test_the_examples_can_be_said_in_a_row() -> None:
                 *(m.Paused, m.Ping, m.Leave, m.Settled),
             ],
             Link.VIEWER_CONTROLLER: [v.Watch, v.Watching, v.Ask, v.News, v.Look, v.Sight, m.Shutdown, v.Ask],
+            Link.LEARNER_CONTROLLER: [n.LearnerHello, m.Ping, n.Sources, m.Partial, m.Finished, m.Shutdown, m.Status],
+            Link.LEARNER_NODE: [n.Subscribe, n.Lesson, n.Learned, n.Lesson, m.Finish, n.Learned],
         }[link]
         for cls in path:
             pair.send(speaker(cls), EXAMPLE[cls])

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained network in the process of a learner: asked about each step, and compared with what the step shows."""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from analytics.nn.conformal import TrustGate
+from analytics.nn.needs import torch
+from analytics.nn.steps import Sampler
+from analytics.nn.versions import Version, newest, read_version
+from insitu.errors import OperatorError
+from insitu.learner import Learning, Row, Taken
+from insitu.model import Array
+
+#: How often a newer version is looked for.
+LOOK_S = 0.5
+
+
+class Asking(Learning):
+    """Asks the newest version of model `name` in folder `models`, or a fixed one, about the samples of each step."""
+
+    def __init__(
+        self, name: str, models: Path, version: int | None, sampler: Sampler, gate: TrustGate, threads: int
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._name, self._models, self._fixed = name, models, version
+        self._sampler = sampler
+        self._gate = gate
+        self._model: Version | None = None
+        self._looked_at = -math.inf
+        self._waiting: Taken | None = None
+        self._rows: list[Row] = []
+        self._without = 0
+        if version is not None:
+            self._load(version)
+
+    def take(self, taken: Taken) -> bool:
+        if self._waiting is not None:
+            return False
+        self._waiting = taken
+        return True
+
+    def end(self) -> None:
+        """All that came is asked about at once: nothing is left."""
+
+    def work(self) -> bool:
+        taken, self._waiting = self._waiting, None
+        if taken is None:
+            return False
+        self._look()
+        samples = self._sampler.samples(taken)
+        error = math.nan
+        if self._model is None or samples is None:
+            self._without += 1
+        else:
+            targets = samples.inputs if samples.targets is None else samples.targets
+            error = _relative(self._model(samples.inputs), targets)
+        trusted = self._gate.trusts(error)
+        values = {
+            "error": error,
+            "threshold": self._gate.threshold,
+            "trusted": trusted,
+            "version": self._model.number if self._model is not None else 0,
+        }
+        self._gate.calibrate([error])  # only now: a step is judged by those before it
+        self._rows.append(Row(taken.step, taken.step, 1, {name: np.asarray(value) for name, value in values.items()}))
+        return True
+
+    def rows(self) -> list[Row]:
+        rows, self._rows = self._rows, []
+        return rows
+
+    def counters(self) -> dict[str, int | float]:
+        return {"steps_without_model": self._without}
+
+    def close(self) -> None:
+        """Nothing is to stay but the rows."""
+
+    def _look(self) -> None:
+        if self._fixed is None and time.monotonic() - self._looked_at > LOOK_S:
+            self._looked_at = time.monotonic()
+            number = newest(self._models, self._name)
+            if number is not None and (self._model is None or number > self._model.number):
+                self._load(number)
+
+    def _load(self, number: int) -> None:
+        model = read_version(self._models, self._name, number)
+        shapes = self._sampler.shapes
+        outputs = list(shapes.inputs if shapes.targets is None else shapes.targets)
+        if model.card["inputs"] != list(shapes.inputs) or model.card["outputs"] != outputs:
+            raise OperatorError(
+                f"version {number} of model '{self._name}' takes {model.card['inputs']} and gives "
+                f"{model.card['outputs']}; the inputs and targets here have {list(shapes.inputs)} and {outputs}"
+            )
+        self._model = model
+
+
+def _relative(predicted: Array, truth: Array) -> float:
+    """Return the distance between both over the size of the truth, over all samples of a step."""
+    size = float(np.linalg.norm(truth))
+    distance = float(np.linalg.norm(predicted - truth))
+    return distance / size if size else math.inf if distance else 0.0

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a trained network makes of each step, against what the step shows, as an entry of the YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from analytics.nn.conformal import TrustGate
+from analytics.nn.needed import fault
+from analytics.nn.steps import Sampler, Sampling, variables_of
+from insitu.learner import Learner, Learning, Workspace
+from insitu.model import Variable
+from insitu.operator import Names
+
+#: What each row holds: dtype, units, meaning.
+SERIES: dict[str, tuple[str, str, str]] = {
+    "error": ("f8", "1", "distance of prediction and truth, over the size of the truth, of all samples of the step"),
+    "threshold": ("f8", "1", "the largest error that is trusted, by the errors of the steps before"),
+    "trusted": ("bool", "1", "whether the network may stand for the truth here"),
+    "version": ("i8", "1", "version of the model that was asked, 0 for none yet"),
+}
+
+
+class Predict(Learner):
+    """Asks a trained network about each step, and says how far it is from what the step shows.
+
+    `model` is the name of a ``train`` operator of the same run, whose newest version is asked, or the folder of one
+    version of another run, ``runs/heat/models/surrogate/3``. `inputs`, `targets`, `sample` and `per_step` are as for
+    ``train``; without targets the error is that of the reconstruction.
+
+    **Results**, a row for each step, for rules to act on: the relative error |prediction - truth| / |truth|, NaN while
+    there is no model; the trust gate's threshold and verdict, and the version that was asked. The gate
+    (`analytics.nn.conformal.TrustGate`) knows the errors of the steps before, and refuses what is larger than all but a
+    part `false_alarms` of them: where steps are as those before were, so many are refused without a reason.
+    """
+
+    model: str = Field(description="a train operator of this run, or the folder of a version of another run's model")
+    inputs: Names = Field(description="what goes in, as for train")
+    targets: Names | None = Field(default=None, description="what is to come out; none: the inputs")
+    sample: Sampling = Field(default="step", description="what one sample is: a whole step, a row, or a cell")
+    per_step: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="samples of one step at most, drawn by lot; none: all"
+    )
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="part of the steps that the gate refuses though they are as those before"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of the lots of per_step")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return variables_of([*self.inputs, *(self.targets or ())])
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        return () if "/" in self.model else (self.model,)
+
+    def fault(self) -> str | None:
+        folder = Path(self.model)
+        if "/" in self.model and not (folder.name.isdecimal() and (folder / "card.json").is_file()):
+            return f"model: {self.model} is no folder of a version, such as runs/heat/models/surrogate/3"
+        return fault("predict")
+
+    def sampler(self, variables: Mapping[str, Variable]) -> Sampler:
+        """Return what makes samples of these variables; raises `OperatorError` where it cannot."""
+        return Sampler(self.inputs, self.targets, self.sample, variables, per_step=self.per_step, seed=self.seed)
+
+    def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        self.sampler(inputs)
+        return {
+            name: Variable(name, np.dtype(kind), (), (), units, text) for name, (kind, units, text) in SERIES.items()
+        }
+
+    def begin(self, inputs: Mapping[str, Variable], workspace: Workspace) -> Learning:
+        from analytics.nn.asking import Asking  # brings PyTorch, which the process of the run does without
+
+        models, name, version = workspace.models, self.model, None
+        if "/" in self.model:
+            folder = Path(self.model)
+            models, name, version = folder.parent.parent, folder.parent.name, int(folder.name)
+        return Asking(name, models, version, self.sampler(inputs), TrustGate(self.false_alarms), self.threads)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that learn from a run: one is killed and goes on, one diverges, one never gets a whole batch."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.conftest import Start
+from tests.end_to_end.runs import ROOT, Left
+from tests.waiting import wait_until
+
+torch = pytest.importorskip("torch")
+
+PLATES, GENERATIONS, STEPS, CELLS = 4, 10, 40, 8
+SAMPLES = PLATES * GENERATIONS * STEPS
+COMMON = {
+    "use": "train", "inputs": ["temperatures", "time"], "targets": "u", "model": {"kind": "mlp", "hidden": [16]},
+    "batch": 16, "report": 10, "validation": {"every": 10, "samples": 32},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def left(start_shared: Start) -> Left:
+    """A run whose learner `killed` was killed once, when it had written a checkpoint."""
+    options = ["--plates", PLATES, "--generations", GENERATIONS, "--steps", STEPS, "--cells", CELLS]
+    operators = {
+        # So little room that the stream is still coming when the process is killed.
+        "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "publish": 10},
+        "trust": {"use": "predict", "model": "killed", "inputs": COMMON["inputs"], "targets": "u"},
+        "diverging": COMMON | {"optimizer": {"kind": "sgd", "learning_rate": 1e30}, "buffer": {"capacity": "1 MiB"}},
+        "starved": COMMON | {"batch": 2 * SAMPLES, "report": 1, "buffer": {"capacity": "2 MiB"}},
+        "mean": {"use": "moments", "of": "u", "over": ["step", "space"]},
+    }
+    run = start_shared(
+        *["python", str(ROOT / "demos" / "heat.py"), *map(str, options)], ranks=2, nodes=2, operators=operators
+    )
+    run.until("runs", "test0", "checkpoints", "killed.ckpt", limit_s=120)
+    [process] = run.descendants("insitu.learning", "killed")
+    process.send_signal(signal.SIGKILL)
+    return run.wait(120)
+
+
+def test_a_killed_learner_goes_on_from_its_checkpoint(left: Left) -> None:
+    killed = left.report["learners"]["killed"]
+    assert killed["restarts"] == 1
+    [event] = left.events("learner-restarted")
+    assert "SIGKILL" in event["text"]
+    assert killed["resumed_at_batch"] % 5 == 0
+    assert killed["resumed_at_batch"] > 0
+    batches = left.results("killed")["batches"].values
+    again = int(np.argmax(np.diff(batches) <= 0)) + 1 if (np.diff(batches) <= 0).any() else 0
+    assert batches[again:].min() >= killed["resumed_at_batch"]
+    assert batches[-1] == killed["batches"] > killed["resumed_at_batch"]
+    loss = left.results("killed")["loss"].values
+    assert np.isfinite(loss).all()
+    assert loss[-1] < 0.8 * loss[0]
+
+
+def test_every_step_is_learned_from_but_those_that_died_with_the_process(left: Left) -> None:
+    report = left.report
+    assert report["steps"]["delivered"] == GENERATIONS * STEPS
+    assert report["learners"]["starved"]["samples"] == SAMPLES
+    # What was taken after the checkpoint is gone with the process; what was not, was sent again.
+    assert 0.5 * SAMPLES < report["learners"]["killed"]["samples"] <= SAMPLES
+
+
+def test_a_network_that_diverges_is_stopped_and_the_others_go_on(left: Left) -> None:
+    assert left.status == 1
+    [reason] = left.report["reasons"]
+    assert reason.startswith("operator 'diverging': the loss of batch")
+    assert "member" in reason
+    assert left.results("mean")["count"].values == [SAMPLES * CELLS**2]
+
+
+def test_a_stream_that_ends_below_the_threshold_drains(left: Left) -> None:
+    starved = left.results("starved")
+    assert starved["batches"].values[-1] == 1
+    held_out = json.loads((left.directory / "models" / "starved" / "1" / "card.json").read_text())["held_out"]
+    assert left.report["learners"]["starved"]["draws"] == SAMPLES - held_out
+
+
+def test_predictions_are_compared_with_each_step(left: Left) -> None:
+    trust = left.results("trust")
+    np.testing.assert_array_equal(trust["first_step"], np.arange(GENERATIONS * STEPS))
+    asked = trust["version"].values > 0
+    assert np.isnan(trust["error"].values[~asked]).all()
+    assert np.isfinite(trust["error"].values[asked]).all()
+    assert not trust["trusted"].values[~asked].any()
+
+
+def test_the_model_that_is_left_is_what_was_learned(left: Left) -> None:
+    from analytics.nn.versions import newest, read_version
+
+    models = left.directory / "models"
+    version = newest(models, "killed")
+    assert version is not None
+    model = read_version(models, "killed", version)
+    assert model.card["last_step"] == GENERATIONS * STEPS - 1
+    assert model.card["validation_loss"] == left.results("killed")["validation_loss"].values[-1]
+    # Halfway between equal sides and inside, a plate has one temperature at all times.
+    plate = model([300, 300, 300, 300, 300, 0.05])
+    assert plate.shape == (CELLS, CELLS)
+    assert abs(plate.mean() - 300) < 60
+    wait_until(lambda: not list(models.rglob(".new-*")), 1, "nothing half written")
