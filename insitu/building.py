@@ -16,6 +16,7 @@ from insitu.config.function import Function
 from insitu.controller.progress import Progress, new_progress
 from insitu.controller.run import Run
 from insitu.errors import ConfigError, RunError
+from insitu.learner import Learner
 from insitu.operator import Operator
 
 #: What is said of the simulation where nothing is: its ranks are started by hand.
@@ -60,20 +61,22 @@ class Pipeline:
         """The configuration; raises `ConfigError` with all mistakes."""
         return build(deepcopy(self._data))
 
-    def add(self, name: str, operator: Operator | Callable[..., Any], **keys: Any) -> "Pipeline":
-        """Add an operator, or a function of a window with the `keys` of its entry (``of``, ``window``, ...).
+    def add(self, name: str, operator: Operator | Learner | Callable[..., Any], **keys: Any) -> "Pipeline":
+        """Add an operator, a learner or a function of a window with the `keys` of its entry (``of``, ``window``, ...).
 
         Staging nodes are processes of their own, which import what they call: so both must be importable by name. One
         of the program that is run itself, or inside of another function, is not, and raises `ConfigError`.
         """
         if name in self._data.get("operators", {}):
             raise ConfigError(f"operators.{name} is there already; choose another name")
-        if isinstance(operator, Operator):
+        if isinstance(operator, Operator | Learner):
             if keys:
                 raise ConfigError(
                     f"operators.{name}: an operator has its keys already, got {', '.join(keys)} beside it"
                 )
-            entry = operator.model_dump(mode="json", exclude_defaults=True, exclude={"use"})
+            # Of a learner all: what tells its models apart is the default of each.
+            brief = isinstance(operator, Operator)
+            entry = operator.model_dump(mode="json", exclude_defaults=brief, exclude={"use"})
             use = operator.use if isinstance(operator, Function) else registry.use_of(type(operator))
             what: object = None if isinstance(operator, Function) else type(operator)
         else:

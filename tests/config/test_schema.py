@@ -102,7 +102,7 @@ def test_the_resolved_reference_loads_to_the_same(tmp_path: Path) -> None:
 
 def test_the_operators_of_the_reference_fit_its_simulation() -> None:
     pipeline = Pipeline(config.load(REFERENCE))
-    fields = {name: Variable(name, np.dtype("f8"), (512, 512), ("y", "x")) for name in ("u", "v")}
+    fields = {name: Variable(name, np.dtype("f8"), (256, 256), ("y", "x")) for name in ("u", "v")}
     described = set(pipeline.describe(fields))
     everything = {*pipeline.operators, *pipeline.learners}
     assert described - {"modes.series", "rates.series"} == everything == set(pipeline.stored)
