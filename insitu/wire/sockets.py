@@ -142,9 +142,26 @@ class _Socket:
     def close(self, linger_s: float = LINGER_S) -> None:
         """Close; what was sent has `linger_s` to leave. May be called twice."""
         if self._socket is not None:
+            self._stop_telling()
             sockets, self._socket, self._closed = [self._socket, *self.hears], None, "was closed"
             self.hears = []
             _process.close(self, sockets, linger_s)
+
+    def _tell(self, endpoint: str, events: int) -> "zmq.Socket[bytes]":
+        """Have ZeroMQ tell of these events; return where it does.
+
+        It tells from the thread that moves all messages of the context, and waits where nobody takes what it tells: so
+        there is room for any number of events, and it stops (`_stop_telling`) before the other end is closed.
+        """
+        told: zmq.Socket[bytes] = self.pollable.context.socket(zmq.PAIR)
+        told.setsockopt(zmq.RCVHWM, 0)
+        self.pollable.monitor(endpoint, events)
+        told.connect(endpoint)
+        return told
+
+    def _stop_telling(self) -> None:
+        if self.hears:
+            self.pollable.disable_monitor()
 
     def forget(self, why: str) -> None:
         """Drop the socket without touching it."""
@@ -176,11 +193,7 @@ class Socket(_Socket):
 
     def watch(self) -> None:
         """Hear whether it is let in; to be called before it connects."""
-        socket, endpoint = self.pollable, f"inproc://admission-{id(self)}"
-        told = socket.context.socket(zmq.PAIR)
-        self.hears = [told]
-        socket.monitor(endpoint, guard.CLIENT_EVENTS)
-        told.connect(endpoint)
+        self.hears = [self._tell(f"inproc://admission-{id(self)}", guard.CLIENT_EVENTS)]
 
     def hear(self) -> None:
         """Take in what ZeroMQ tells, until it is let in: then nothing more is to be heard."""
@@ -189,8 +202,8 @@ class Socket(_Socket):
             while not self._admission.admitted:
                 self._admission.hear(told.recv_multipart(zmq.NOBLOCK)[0])
         if self._admission.admitted:
+            self._stop_telling()
             self.hears = []
-            self.pollable.disable_monitor()
             told.close(linger=0)
 
     def send(self, frames: Sequence[Buffer], copy: bool = False) -> bool:
@@ -233,11 +246,10 @@ class Listener(_Socket):
         context = socket.context
         socket.setsockopt_string(zmq.ZAP_DOMAIN, guard.DOMAIN)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        asked, told = context.socket(zmq.REP), context.socket(zmq.PAIR)
-        self.hears = [asked, told]
+        asked = context.socket(zmq.REP)
+        self.hears = [asked]
         asked.bind(guard.ENDPOINT)
-        socket.monitor("inproc://told", guard.EVENTS)
-        told.connect("inproc://told")
+        self.hears.append(self._tell("inproc://told", guard.EVENTS))
 
     def hear(self) -> None:
         """Answer all questions, count all refusals."""
