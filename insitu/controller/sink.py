@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
 
 #: How long results of single steps may wait to be stored together: an append costs tens of milliseconds at any size.
-STORE_S = 0.5
+STORE_S = 1.0
 
 
 class Sink:

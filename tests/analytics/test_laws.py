@@ -54,7 +54,7 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: Moments(of="u", over=over, orders=4), OVER, ALL),
     (lambda over: Moments(of="u", over=over, nan="skip"), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=0), OVER, FIELDS),
-    (lambda over: Moments(of="u", over=over, orders=3, extremes=False), OVER, FIELDS),
+    (lambda over: Moments(of="u", over=over, orders=3, extremes=False), WITH_SPACE, FIELDS),
     (lambda over: Msd(of="u", id="id", over=over, window=20), OVER[2:], {"numbered": [ATOMS, NUMBERS]}),
     (
         lambda over: Msd(of="u", id="id", over=over, window=20, box=(1, 2, 3), stride=3),

@@ -187,7 +187,7 @@ def test_nothing_but_nan_has_no_moments(over, steps):
     assert all(np.all(np.isnan(found[name])) for name in REFERENCES)
 
 
-@pytest.mark.parametrize("dtype", ["i1", "i8", "u1", "u8", "f4"])
+@pytest.mark.parametrize("dtype", ["i1", "i8", "u8", "f4"])
 @pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
 def test_the_ends_of_a_dtype_do_not_overflow(over, axis, dtype):
     about = np.finfo(dtype) if dtype == "f4" else np.iinfo(dtype)
