@@ -28,7 +28,7 @@ COMMANDS = {
     "replay": "Fold what a run has recorded, without its simulation.",
     "steer": "Change a running simulation, on all ranks after the same step.",
     "check": "Check a configuration and say what it will do.",
-    "operators": "List the operators and controllers, or describe one.",
+    "operators": "List the operators, learners and controllers, or describe one.",
     "report": "Show what a run did.",
     "dashboard": "Show runs in a browser.",
     "top": "Show in the terminal how a run does.",
