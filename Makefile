@@ -23,9 +23,9 @@ demo: $(STAMP)
 # A run is half a dozen processes, of which each would compile the same modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Three at a time on any machine, since what starts processes mostly waits for them.
+# Two at a time, since what starts processes mostly waits for them.
 test: $(STAMP)
-	pytest --numprocesses 3 --dist loadfile $(ARGS)
+	pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	ruff check .

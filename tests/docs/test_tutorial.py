@@ -83,8 +83,8 @@ def test_the_page_about_attaching_does_what_it_says(tmp_path: Path) -> None:
             wait_until(lambda: not contact.exists(), 30.0, "the end of the run")
         log = (tmp_path / "run.log").read_text()
     assert "the feed is 0.018" in printed, log
-    assert re.search(r"v has \(64, 64\) cells, of \('y', 'x'\) at step \d+0\n", printed)
-    assert re.search(r"the last one is step \d+0 after [1-9]\d* more", printed)
+    assert re.search(r"v has \(64, 64\) cells, of \('y', 'x'\) at step \d*0\n", printed)
+    assert re.search(r"the last one is step \d*0 after [1-9]\d* more", printed)
     assert "windows of moments so far" in printed
     assert (tmp_path / "last.png").stat().st_size > 1000
     report = json.loads((tmp_path / "runs" / "gray-scott" / "report.json").read_text())
