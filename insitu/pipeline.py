@@ -8,7 +8,7 @@ What a simulation publishes is known only when it publishes. So a configuration 
 loaded, and by `Pipeline.describe` against the first layout. A mistake found then still names its file and line.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -127,22 +127,21 @@ class Pipeline:
         inputs, problems = self._inputs(variables)
         described: Described = {}
         cells: dict[str, tuple[str, ...]] = {}
+        takers: dict[str, tuple[Operator | Learner, Sequence[str]]]
+        takers = {name: (each, each.inputs) for name, each in self.folded.items()}
+        takers |= {name: (each, each.needs) for name, each in self.learners.items()}
+        problems += [
+            self._unknown(("operators", name, _key_of(taker, wanted)), wanted, variables, lacking)
+            for name, (taker, all_wanted) in takers.items()
+            for wanted in all_wanted
+            if wanted not in variables and lacking is not None
+        ]
         for name, operator in self.folded.items():
-            problems += [
-                self._unknown(("operators", name, _key_of(operator, wanted)), wanted, variables, lacking)
-                for wanted in operator.inputs
-                if wanted not in variables and lacking is not None
-            ]
             if all(wanted in inputs for wanted in operator.inputs):
                 own = {wanted: inputs[wanted] for wanted in operator.inputs}
                 problems += self._describe(name, own, described)
                 cells[name] = own[operator.of[0]].dims[operator.over_members :] if operator.keeps_cells else ()
         for name, learner in self.learners.items():
-            problems += [
-                self._unknown(("operators", name, _key_of(learner, wanted)), wanted, variables, lacking)
-                for wanted in learner.needs
-                if wanted not in variables and lacking is not None
-            ]
             if all(wanted in inputs for wanted in learner.needs):
                 own = {wanted: inputs[wanted] for wanted in learner.needs}
                 problems += self._guarded(name, partial(_describe_learner, name, learner, own, described))
