@@ -33,12 +33,13 @@ lint: $(STAMP)
 	mypy
 	lint-imports
 
-# An egg-info in the checkout would answer for the installed package, and grow old.
+# An egg-info in the checkout would answer for the installed package, and grow old. Not every module is compiled now,
+# one after another: most are never imported.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "insitu needs Python 3.11 or newer; choose one with PYTHON=...")'
 	@echo "Installing into $(VENV), which takes a minute or two."
 	$(PYTHON) -m venv $(VENV)
-	python -m pip install --quiet --constraint constraints.txt --editable '.[test,mpi,demos]'
+	python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test,mpi,demos]'
 	rm -rf insitu.egg-info
 	touch $@
 

@@ -114,19 +114,27 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
-def _has_children() -> bool:
+def _descendants() -> list[int]:
     """Linux tells at once; psutil reads of every process on the machine whose child it is, twice for each test."""
-    lists = [f"/proc/self/task/{thread}/children" for thread in os.listdir("/proc/self/task")]
+    found, parents = [], [os.getpid()]
     try:
-        return any(Path(each).read_text() for each in lists)
-    except FileNotFoundError:
-        return True  # a thread that has just ended, or a kernel that does not tell: one has to look
+        while parents:
+            tasks = Path(f"/proc/{parents.pop()}/task")
+            children = [
+                int(pid) for thread in os.listdir(tasks) for pid in (tasks / thread / "children").read_text().split()
+            ]
+            found += children
+            parents += children
+    except OSError:  # a thread or process that has just ended, or a kernel that does not tell: one has to look
+        return [process.pid for process in psutil.Process().children(recursive=True)]
+    return found
 
 
 def _processes() -> dict[int, str]:
     found = {}
-    for process in psutil.Process().children(recursive=True) if _has_children() else ():
+    for pid in _descendants():
         try:
+            process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
             found[process.pid] = " ".join(process.cmdline())

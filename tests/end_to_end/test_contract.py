@@ -21,12 +21,12 @@ SELECT: dict[str, Any] = {
 DTYPE = {"uneven": "float32", "in_place": "float16", "short": "float16"}
 
 
-@pytest.mark.parametrize(("ranks", "nodes"), [(2, 1), (3, 2)])
-def test_a_selection_is_numpys_whatever_the_ranks_and_nodes(start: Start, ranks: int, nodes: int) -> None:
+def test_a_selection_is_numpys_whatever_the_ranks_and_nodes(start: Start) -> None:
+    ranks = 3
     command = program("steady", "--cells", 5, "--steps", 8)
     variables = {"u": {"select": {"x": "2:-1:3"}}}
     operators = {"cells": total(window=WINDOW), "each": total(over="space")}
-    left = start(*command, ranks=ranks, nodes=nodes, operators=operators, variables=variables).wait()
+    left = start(*command, ranks=ranks, nodes=2, operators=operators, variables=variables).wait()
     assert left.status == 0, left.stderr
     whole = np.arange(5 * ranks) + np.arange(8.0)[:, np.newaxis]
     chosen = whole[:, 2:-1:3]
@@ -82,7 +82,7 @@ def test_the_report_tells_the_bytes_of_each_variable(left: Left) -> None:
     assert moved("agreed") == [STEPS * 8, 0, 0]  # all ranks put it, but it is one number
 
 
-@pytest.mark.parametrize("codec", ["lz4", "zfp", "auto"])
+@pytest.mark.parametrize("codec", ["zfp", "auto"])
 def test_each_codec_from_rank_to_result(start: Start, codec: str) -> None:
     cells, steps, tolerance = 20_000, 8, 1e-3 if codec == "zfp" else 0.0
     command = program("steady", "--cells", cells, "--steps", steps)

@@ -78,8 +78,9 @@ def end(running: Running) -> Left:
     return left
 
 
-@pytest.mark.parametrize("interface", ["auto", *list(outside())[:1]])
-def test_over_curve_a_run_has_the_same_results(start: Start, interface: str) -> None:
+def test_over_curve_a_run_has_the_same_results(start: Start) -> None:
+    """Beyond loopback, where the machine has more."""
+    interface = next(iter(outside()), "auto")
     running = start(
         *program("steady", "--steps", 40),
         ranks=2,
