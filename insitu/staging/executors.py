@@ -15,9 +15,12 @@ and nothing here ever blocks that loop: it would keep the worker from its heartb
 import asyncio
 import json
 import logging
+import os
 import shutil
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -49,6 +52,7 @@ HOLD_S = 30.0
 WRITE_S = 600.0
 CONNECT_S = 15.0
 CLOSE_S = 10.0
+REMOVE_S = 2.0
 
 #: A worker of ours has one thread for tasks; its staging node has its own. What libraries would add gets in their way.
 #: Dask's own setting of MALLOC_TRIM_THRESHOLD_ would give every received message's memory back to the system.
@@ -61,7 +65,6 @@ SETTINGS = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
-    "distributed.nanny.pre-spawn-environ": THREADS,
 }
 
 
@@ -268,7 +271,7 @@ class Cluster:
         if self._own is not None:
             cluster, folder = self._own
             cluster.close(CLOSE_S)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
     def _within(self, limit_s: float, call: Callable[[], Any], what: str) -> None:
         """Call a method of the client in its event loop, where it can be given up."""
@@ -314,8 +317,14 @@ def start_cluster(cluster: str, nodes: int) -> Cluster:
 def _start_local(nodes: int) -> Cluster:
     folder = tempfile.mkdtemp(prefix="insitu-dask-")
     try:
-        # What the scheduler would put into a folder that is shared by all of Dask on this machine goes there too.
-        with dask.config.set({**SETTINGS, "temporary-directory": folder}), _deaf_children():
+        # What the scheduler would put into a folder that is shared by all of Dask on this machine goes there too, and
+        # so does what a worker or a learner's process cannot clean up that is killed.
+        settings = {
+            **SETTINGS,
+            "temporary-directory": folder,
+            "distributed.nanny.pre-spawn-environ": {**THREADS, "TMPDIR": folder},
+        }
+        with dask.config.set(settings), _deaf_children():
             own = LocalCluster(
                 n_workers=nodes,
                 threads_per_worker=1,
@@ -333,6 +342,15 @@ def _start_local(nodes: int) -> Cluster:
             f"Cannot start {nodes} Dask workers on this machine: {error}. See whether it has memory and processors to "
             "spare, or lower staging.nodes."
         ) from error
+
+
+def _remove(folder: str) -> None:
+    """Remove what a run had for itself, though a learner's process whose worker was killed may be removing its part."""
+    end = time.monotonic() + REMOVE_S
+    while os.path.exists(folder) and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
+        if os.path.exists(folder):
+            threading.Event().wait(0.01)
 
 
 @contextmanager
