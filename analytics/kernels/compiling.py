@@ -5,7 +5,8 @@ A kernel that has variants (an order, a policy) is built by a factory whose argu
 what a variant does not need is not in its code. numba's cache has two gaps:
 
 * it numbers what it saves by counting, so of two processes that compile for different dtypes at once, one could later
-  take the other's code for its own; so one at a time saves;
+  take the other's code for its own; so one at a time compiles a kernel, and the staging nodes of a machine, which need
+  the same at the same time, compile it once;
 * it looks at the kernel's own file when it decides whether code is current, not at the helpers' files; so the name of a
   kernel, and with it of its files, ends in a digest of all of them.
 """
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numba
-from numba.core.caching import FunctionCache
 
 
 class Kernel(Protocol):
@@ -35,17 +35,6 @@ _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
 
 
-class _OneAtATime(FunctionCache):
-    """numba's cache of one function, to which one process at a time saves."""
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        folder = Path(self.cache_path)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"{_DIGEST}.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
-
-
 def compiled(function: Callable[..., Any], *variant: object) -> Kernel:
     """Return `function` as a kernel that is compiled at its first call, or read from the cache.
 
@@ -54,8 +43,23 @@ def compiled(function: Callable[..., Any], *variant: object) -> Kernel:
     function.__qualname__ = "_".join(map(str, (function.__name__, *variant, _DIGEST)))
     kernel: Any = inlined(function)
     with suppress(RuntimeError):  # "cannot cache function ...: no locator available"
-        kernel._cache = _OneAtATime(function)  # type: ignore[no-untyped-call]
+        kernel.enable_caching()
+        kernel.compile = _one_at_a_time(kernel)
     return cast(Kernel, kernel)
+
+
+def _one_at_a_time(kernel: Any) -> Callable[[Any], Any]:
+    """Return the kernel's way to compile, or to read from the cache, for one process on this machine at a time."""
+    compile_ = kernel.compile
+    folder, name = Path(kernel.stats.cache_path), kernel._cache._impl.filename_base
+
+    def alone(signature: Any) -> Any:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{name}.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return compile_(signature)
+
+    return alone
 
 
 def inlined(function: Callable[..., Any]) -> Kernel:
