@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight processes compile one kernel, two of them for each dtype, and meet where they save it; then this one calls it.
+"""Eight processes compile one kernel, two of them for each dtype; then this one calls it for all.
 
 Says how often it was compiled, how many this process found in the cache, which is empty at first, and what came out.
 """
 
 import multiprocessing
-from contextlib import suppress
-from threading import BrokenBarrierError
 
 import numpy as np
-from numba.core.caching import IndexDataCacheFile
 
 from analytics.kernels.compiling import compiled
 
@@ -27,15 +24,7 @@ def call(dtype):
     return kernel(value(1), value(2))
 
 
-def meet(barrier, compiled_, dtype):
-    save = IndexDataCacheFile._save_index
-
-    def save_together(cache_file, overloads):
-        with suppress(BrokenBarrierError):  # where they come one by one, nobody is met
-            barrier.wait(1)
-        save(cache_file, overloads)
-
-    IndexDataCacheFile._save_index = save_together
+def count(compiled_, dtype):
     call(dtype)
     with compiled_.get_lock():
         compiled_.value += sum(kernel.stats.cache_misses.values())
@@ -43,9 +32,8 @@ def meet(barrier, compiled_, dtype):
 
 if __name__ == "__main__":
     processes = multiprocessing.get_context("fork")
-    barrier = processes.Barrier(len(DTYPES))
     compiled_ = processes.Value("i")
-    children = [processes.Process(target=meet, args=(barrier, compiled_, dtype)) for dtype in DTYPES * 2]
+    children = [processes.Process(target=count, args=(compiled_, dtype)) for dtype in DTYPES * 2]
     for child in children:
         child.start()
     for child in children:
