@@ -29,12 +29,14 @@ def buffering(buffer: str, **keys: Any) -> dict[str, Any]:
 def most_memory(running: Running) -> int:
     """Wait for the end of a run; return how much memory its Dask worker grew by from when it was first seen."""
     first: dict[int, int] = {}
-    most = [0]
+    most, workers = [0], list[psutil.Process]()
 
     def ended() -> bool:
         if running.process.poll() is not None:
             return True
-        for process in running.descendants("spawn_main") if (running.folder / "begun").exists() else []:
+        if not workers and (running.folder / "begun").exists():
+            workers.extend(running.descendants("spawn_main"))
+        for process in workers:
             try:
                 resident = process.memory_info().rss
             except psutil.NoSuchProcess:

@@ -25,9 +25,6 @@ def refused(running: Running) -> str:
     [
         ({"command": ["no-such-program", "-x"]}, "simulation.command: 'no-such-program' is not found"),
         ({"command": ["true"], "directory": "nowhere"}, "simulation.directory: there is no folder 'nowhere'"),
-        ({"command": ["true"], "ranks": 0}, "simulation.ranks: expected an integer of at least 1, got 0"),
-        ({"command": []}, "simulation: command is missing or empty"),
-        ({"command": ["true"], "lancher": "local"}, 'did you mean "launcher"?'),
     ],
 )
 def test_a_simulation_that_cannot_be_started(start: Start, simulation: dict[str, Any], words: str) -> None:

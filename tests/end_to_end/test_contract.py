@@ -45,7 +45,15 @@ def left(start_shared: Start) -> Left:
     for name, dtype in DTYPE.items():
         variables.setdefault(name, {})["dtype"] = dtype
     variables["particles"] = {"select": {"axis": "1:"}}
-    left = start_shared(*program("shapes"), ranks=RANKS, nodes=2, operators=operators, variables=variables).wait()
+    running = start_shared(
+        *program("shapes"),
+        ranks=RANKS,
+        nodes=2,
+        operators=operators,
+        variables=variables,
+        staging={"transport": "tcp"},
+    )
+    left = running.wait()
     assert left.status == 0, left.stderr
     return left
 

@@ -11,11 +11,12 @@ from tests.end_to_end.runs import Left, program, total
 REAL = [name for name in ARRAYS if name != "spectrum"]
 
 
-@pytest.fixture(scope="module", params=["shm", "tcp"])
-def left(request: pytest.FixtureRequest, start_shared: Start) -> Left:
+@pytest.fixture(scope="module")
+def left(start_shared: Start) -> Left:
+    """Through shared memory; over tcp go the selections of `test_contract.py`."""
     operators = {f"{name}_cells": total(name, window=4) for name in REAL}
     operators |= {f"{name}_each": total(name, over="space") for name in (*REAL, "particles", "agreed", "lonely")}
-    staging = {"transport": request.param}
+    staging = {"transport": "shm"}
     left = start_shared(*program("shapes"), ranks=RANKS, nodes=2, operators=operators, staging=staging).wait()
     assert left.status == 0, left.stderr
     return left
