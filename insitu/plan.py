@@ -79,6 +79,15 @@ def parts_by_rank(ranks: int, nodes: int) -> list[list[Part]]:
     return plan
 
 
+def homes(plan: Sequence[Sequence[Part]]) -> list[int]:
+    """Return for each rank of a plan the staging node that takes the states which it folds itself: its first one.
+
+    >>> homes(parts_by_rank(ranks=3, nodes=2))
+    [0, 0, 1]
+    """
+    return [parts[0].node for parts in plan]
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Where a rank's block lies in a global array."""

@@ -25,6 +25,8 @@ class Terms:
     transport: str
     needs: tuple[Need, ...]
     steering: SteeringTerms
+    folds: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from insitu.controller.tracker import Tracker
 from insitu.controller.viewers import Viewers
 from insitu.errors import RemoteProtocolError
 from insitu.operator import Operator
-from insitu.plan import Part, parts_by_rank
+from insitu.plan import Part, homes, parts_by_rank
 from insitu.steering.actions import Action
 from insitu.wire import guard
 from insitu.wire.learning import Dismiss, LearnerHello
@@ -325,9 +325,13 @@ class Service:
             Welcome(
                 terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
                 terms.spill_bytes, terms.spill_directory,
-                terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)),
+                terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)), terms.folds, terms.stays,
             ),
         )  # fmt: skip
+        if terms.folds and self.tracker is not None and self.tracker.watermark >= 0:
+            # No step can be whole without this rank: what is decided was dropped.
+            upto = self.tracker.watermark
+            self._send(peer, Commit(MEMBER, upto, (), tuple(range(upto + 1))))
         for propose in decided:
             self._send(peer, propose)
         for node in self.fed:
@@ -339,9 +343,11 @@ class Service:
         self.size = size
         self._parts = parts_by_rank(size, self._expected_nodes)
         self.tracker = Tracker(MEMBER, size, self.fed)
-        self._gather = Gather(self._operators, self.fed)
+        home = homes(self._parts)
+        self._gather = Gather(self._operators, self.fed, home)
         for node in self.fed:
-            self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node)))
+            ship = tuple(rank for rank in range(size) if home[rank] == node) if self._terms.folds else ()
+            self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node), ship))
         self.learners.begin({node: self.nodes[node].address for node in self.fed})
 
     def _feeders(self, node: int) -> tuple[int, ...]:
@@ -408,7 +414,7 @@ class Service:
             case Declare() | Reached() | Answer() | Standing():
                 self.steering.hear(peer.number, message)
             case Event():
-                self._journal(peer.name, message)
+                self._event(peer, message)
             case Status(counters):
                 peer.counters = counters
             case Tally(variables):
@@ -445,6 +451,16 @@ class Service:
                 self.viewers.glimpse(peer.number, message)
             case Finished():
                 self._finished.add(peer.number)
+                if self._finished.issuperset(node for node in self.fed if not self.nodes[node].ended):
+                    self._abandon()
+
+    def _abandon(self) -> None:
+        """Let go of windows that no node will make whole any more."""
+        for operator, window, held in self._gather.abandon() if self._gather else []:
+            text = f"Window {window} of operator '{operator}' is lost: not all staging nodes have the states of it."
+            self._journal("controller", Event("error", "states-lost", text, {"operator": operator, "window": window}))
+            for each in held:
+                self._release(each)
 
     def _peek(self, peek: Peek) -> list[int]:
         """Ask the staging nodes for a picture; return which."""
@@ -471,9 +487,11 @@ class Service:
         self.failed.setdefault(operator, reason)
         for held in self._gather.fail(operator) if self._gather else []:
             self._release(held)
-        if operator in self._learning:
+        learns = operator in self._learning
+        if learns:
             self._learning.discard(operator)
             self.learners.stop(operator)
+        if learns or operator in self._terms.folds:
             for node in self.nodes.values():
                 self._send(node, Dismiss(operator))
 
@@ -493,6 +511,8 @@ class Service:
         if commit is not None:
             for node in self.fed:
                 self._send(self.nodes[node], commit)
+            for rank in self.ranks.values() if self._terms.folds else ():
+                self._send(rank, commit)
         for approval in self.tracker.take_approvals():
             self._send(self.nodes[self.fed[0]], approval)
         for event in self.tracker.take_events():
