@@ -214,6 +214,8 @@ class Run:
             SteeringTerms(steering.agree, steering.max_wait, steering.max_pause, steering.in_doubt, 0),
             tuple(self._pipeline.folded_by_ranks),
             self._pipeline.stays,
+            tuple(name for name, operator in self._pipeline.folded.items() if operator.where == "node"),
+            self._config.staging.racks,
         )
 
     def _attrs(self) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def test_ranks_are_told_their_part_and_nodes_who_feeds_them(make: MakeController
     rank = it.rank(1)
     assert rank.hear(Welcome) == Welcome(
         "melt",
-        (Share(1, "tcp://127.0.0.1:5001", 0, 2, 2),),
+        (Share(1, "tcp://127.0.0.1:5001", 0, 1, 1),),
         1 << 20,
         5.0,
         "block",
