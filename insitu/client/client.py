@@ -338,5 +338,5 @@ def _segment(welcome: Welcome) -> Segment | None:
     except RunError as error:
         if welcome.transport == "shm":
             raise
-        log.warning("%s Going on without it.", error)
+        log.warning("%s Going on over local sockets, or over tcp where there are none.", error)
         return None
