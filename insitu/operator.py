@@ -48,6 +48,7 @@ from insitu.windows import Every, Panes, WindowLength, fault_of_windows, is_time
 State = dict[str, Any]
 
 Dimension = Literal["member", "step", "space"]
+Where = Literal["staging", "node", "rank"]
 NanPolicy = Literal["propagate", "skip", "fail"]
 
 
@@ -123,6 +124,8 @@ class Operator(BaseModel, ABC):
     grows: ClassVar[bool] = False
     #: Whether states stay at the staging nodes, as Dask data, however small they are.
     stays: ClassVar[bool] = False
+    #: Why an operator cannot fold inside the simulation's ranks; empty where it can.
+    not_on_ranks: ClassVar[str] = ""
 
     of: Names = Field(description="the variable or variables to fold, or results of an operator, as stats.mean")
     over: Over = Field(
@@ -134,6 +137,11 @@ class Operator(BaseModel, ABC):
     )
     every: Every | None = Field(
         default=None, description="how far the beginnings of windows are apart; none: as far as a window is long"
+    )
+    where: Where = Field(
+        default="staging",
+        description="where it folds. staging: on the staging nodes; node: on one of the rank's own machine, over "
+        "shared memory; rank: inside the simulation, which then sends states instead of fields",
     )
 
     @model_validator(mode="before")

@@ -90,8 +90,24 @@ class Pipeline:
         return tuple(name for name in self.config.operators if name in wanted or "*" in wanted)
 
     @property
+    def folded_by_ranks(self) -> Mapping[str, Operator]:
+        """The operators that ranks fold themselves."""
+        return {name: operator for name, operator in self.folded.items() if operator.where == "rank"}
+
+    @property
+    def stays(self) -> tuple[str, ...]:
+        """The needed variables that do not leave their ranks, as only operators there take them."""
+        if "*" in self.config.recorded:
+            return ()
+        here = {name for operator in self.folded_by_ranks.values() for name in operator.inputs}
+        sent = {name for key, each in self.folded.items() if key not in self.folded_by_ranks for name in each.inputs}
+        sent |= {name for learner in self.learners.values() for name in learner.needs} | self.config.recorded
+        return tuple(sorted(here - sent))
+
+    @property
     def needs(self) -> tuple[Need, ...]:
-        """What is needed of the ranks: each variable that is folded, learnt or recorded, once. Nothing else is sent.
+        """What is needed of the ranks: each variable that is folded, learnt or recorded, once. Nothing else is sent,
+        and of these not what `stays`.
 
         Where all variables are recorded, those that nobody names are sent whole.
         """

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who owes which block to whom: M ranks to N staging nodes, and whether the ranks' blocks make up the whole.
 
-Pure functions over integers. The plan treats the ranks as M intervals of equal length and the staging nodes as N
-intervals over the same line. A node takes what its interval overlaps: whole ranks, except at its two ends, where a
-rank's rows are split. So neighbours stay together, the load is even whatever M and N are, and the plan needs no shape:
-it holds for fields, for particles whose number changes, and for one rank on two nodes.
+Pure functions over integers. Ranks that are equally near to the same nodes are taken for intervals of equal length, and
+these nodes for intervals over the same line. A node takes what its interval overlaps: whole ranks, except at its two
+ends, where a rank's rows are split. So neighbours stay together, the load is even whatever M and N are, and the plan
+needs no shape: it holds for fields, for particles whose number changes, and for one rank on two nodes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from math import lcm
 from typing import NamedTuple
 
 from insitu.model import Extent
@@ -63,20 +66,77 @@ class Part(NamedTuple):
         return slice(n * self.low // self.of, n * self.high // self.of)
 
 
-def parts_by_rank(ranks: int, nodes: int) -> list[list[Part]]:
-    """Return for each rank the parts of its blocks and the staging nodes that take them.
+class Site(NamedTuple):
+    """Where a process runs: its host, and the label of its rack where there is one."""
 
-    >>> parts_by_rank(ranks=3, nodes=2)[1]
+    host: str
+    rack: str = ""
+
+
+def parts_by_rank(ranks: Sequence[Site], nodes: Sequence[Site]) -> list[list[Part]]:
+    """Return for each rank the parts of its blocks and the staging nodes that take them: the nearest ones.
+
+    The blocks of a rank go to the nodes of its own host; where that has none to those of its rack, if it has a label;
+    else to any. Among these they go where the sum is least, so that the load is as even as the places allow. Bytes are
+    not known before the first step, and so all ranks count alike. Where all nodes are on one host, they are equally
+    near to everybody.
+
+    >>> here, there = Site("n1"), Site("n2")
+    >>> parts_by_rank([here] * 3, [here] * 2)[1]
     [Part(node=0, low=0, high=1, of=2), Part(node=1, low=1, high=2, of=2)]
-    >>> [len(parts) for parts in parts_by_rank(ranks=4, nodes=2)]
-    [1, 1, 1, 1]
+    >>> [[part.node for part in parts] for parts in parts_by_rank([here, there, there, Site("n3")], [there, here])]
+    [[1], [0], [0], [1]]
     """
-    of_ranks = [rank * nodes for rank in range(ranks + 1)]
-    of_nodes = [node * ranks for node in range(nodes + 1)]
-    plan: list[list[Part]] = [[] for _ in range(ranks)]
-    for rank, node, low, high in overlaps(of_ranks, of_nodes):
-        plan[rank].append(Part(node, low - of_ranks[rank], high - of_ranks[rank], nodes))
+    plan: list[list[Part]] = [[] for _ in ranks]
+    load = [Fraction(0)] * len(nodes)
+    for some, near in _by_distance(ranks, nodes):
+        quotas = _quotas(len(some), [load[node] for node in near])
+        scale = lcm(*(quota.denominator for quota in quotas))
+        of_ranks = [scale * k for k in range(len(some) + 1)]
+        of_nodes = [int(scale * quota) for quota in accumulate(quotas, initial=Fraction(0))]
+        for k, at, low, high in overlaps(of_ranks, of_nodes):
+            plan[some[k]].append(Part(near[at], low - of_ranks[k], high - of_ranks[k], scale))
+        for node, quota in zip(near, quotas, strict=True):
+            load[node] += quota
     return plan
+
+
+def _by_distance(ranks: Sequence[Site], nodes: Sequence[Site]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield ranks with the nodes that are nearest to them, the nearest first."""
+    left, everywhere = list(range(len(ranks))), list(range(len(nodes)))
+    if len({site.host for site in nodes}) > 1:
+        for label in ("host", "rack"):
+            for place in dict.fromkeys(getattr(site, label) for site in nodes):
+                some = [rank for rank in left if place and getattr(ranks[rank], label) == place]
+                if some:
+                    yield some, [node for node in everywhere if getattr(nodes[node], label) == place]
+                    left = [rank for rank in left if rank not in some]
+    if left:
+        yield left, everywhere
+
+
+def _quotas(ranks: int, load: Sequence[Fraction]) -> list[Fraction]:
+    """Return how many ranks each node gets beside its load, so that the largest sum is as small as can be.
+
+    >>> [str(quota) for quota in _quotas(3, [Fraction(0), Fraction(2), Fraction(9)])]
+    ['5/2', '1/2', '0']
+    """
+    lowest = sorted(load)
+    level = Fraction(0)
+    for k in range(len(lowest), 0, -1):
+        level = (ranks + sum(lowest[:k], Fraction(0))) / k
+        if level >= lowest[k - 1]:
+            break
+    return [max(Fraction(0), level - own) for own in load]
+
+
+def homes(plan: Sequence[Sequence[Part]]) -> list[int]:
+    """Return for each rank of a plan the staging node that takes the states which it folds itself: its first one.
+
+    >>> homes(parts_by_rank([Site("n1")] * 3, [Site("n1")] * 2))
+    [0, 0, 1]
+    """
+    return [parts[0].node for parts in plan]
 
 
 @dataclass(frozen=True, slots=True)

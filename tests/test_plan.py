@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.plan import Piece, fault_of_cover, overlaps, parts_by_rank
+from insitu.plan import Piece, Site, fault_of_cover, overlaps, parts_by_rank
 
+HERE = Site("n0")
 cuts = st.lists(st.integers(0, 60), max_size=12).map(lambda inner: [0, *sorted(inner), 60])
 
 
@@ -22,7 +23,7 @@ def test_overlaps_are_the_common_cells_and_no_more_than_needed(a: list[int], b: 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 100))
 def test_every_row_of_every_rank_goes_to_exactly_one_node(ranks: int, nodes: int, rows: int) -> None:
-    for parts in parts_by_rank(ranks, nodes):
+    for parts in parts_by_rank([HERE] * ranks, [HERE] * nodes):
         taken = [row for part in parts for row in range(rows)[part.rows(rows)]]
         assert taken == list(range(rows))
 
@@ -31,7 +32,7 @@ def test_every_row_of_every_rank_goes_to_exactly_one_node(ranks: int, nodes: int
 def test_the_load_is_even_to_one_row_per_part(ranks: int, nodes: int) -> None:
     rows = 1000
     load = np.zeros(nodes)
-    for parts in parts_by_rank(ranks, nodes):
+    for parts in parts_by_rank([HERE] * ranks, [HERE] * nodes):
         for part in parts:
             chosen = part.rows(rows)
             load[part.node] += chosen.stop - chosen.start
@@ -39,7 +40,35 @@ def test_the_load_is_even_to_one_row_per_part(ranks: int, nodes: int) -> None:
 
 
 def test_whole_ranks_stay_whole_when_nodes_divide_them() -> None:
-    assert all(len(parts) == 1 for parts in parts_by_rank(12, 4))
+    assert all(len(parts) == 1 for parts in parts_by_rank([HERE] * 12, [HERE] * 4))
+
+
+sites = st.tuples(st.sampled_from("abc"), st.sampled_from(["", "r", "s"])).map(lambda place: Site(*place))
+
+
+@given(st.lists(sites, min_size=1, max_size=12), st.lists(sites, min_size=1, max_size=5), st.integers(0, 50))
+def test_every_row_goes_to_one_of_the_nearest_nodes(ranks: list[Site], nodes: list[Site], rows: int) -> None:
+    plan = parts_by_rank(ranks, nodes)
+    for site, parts in zip(ranks, plan, strict=True):
+        assert [row for part in parts for row in range(rows)[part.rows(rows)]] == list(range(rows))
+        same_host = [n for n, node in enumerate(nodes) if node.host == site.host]
+        same_rack = [n for n, node in enumerate(nodes) if site.rack and node.rack == site.rack]
+        if len({node.host for node in nodes}) > 1:
+            assert {part.node for part in parts} <= set(same_host or same_rack or range(len(nodes)))
+
+
+def test_who_has_no_node_near_goes_where_the_load_is_least() -> None:
+    a, b, c = Site("a"), Site("b"), Site("c")
+    plan = parts_by_rank([a, a, a, b, c, c, c, c], [a, b])
+    assert [[part.node for part in parts] for parts in plan] == [[0], [0], [0], [1], [0], [1], [1], [1]]
+
+
+def test_a_rack_comes_before_an_even_load() -> None:
+    ranks = [Site("a", "r")] * 4 + [Site("x", "r")] * 2
+    plan = parts_by_rank(ranks, [Site("a", "r"), Site("b", "s")])
+    assert {part.node for parts in plan for part in parts} == {0}
+    without = parts_by_rank([Site(site.host) for site in ranks], [Site("a"), Site("b")])
+    assert [parts[0].node for parts in without] == [0, 0, 0, 0, 1, 1]
 
 
 @given(st.data())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.model import Variable
-from insitu.plan import Piece, fault_of_cover, parts_by_rank
+from insitu.plan import Piece, Site, fault_of_cover, parts_by_rank
 from insitu.selection import cut, faults_of_selection, selected
 from insitu.wire.messages import Range
 
@@ -49,7 +49,7 @@ def test_blocks_of_any_ranks_and_nodes_make_up_the_sliced_whole(data: st.DataObj
         for y, y_end in partition(data.draw, shape[0], rows)
         for x, x_end in partition(data.draw, shape[1], data.draw(st.integers(1, 2)))
     ]
-    plan = parts_by_rank(len(blocks), data.draw(st.integers(1, 2)))
+    plan = parts_by_rank([Site("n0")] * len(blocks), [Site("n0")] * data.draw(st.integers(1, 2)))
     found, pieces = np.full(expected.shape, -1), []
     for rank, (start, count) in enumerate(blocks):
         part = cut(variable, select, start, count)

@@ -109,7 +109,10 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
         if need.name != "*" and (sent := _sent(checked, need.name))
     ]
     for name, operator in pipeline.operators.items():
-        lines.append(("operator", f"{name}: {_does(operator)}{'' if name in pipeline.stored else ', not stored'}"))
+        where = {"rank": ", on the ranks", "node": ", on the ranks' own machines"}.get(operator.where, "")
+        lines.append(
+            ("operator", f"{name}: {_does(operator)}{where}{'' if name in pipeline.stored else ', not stored'}")
+        )
     for name, learner in pipeline.learners.items():
         what = f"{registry.use_of(type(learner))} of {', '.join(learner.needs)}, in a process of its own"
         lines.append(("learner", f"{name}: {what}{'' if name in pipeline.stored else ', not stored'}"))
@@ -142,11 +145,12 @@ def _when_full(buffering: Buffering) -> str:
 def _sent(checked: Config, name: str) -> str:
     """Say what of a variable leaves its rank, where that is not all of it as it is."""
     rules = checked.rules(name)
+    stays = ["stays on its ranks, which fold it"] if name in Pipeline(checked).stays else []
     parts = [f"{dim} {indices}" for dim, indices in rules.select.items()]
     parts += [f"as {rules.dtype}"] if rules.dtype else []
     if rules.codec != "none":
         parts.append(f"codec {rules.codec}" + (f" within {rules.tolerance:g}" if rules.tolerance else ""))
-    return ", ".join(parts)
+    return ", ".join(stays + parts)
 
 
 def _does(operator: Operator) -> str:

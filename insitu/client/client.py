@@ -23,6 +23,7 @@ from insitu.client.catalogue import Catalogue, Halo
 from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.encoding import Encoder
+from insitu.client.folding import Folding
 from insitu.client.launcher import Communicator, rank_and_size
 from insitu.client.link import NodeLink
 from insitu.client.models import Models
@@ -114,6 +115,18 @@ class Client:
         self._controller.steer = steered.hear
         return steered
 
+    def _folding(self, contact: Contact, welcome: Welcome) -> Folding | None:
+        """Load and compile what this rank is to fold, where that is anything."""
+        if not welcome.folds:
+            return None
+        if missing := [name for name in welcome.folds if name not in contact.folds]:
+            raise LocalProtocolError(
+                f"The run has rank {self.rank} fold {', '.join(missing)}, of which its contact file says nothing; set "
+                "INSITU_CONTACT to the file of the run that goes on."
+            )
+        entries = {name: contact.folds[name] for name in welcome.folds}
+        return Folding(self.rank, MEMBER, entries, welcome.buffer_bytes, self._controller.say)
+
     def _attach(self, contact: Contact, welcome: Welcome, contract: Contract) -> Publisher:
         segment = _segment(welcome)
         policy = Policy(welcome.policy, welcome.every)
@@ -127,6 +140,8 @@ class Client:
             then=welcome.then,
             controller=self._controller,
             contract=contract,
+            folding=self._folding(contact, welcome),
+            stays=welcome.stays,
         )
         attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
         lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
@@ -323,5 +338,5 @@ def _segment(welcome: Welcome) -> Segment | None:
     except RunError as error:
         if welcome.transport == "shm":
             raise
-        log.warning("%s Going on without it.", error)
+        log.warning("%s Going on over local sockets, or over tcp where there are none.", error)
         return None

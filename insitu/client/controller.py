@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError
-from insitu.wire.messages import Decide, Hello, Message, NodeGone, Propose, Refuse, Skip, Welcome
+from insitu.wire.messages import Commit, Decide, Hello, Message, NodeGone, Propose, Refuse, Skip, Welcome
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Socket, poll, require_admitted
 
@@ -18,6 +18,8 @@ class ControllerLink:
         self._session = Session(Link.RANK_CONTROLLER, Side.CONNECTS)
         #: Sequences that other ranks have dropped, and that this one has not looked at yet.
         self.skipped: set[int] = set()
+        #: What was decided on steps, where this rank folds, and it has not looked at yet.
+        self.commits: list[Commit] = []
         #: Staging nodes that are gone.
         self.gone: set[int] = set()
         #: Called with what the controller says of actions.
@@ -55,6 +57,8 @@ class ControllerLink:
                     self.skipped.update(sequences)
                 case NodeGone(node):
                     self.gone.add(node)
+                case Commit() as commit:
+                    self.commits.append(commit)
                 case Propose() | Decide() as message:
                     self.steer(message)
                 case Refuse(reason):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cuts a rank's steps into one message for each staging node, and says once what each kind of step consists of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from insitu.client.link import NodeLink
@@ -44,9 +44,20 @@ class Filled:
 
 
 class Cutter:
-    """Cuts the steps of rank `rank`, which lie in `pool`, for its `links`. `say` tells the controller."""
+    """Cuts the steps of rank `rank`, which lie in `pool`, for its `links`. `say` tells the controller.
 
-    def __init__(self, rank: int, pool: Pool, links: Sequence[NodeLink], say: Callable[[Message], None]) -> None:
+    Variables that the rank folds itself and nobody else needs stay (`stays`).
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        pool: Pool,
+        links: Sequence[NodeLink],
+        say: Callable[[Message], None],
+        stays: Collection[str] = (),
+    ) -> None:
+        self._stays = frozenset(stays)
         self._rank = rank
         self._pool = pool
         self._links = links
@@ -73,7 +84,7 @@ class Cutter:
             self._part(link, blocks)
 
     def _part(self, link: NodeLink, blocks: Sequence[Filled]) -> tuple[list[Filled], tuple[tuple[int, int], ...], int]:
-        some = [block for block in blocks if _goes_to(link, block.spec, self._rank)]
+        some = [block for block in blocks if self._goes_to(link, block.spec)]
         places = tuple(block.place(link.part) for block in some)
         nbytes = sum(size for _, size in places)
         if not link.accepts(nbytes):
@@ -100,14 +111,15 @@ class Cutter:
             layout = self._layouts[key] = len(self._layouts)
             self._say(Layout(layout, tuple(specs)))
             for link in self._links:
-                parts = tuple(_part_of(spec, link) for spec in specs if _goes_to(link, spec, self._rank))
+                parts = tuple(_part_of(spec, link) for spec in specs if self._goes_to(link, spec))
                 link.layout(Layout(layout, parts))
         return layout
 
-
-def _goes_to(link: NodeLink, spec: BlockSpec, rank: int) -> bool:
-    """A 0-d block goes from rank 0 to one node; of all others each node gets its rows, be they none."""
-    return spec.variable.ndim > 0 or (rank == 0 and link.part.high == link.part.of)
+    def _goes_to(self, link: NodeLink, spec: BlockSpec) -> bool:
+        """A 0-d block goes from rank 0 to one node; of all others each node gets its rows, be they none."""
+        if spec.variable.name in self._stays:
+            return False
+        return spec.variable.ndim > 0 or (self._rank == 0 and link.part.high == link.part.of)
 
 
 def _part_of(spec: BlockSpec, link: NodeLink) -> BlockSpec:

@@ -28,6 +28,7 @@ from insitu.wire.messages import (
     PublishEncoded,
     PublishLent,
     Refuse,
+    Ship,
 )
 from insitu.wire.session import Link, Session, Side, nbytes_of
 from insitu.wire.sockets import Socket, poll
@@ -89,6 +90,9 @@ class NodeLink:
         self.given_up = False
         self._waiting: deque[tuple[Message, int]] = deque()
         self._under_way: deque[_UnderWay] = deque()
+        #: States that wait, and how many bytes were sent and came when the last of them was.
+        self.shipping_bytes = 0
+        self._shipped_upto = self._received_bytes = 0
         self._most_unfolded = under_way
         self._unfolded: deque[int] = deque()
         self._say(attach, 0)
@@ -103,7 +107,8 @@ class NodeLink:
     @property
     def idle(self) -> bool:
         """Whether the node needs nothing of this rank any more."""
-        return not self._waiting and not self._under_way
+        came = self._received_bytes + self._lost_bytes >= self._shipped_upto
+        return not self._waiting and not self._under_way and came
 
     @property
     def starved(self) -> bool:
@@ -143,6 +148,7 @@ class NodeLink:
         self.given_up = True
         left = [each.sequence for each in self._under_way] + [message.sequence for message in self.unsent]
         self._waiting.clear()
+        self.shipping_bytes = self._shipped_upto = 0
         self._under_way.clear()
         self._unreceived.clear()
         return left
@@ -152,6 +158,12 @@ class NodeLink:
 
     def publish(self, message: Publish | PublishLent, nbytes: int) -> None:
         self._waiting.append((message, nbytes))
+
+    def ship(self, states: Ship) -> None:
+        """Send states, behind all that waits."""
+        if not self.given_up:
+            self.shipping_bytes += states.nbytes
+            self._waiting.append((states, states.nbytes))
 
     def detach(self, steps: int) -> None:
         if not self.given_up:
@@ -225,6 +237,11 @@ class NodeLink:
             if self._most_unfolded is not None:
                 self._unfolded.append(message.sequence)
             self._count(message)
+        elif isinstance(message, Ship):
+            self._credit.take(nbytes)
+            self.sent_bytes += nbytes
+            self.shipping_bytes -= nbytes
+            self._shipped_upto = self.sent_bytes
         return True
 
     def _count(self, message: Published) -> None:
@@ -252,6 +269,7 @@ class NodeLink:
                 f"Staging node {self.part.node} says it folded {ack.folded_bytes} bytes, after {self._folded_bytes} "
                 f"before and {self.sent_bytes} sent."
             )
+        self._received_bytes = ack.received_bytes
         self._miss(ack)
         self._credit.give(ack.folded_bytes - self._folded_bytes)
         self._folded_bytes = ack.folded_bytes

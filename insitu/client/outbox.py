@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from insitu.client.cutting import Cutter, Filled
+from insitu.client.folding import Folding
 from insitu.client.link import NodeLink
 from insitu.client.pool import Pool, Slot
 from insitu.client.spool import Record
@@ -14,18 +15,19 @@ from insitu.model import Step
 
 @dataclass(slots=True)
 class _Kept:
-    """The slots of a step that not all of its staging nodes are done with yet."""
+    """The slots of a step that is needed by some: its staging nodes, and this rank where it folds."""
 
     step: Step
     slots: list[Slot]
-    links: int
+    needed_by: int
 
 
 class Outbox:
-    """The steps that wait in `pool` or are under way to the `links`, cut for them by `cutter`."""
+    """The steps that wait in `pool`, or are under way to the `links`, cut by `cutter`, or wait for `folding`."""
 
-    def __init__(self, pool: Pool, links: Sequence[NodeLink], cutter: Cutter) -> None:
+    def __init__(self, pool: Pool, links: Sequence[NodeLink], cutter: Cutter, folding: Folding | None = None) -> None:
         self.put_bytes = 0
+        self._folding = folding
         self._pool = pool
         self._links = links
         self._cutter = cutter
@@ -65,7 +67,9 @@ class Outbox:
     def queue(self, step: Step, blocks: Sequence[Filled]) -> None:
         """Let a step wait for its staging nodes. Raises `TooLarge` where one of them can never take its part."""
         messages = self._cutter.messages(step, blocks)
-        self._kept[step.sequence] = _Kept(step, [one.slot for one in blocks if one.slot is not None], len(messages))
+        slots = [one.slot for one in blocks if one.slot is not None]
+        held = self._folding is not None and self._folding.hold(step, blocks)
+        self._kept[step.sequence] = _Kept(step, slots, len(messages) + held)
         for link, message, nbytes in messages:
             link.publish(message, nbytes)
         self.put_bytes += sum(block.data.nbytes for block in blocks)
@@ -75,16 +79,18 @@ class Outbox:
         return self._kept[sequence].step
 
     def done(self, sequence: int) -> None:
-        """One staging node needs a step's memory no more."""
+        """One of those who needed a step's memory needs it no more."""
         kept = self._kept[sequence]
-        kept.links -= 1
-        if kept.links == 0:
+        kept.needed_by -= 1
+        if kept.needed_by == 0:
             self._forget(sequence)
 
     def withdraw(self, sequence: int) -> Step:
         """Take back a step that waits; its memory is free."""
         for link in self._links:
             link.withdraw(sequence)
+        if self._folding is not None:
+            self._folding.forget(sequence)
         return self._forget(sequence)
 
     def room_for(self, record: Record) -> list[Filled] | None:

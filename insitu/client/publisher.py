@@ -16,7 +16,7 @@ Rule 4: steps leave in their order. While any of them is on the disk, those that
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import prod
 from typing import TypeVar
@@ -26,6 +26,7 @@ import numpy as np
 from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.cutting import Cutter, Filled, TooLarge
+from insitu.client.folding import Folding
 from insitu.client.link import NodeLink
 from insitu.client.outbox import Outbox
 from insitu.client.patience import Patience
@@ -55,7 +56,8 @@ class Publisher:
     """Takes the steps of one rank and brings them to its staging nodes within the budgets.
 
     They wait in `segment`, memory that staging nodes of this machine can map, or in `buffer_bytes` of this process's
-    own, and beyond that in `spool` where there is one. `rank` is for messages.
+    own, and beyond that in `spool` where there is one. `rank` is for messages. What this rank folds itself passes
+    through `folding`; the variables `stays` go nowhere else.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Publisher:
         then: str,
         controller: ControllerLink,
         contract: Contract,
+        folding: Folding | None = None,
+        stays: Collection[str] = (),
     ) -> None:
         self.links: list[NodeLink] = []
         self._counters = {"steps": 0, "dropped": 0}
@@ -81,8 +85,9 @@ class Publisher:
         self._contract = contract
         self._segment = segment
         self._pool = Pool(np.empty(buffer_bytes, np.uint8) if segment is None else segment.data)
-        self._cutter = Cutter(rank, self._pool, self.links, controller.say)
-        self._outbox = Outbox(self._pool, self.links, self._cutter)
+        self._cutter = Cutter(rank, self._pool, self.links, controller.say, stays)
+        self._folding = folding
+        self._outbox = Outbox(self._pool, self.links, self._cutter, folding)
         self._spool = spool
         self._told: set[str] = set()
         self._missing: set[int] = set()
@@ -97,7 +102,8 @@ class Publisher:
     def counters(self) -> dict[str, int | float]:
         """What this rank has done so far, and how long it has waited."""
         spilled = self._spool.counters if self._spool is not None else {}
-        return {**self._counters, "put_bytes": self._outbox.put_bytes, **self._patience.waited_s, **spilled}
+        folded = self._folding.counters if self._folding is not None else {}
+        return {**self._counters, "put_bytes": self._outbox.put_bytes, **self._patience.waited_s, **spilled, **folded}
 
     def meet(self, timeout_s: float) -> None:
         """Wait for all staging nodes to say how much they take: only then is it known which step is too large."""
@@ -124,6 +130,8 @@ class Publisher:
         for link in self.links:
             if link.socket in ready:
                 link.listen()
+        self._fold()
+        for link in self.links:
             link.send()
         self._unspill()
         if self._segment is not None and self._segment.named and all(link.lent is not None for link in self.links):
@@ -211,9 +219,27 @@ class Publisher:
             left = len(self._outbox) + len(self._spool or ())
             log.warning("rank %d ends with %d steps that no staging node acknowledged", self._rank, left)
             self._give_up()
+        self._hand_over(steps)
         for link in self.links:
             link.detach(steps)
             link.send()
+
+    def _hand_over(self, steps: int) -> None:
+        """Fold the last steps, for which all ranks must have closed them, and bring out their states."""
+        if self._folding is not None and self.links:
+            self._wait(partial(self._folding.is_done, steps), "the last steps to be closed by all ranks")
+            self._folding.finish(steps, self.links[0])
+            self._wait(lambda: self._outbox.idle, "its states to be received")
+
+    def _fold(self) -> None:
+        """Fold what was decided on, where this rank folds."""
+        if self._folding is None or not self.links:
+            return
+        done = [each for commit in self._controller.commits for each in self._folding.decide(commit)]
+        self._controller.commits.clear()
+        for sequence in [*done, *self._folding.fold(self.links[0])]:
+            self._patience.shedding = False
+            self._outbox.done(sequence)
 
     def report(self) -> None:
         """Tell the controller how this rank does."""

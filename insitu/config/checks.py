@@ -47,7 +47,7 @@ def in_config(config: Config) -> list[Problem]:
     _, steering = rules.compiled(config, rules.guessed(config.operators))
     return [
         *unneeded, *steps, *_of_meetings(config), *codecs, *_of_policy(config), *_of_chains(config),
-        *_of_learners(config), *steering,
+        *_of_where(config), *_of_learners(config), *steering,
     ]  # fmt: skip
 
 
@@ -75,6 +75,27 @@ def _of_chains(config: Config) -> list[Problem]:
             at(f"takes results of {' and '.join(operator.sources)}, but can take those of one operator only")
         elif name in (circle := _onward(config, name)):
             at(f"takes its own results ({' of '.join([name, *circle])}); break the circle")
+    return problems
+
+
+def _of_where(config: Config) -> list[Problem]:
+    """Look whether operators can fold where they are told to."""
+    problems = []
+    for name, operator in config.folds.items():
+        if operator.where == "staging":
+            continue
+        fault = ""
+        if operator.sources:
+            fault = f"folds results, which are put together behind the staging nodes; leave where out of '{name}'"
+        elif operator.where == "rank" and operator.not_on_ranks:
+            fault = f"'{name}' {operator.not_on_ranks}, so it cannot fold on a rank; take where: staging"
+        elif operator.where == "node" and config.staging.transport == "tcp":
+            fault = (
+                f"'{name}' is to be given blocks over shared memory, and staging.transport is tcp; take transport: "
+                "auto, or where: staging"
+            )
+        if fault:
+            problems.append(config.problem(("operators", name, "where"), fault))
     return problems
 
 

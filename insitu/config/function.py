@@ -28,6 +28,7 @@ class Function(Operator):
 
     grows: ClassVar[bool] = True
     stays: ClassVar[bool] = True
+    not_on_ranks: ClassVar[str] = "is given the blocks of all ranks, and keeps them instead of folding them"
 
     use: str = Field(description="the function, as module:function")
     over: Over = Field(default=("step", "space"), exclude=True, description="has no meaning for a function")

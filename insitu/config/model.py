@@ -65,6 +65,14 @@ class Simulation(Section):
         return self
 
 
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+_NonEmpty = Annotated[tuple[str, ...], Field(min_length=1)]
+Names = Annotated[_NonEmpty, BeforeValidator(_as_tuple, json_schema_input_type=str | _NonEmpty)]
+
+
 class Staging(Section):
     """The Dask workers that receive blocks and fold them."""
 
@@ -80,6 +88,11 @@ class Staging(Section):
         "no shared memory can be had; ipc: local sockets instead of shared memory; tcp: never either",
     )
     memory: Bytes = Field(default=2 * 2**30, description="bytes that one node may hold: a hard bound")
+    racks: dict[str, Names] = Field(
+        default={},
+        description="by a label of your choice, the hosts of a rack, as patterns: n01*; a rank without a staging node "
+        "on its own host is given one of its rack",
+    )
 
 
 class Buffering(Section):
@@ -185,14 +198,6 @@ class Rules(Buffering):
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="largest absolute error that zfp may make; only with codec zfp"
     )
-
-
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-_NonEmpty = Annotated[tuple[str, ...], Field(min_length=1)]
-Names = Annotated[_NonEmpty, BeforeValidator(_as_tuple, json_schema_input_type=str | _NonEmpty)]
 
 
 class Output(Section):

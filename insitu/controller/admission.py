@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who takes part in a run, on which terms, and who does not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from insitu.errors import RemoteProtocolError
 from insitu.wire.messages import ConsoleHello, Hello, Need, NodeHello, SteeringTerms, Traffic
@@ -25,6 +26,17 @@ class Terms:
     transport: str
     needs: tuple[Need, ...]
     steering: SteeringTerms
+    folds: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
+    #: Operators that fold on the ranks' own machines.
+    at_home: tuple[str, ...] = ()
+    #: The label of a rack, and the names of its hosts as patterns.
+    racks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def rack_of(self, host: str) -> str:
+        """Return the label of the rack that a host is in, empty where none is given."""
+        found = (rack for rack, patterns in self.racks.items() if any(fnmatchcase(host, each) for each in patterns))
+        return next(found, "")
 
 
 @dataclass(slots=True)

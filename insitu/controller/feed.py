@@ -50,7 +50,7 @@ class Feed:
         self._timeline = Timeline()
         # What never changes, worked out once: this is asked for twice a second.
         self._hash = config_hash(pipeline.config)
-        self._needed = {need.name for need in pipeline.needs}
+        self._needed = {need.name for need in pipeline.needs}.difference(pipeline.stays)
         self._uses = {name: use_of(type(operator)) for name, operator in pipeline.config.operators.items()}
 
     def note(self, service: Service) -> None:

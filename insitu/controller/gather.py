@@ -52,15 +52,19 @@ class _Waiting:
 
 
 class Gather:
-    """The open windows of one member, fed by staging nodes `nodes`."""
+    """The open windows of one member, fed by staging nodes `nodes`; ranks' own states come to `homes`."""
 
-    def __init__(self, operators: Mapping[str, Operator], nodes: Iterable[int]) -> None:
+    def __init__(
+        self, operators: Mapping[str, Operator], nodes: Iterable[int], homes: Iterable[int] | None = None
+    ) -> None:
         self._operators = dict(operators)
-        self._nodes = set(nodes)
+        everywhere = frozenset(nodes)
+        shipped = everywhere if homes is None else frozenset(homes)
+        self._nodes = {name: shipped if each.where == "rank" else everywhere for name, each in operators.items()}
         self._lost: set[int] = set()
         self._windows: dict[tuple[str, int], _Waiting] = {}
         self._steps: dict[str, dict[int, list[tuple[int, Entry]]]] = {name: {} for name in operators}
-        self._upto: dict[str, dict[int, int]] = {name: dict.fromkeys(self._nodes, -1) for name in operators}
+        self._upto: dict[str, dict[int, int]] = {name: dict.fromkeys(self._nodes[name], -1) for name in operators}
 
     def partial(self, node: int, partial: Partial) -> list[Window | Rows]:
         """Take in small states; return what is complete by it."""
@@ -89,6 +93,15 @@ class Gather:
         gone = [key for key in self._windows if key[0] == operator]
         return [held for key in gone for _, held in self._windows.pop(key).held]
 
+    def abandon(self) -> list[tuple[str, int, list[Held]]]:
+        """All nodes have said all: return windows that not all of them came to, with what of them is held.
+
+        So it is where a rank has ended before it had sent its state; the other ranks' alone are no result.
+        """
+        left = [(*key, [held for _, held in waiting.held]) for key, waiting in sorted(self._windows.items())]
+        self._windows.clear()
+        return left
+
     def lose(self, node: int) -> list[Window | Rows]:
         """A node is gone: wait for it no longer, and give up what only it holds."""
         self._lost.add(node)
@@ -107,8 +120,9 @@ class Gather:
 
     def _complete_windows(self) -> list[Window | Rows]:
         """Take the windows that wait for no node any more, oldest first."""
-        here = self._nodes - self._lost
-        ready = sorted(key for key, waiting in self._windows.items() if waiting.nodes >= here)
+        ready = sorted(
+            key for key, waiting in self._windows.items() if waiting.nodes >= self._nodes[key[0]] - self._lost
+        )
         done: list[Window | Rows] = []
         for key in ready:
             waiting = self._windows.pop(key)
@@ -127,7 +141,7 @@ class Gather:
         return done
 
     def _complete_rows(self, operator: str) -> list[Window | Rows]:
-        nodes = self._nodes - self._lost
+        nodes = self._nodes[operator] - self._lost
         upto = min((self._upto[operator][node] for node in nodes), default=-1)
         steps = self._steps[operator]
         ready = [_merged(self._operators[operator], _in_order(steps.pop(key))) for key in sorted(steps) if key <= upto]

@@ -6,7 +6,7 @@ The names of the keys carry the units (``_s``, ``_bytes``), so that ``insitu rep
 
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,7 +62,9 @@ def build_report(
     config: Config, outcome: Outcome, service: Service, sink: Sink, duration_s: float, first_step_s: float | None
 ) -> dict[str, Any]:
     """Put the report together, in plain JSON types."""
-    needed = frozenset(need.name for need in Pipeline(config).needs)
+    pipeline = Pipeline(config)
+    unsent = dict.fromkeys(pipeline.stays, "folded on its ranks")
+    needed = frozenset(need.name for need in pipeline.needs)
     return {
         "run": config.run,
         "status": outcome.status,
@@ -71,7 +73,7 @@ def build_report(
         "duration_s": round(duration_s, 3),
         "first_step_s": None if first_step_s is None else round(first_step_s, 3),
         "steps": _steps(service.tracker),
-        "variables": _variables(service.tracker, service.ranks.values(), needed),
+        "variables": _variables(service.tracker, service.ranks.values(), needed, unsent),
         "operators": _operators(config, service, sink),
         "network": {"encrypted": service.encrypted, "refused_clients": service.refused_clients},
         "ranks": _ranks(service.ranks.values()),
@@ -114,9 +116,12 @@ def _steps(tracker: Tracker | None) -> dict[str, Any]:
     }
 
 
-def _variables(tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset[str]) -> dict[str, Any]:
+def _variables(
+    tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset[str], unsent: Mapping[str, str]
+) -> dict[str, Any]:
     """Of each variable in how many steps it was delivered, and in how many it was left out, and why; and its bytes.
 
+    `unsent` says why variables that are needed did not leave their ranks.
     Of a rank that was killed, the bytes are those of half a second before.
     """
     if tracker is None:
@@ -127,7 +132,7 @@ def _variables(tracker: Tracker | None, ranks: Iterable[Peer], needed: frozenset
             "delivered": counts.delivered[name],
             "left_out": sum(number for (left, _), number in counts.left_out.items() if left == name),
             "because": [reason for left, reason in counts.left_out if left == name]
-            + ([] if name in needed else ["no operator folds it"]),
+            + ([unsent[name]] if name in unsent else [] if name in needed else ["no operator folds it"]),
             **{key: bytes_of[key] for key in MOVED},
         }
         for name, bytes_of in sorted(moved_by(tracker, ranks).items())
@@ -160,6 +165,8 @@ def _ranks(ranks: Iterable[Peer]) -> dict[str, Any]:
     return {
         "number": len(counters),
         "put_bytes": int(sum(values("put_bytes"))),
+        "states_sent_bytes": int(sum(values("states_sent_bytes"))),
+        "longest_fold_s": round(max(values("rank_fold_s"), default=0), 3),
         "spilled_steps": int(sum(values("spilled"))),
         "spilled_bytes": int(sum(values("spilled_bytes"))),
         "most_on_disk_bytes": int(max(values("spill_peak_bytes"), default=0)),

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from insitu.config import Config, config_hash
+from insitu.config.plugins import plugin_entry
 from insitu.controller import network
 from insitu.controller.admission import Terms
 from insitu.controller.decisions import Decisions
@@ -191,7 +192,9 @@ class Run:
             self._journal.write("controller", warning)
             self._progress.say(warning.text)
         place = str(self.directory.path.resolve())
-        return listener, Contact(self._config.run, listener.address, os.getpid(), socket.gethostname(), place, keys)
+        folds = {name: plugin_entry(operator) for name, operator in self._pipeline.folded_by_ranks.items()}
+        contact = Contact(self._config.run, listener.address, os.getpid(), socket.gethostname(), place, keys, folds)
+        return listener, contact
 
     def _terms(self) -> Terms:
         settings, buffering, steering = self._config.simulation, self._config.buffering, self._config.steering
@@ -209,6 +212,10 @@ class Run:
             self._config.staging.transport,
             self._pipeline.needs,
             SteeringTerms(steering.agree, steering.max_wait, steering.max_pause, steering.in_doubt, 0),
+            tuple(self._pipeline.folded_by_ranks),
+            self._pipeline.stays,
+            tuple(name for name, operator in self._pipeline.folded.items() if operator.where == "node"),
+            self._config.staging.racks,
         )
 
     def _attrs(self) -> dict[str, Any]:

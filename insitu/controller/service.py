@@ -21,7 +21,7 @@ from insitu.controller.tracker import Tracker
 from insitu.controller.viewers import Viewers
 from insitu.errors import RemoteProtocolError
 from insitu.operator import Operator
-from insitu.plan import Part, parts_by_rank
+from insitu.plan import Part, Site, homes, parts_by_rank
 from insitu.steering.actions import Action
 from insitu.wire import guard
 from insitu.wire.learning import Dismiss, LearnerHello
@@ -67,6 +67,8 @@ from insitu.wire.viewing import Glimpse, Peek, Watch
 MEMBER = 0
 #: How long a dead rank's last steps may still be on their way through the staging nodes.
 LINGERS_S = 1.0
+#: How long ranks are waited for where it matters to the plan on which hosts they are.
+PLAN_S = 10.0
 #: How often a sign of life is sent to everybody, which also shows who is gone.
 PING_S = 2.0
 
@@ -117,7 +119,7 @@ class Service:
         self._peers: dict[bytes, Peer] = {}
         self._refused: set[bytes] = set()
         self._finished: set[int] = set()
-        self._pinged_at = 0.0
+        self._pinged_at = self._plan_by = 0.0
         self._gone_at: dict[int, float] = {}
         self._ended: set[int] = set()
         #: Ranks that are gone, and of each the staging nodes that have not said yet what they have of it.
@@ -179,6 +181,7 @@ class Service:
                 self._drop_peer(identity, str(error))
         for reason in self._listener.new_refusals():
             self._journal("controller", guard.event(reason))
+        self._plan()
         self._decide()
         self.steering.turn(time.monotonic())
         self._consoles.turn()
@@ -283,7 +286,7 @@ class Service:
     def _admit(self, identity: bytes, session: Session, message: Message) -> None:
         match message:
             case Hello() | ConsoleHello():
-                reason = why_not(message, self._terms, self.size, self.ranks)
+                reason = why_not(message, self._terms, self.size, self.ranks) or self._far_from_nodes(message)
                 name = f"rank {message.rank}" if isinstance(message, Hello) else f"console of {message.user}"
                 if reason is not None:
                     self._journal(name, Event("error", f"{name.split()[0]}-refused", reason))
@@ -293,7 +296,7 @@ class Service:
                 peer = self._peers[identity] = Peer(identity, session, name, number, message.host, message.pid)
                 if isinstance(message, Hello):
                     self.ranks[message.rank] = peer
-                    self._welcome(peer, message.size)
+                    self._join(peer, message.size)
                 else:
                     self._consoles.admit(peer, self._terms.run)
             case NodeHello():
@@ -312,9 +315,16 @@ class Service:
             case Watch():
                 self.viewers.admit(identity, session, message)
 
-    def _welcome(self, peer: Peer, size: int) -> None:
+    def _join(self, peer: Peer, size: int) -> None:
         if self.size is None:
-            self._begin(size)
+            self.size = size
+            self._plan_by = time.monotonic() + PLAN_S
+        if self.tracker is not None:
+            self._welcome(peer, size)
+        else:
+            self._plan()
+
+    def _welcome(self, peer: Peer, size: int) -> None:
         shares = tuple(
             Share(part.node, self.nodes[part.node].address, part.low, part.high, part.of, self.nodes[part.node].local)
             for part in self._parts[peer.number]
@@ -325,23 +335,63 @@ class Service:
             Welcome(
                 terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
                 terms.spill_bytes, terms.spill_directory,
-                terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)),
+                terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)), terms.folds, terms.stays,
             ),
         )  # fmt: skip
+        if terms.folds and self.tracker is not None and self.tracker.watermark >= 0:
+            # No step can be whole without this rank: what is decided was dropped.
+            upto = self.tracker.watermark
+            self._send(peer, Commit(MEMBER, upto, (), tuple(range(upto + 1))))
         for propose in decided:
             self._send(peer, propose)
         for node in self.fed:
             if self.nodes[node].ended:
                 self._send(peer, NodeGone(node))
 
+    def _far_from_nodes(self, hello: Hello | ConsoleHello) -> str | None:
+        """Say why a rank cannot take part where operators fold on the ranks' own machines."""
+        if not self._terms.at_home or isinstance(hello, ConsoleHello):
+            return None
+        hosts = sorted({node.host for node in self.nodes.values()})
+        parts = self._parts[hello.rank] if self.tracker is not None else []
+        if hello.host in hosts and all(self.nodes[part.node].host == hello.host for part in parts):
+            return None
+        why = "came too late to be given one" if hello.host in hosts else f"has none on {hello.host}"
+        return (
+            f"'{self._terms.at_home[0]}' folds on a staging node of the rank's own machine (where: node), and rank "
+            f"{hello.rank} {why} (there are some on {', '.join(hosts)}); start a Dask worker on each machine, with as "
+            "many staging.nodes, or take where: staging"
+        )
+
+    def _site(self, peer: Peer | None) -> Site:
+        """Where a peer runs; of one that is not there yet nobody knows."""
+        return Site("") if peer is None else Site(peer.host, self._terms.rack_of(peer.host))
+
+    def _plan(self) -> None:
+        """Decide who feeds which node, and welcome the ranks that wait for that.
+
+        Where nodes are on several hosts it matters which ranks are where: so all of them are waited for, but not for
+        long, as each waits for its welcome.
+        """
+        if self.size is None or self.tracker is not None:
+            return
+        several = len({node.host for node in self.nodes.values()}) > 1
+        if several and len(self.ranks) < self.size and time.monotonic() < self._plan_by:
+            return
+        self._begin(self.size)
+        for rank in self.ranks.values():
+            self._welcome(rank, self.size)
+
     def _begin(self, size: int) -> None:
-        """The first rank says how many there are, and with it who feeds which node."""
-        self.size = size
-        self._parts = parts_by_rank(size, self._expected_nodes)
+        """Decide who feeds which node, by where they are."""
+        sites = [self._site(self.ranks.get(rank)) for rank in range(size)]
+        self._parts = parts_by_rank(sites, [self._site(self.nodes.get(node)) for node in range(self._expected_nodes)])
         self.tracker = Tracker(MEMBER, size, self.fed)
-        self._gather = Gather(self._operators, self.fed)
+        home = homes(self._parts)
+        self._gather = Gather(self._operators, self.fed, home)
         for node in self.fed:
-            self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node)))
+            ship = tuple(rank for rank in range(size) if home[rank] == node) if self._terms.folds else ()
+            self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node), ship))
         self.learners.begin({node: self.nodes[node].address for node in self.fed})
 
     def _feeders(self, node: int) -> tuple[int, ...]:
@@ -408,7 +458,7 @@ class Service:
             case Declare() | Reached() | Answer() | Standing():
                 self.steering.hear(peer.number, message)
             case Event():
-                self._journal(peer.name, message)
+                self._event(peer, message)
             case Status(counters):
                 peer.counters = counters
             case Tally(variables):
@@ -445,6 +495,16 @@ class Service:
                 self.viewers.glimpse(peer.number, message)
             case Finished():
                 self._finished.add(peer.number)
+                if self._finished.issuperset(node for node in self.fed if not self.nodes[node].ended):
+                    self._abandon()
+
+    def _abandon(self) -> None:
+        """Let go of windows that no node will make whole any more."""
+        for operator, window, held in self._gather.abandon() if self._gather else []:
+            text = f"Window {window} of operator '{operator}' is lost: not all staging nodes have the states of it."
+            self._journal("controller", Event("error", "states-lost", text, {"operator": operator, "window": window}))
+            for each in held:
+                self._release(each)
 
     def _peek(self, peek: Peek) -> list[int]:
         """Ask the staging nodes for a picture; return which."""
@@ -471,9 +531,11 @@ class Service:
         self.failed.setdefault(operator, reason)
         for held in self._gather.fail(operator) if self._gather else []:
             self._release(held)
-        if operator in self._learning:
+        learns = operator in self._learning
+        if learns:
             self._learning.discard(operator)
             self.learners.stop(operator)
+        if learns or operator in self._terms.folds:
             for node in self.nodes.values():
                 self._send(node, Dismiss(operator))
 
@@ -493,6 +555,8 @@ class Service:
         if commit is not None:
             for node in self.fed:
                 self._send(self.nodes[node], commit)
+            for rank in self.ranks.values() if self._terms.folds else ():
+                self._send(rank, commit)
         for approval in self.tracker.take_approvals():
             self._send(self.nodes[self.fed[0]], approval)
         for event in self.tracker.take_events():

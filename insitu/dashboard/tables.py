@@ -128,7 +128,7 @@ def variables(snapshot: Mapping[str, Any]) -> Table:
     table = Table(VARIABLES_HEAD)
     for one in snapshot.get("variables", []):
         shape = "joined" if one["shape"] is None else " x ".join(map(str, one["shape"])) or "one value"
-        sent = size(one["sent_bytes"]) if one["needed"] else "not sent: no operator folds it"
+        sent = size(one["sent_bytes"]) if one["needed"] else "not sent: no staging node folds it"
         table.rows.append(
             [
                 one["name"], ", ".join(one["dims"]), shape, one["dtype"], one["units"], size(one["produced_bytes"]),

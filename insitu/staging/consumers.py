@@ -12,6 +12,7 @@ from typing import Protocol
 
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.folder import Folded
+from insitu.staging.shipped import Whole
 from insitu.wire.messages import Finished
 
 Done = Callable[[Folded], None]
@@ -28,16 +29,25 @@ class Consumer(Protocol):
     def close(self) -> None: ...
 
 
-class Consumers:
-    """Several consumers as one. Each is made by its function, which gets the `done` to call."""
+class Merger(Consumer, Protocol):
+    """A consumer that also merges what ranks have folded themselves."""
 
-    def __init__(self, make: Sequence[Callable[[Done], Consumer]], done: Done) -> None:
+    def merge(self, whole: Whole) -> None: ...
+
+
+class Consumers:
+    """Several consumers as one: who merges, and others. Each is made by its function, which gets the `done` to call."""
+
+    def __init__(
+        self, make_merger: Callable[[Done], Merger], make: Sequence[Callable[[Done], Consumer]], done: Done
+    ) -> None:
         self._done = done
         self._lock = threading.Lock()
         self._steps: deque[ReadyStep] = deque()
-        self._ahead = [0] * len(make)
-        self._unfinished = len(make)
-        self._all = [one(self._done_of(number)) for number, one in enumerate(make)]
+        self._ahead = [0] * (1 + len(make))
+        self._unfinished = 1 + len(make)
+        self._merger = make_merger(self._done_of(0))
+        self._all: list[Consumer] = [self._merger, *(one(self._done_of(number)) for number, one in enumerate(make, 1))]
 
     @property
     def alive(self) -> bool:
@@ -53,6 +63,9 @@ class Consumers:
             self._steps.extend(steps)
         for each in self._all:
             each.submit(steps)
+
+    def merge(self, whole: Whole) -> None:
+        self._merger.merge(whole)
 
     def finish(self, steps: int) -> None:
         for each in self._all:
@@ -77,5 +90,5 @@ class Consumers:
             messages = [message for message in folded.messages if message not in finished]
             if finished and not self._unfinished:
                 messages += finished
-            if steps or messages:
-                self._done(Folded(steps, messages))
+            if steps or messages or folded.shipped:
+                self._done(Folded(steps, messages, folded.shipped))

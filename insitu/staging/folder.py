@@ -8,13 +8,15 @@ the cheaper each step. What comes of it is said in messages, which the receiving
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from insitu.operator import Operator, state_nbytes
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.folds import Failure, Folds, Yield
+from insitu.staging.shipped import Whole, merged
 from insitu.wire.messages import Event, Finished, Held, Message, Partial
 
 #: States up to this size in all go straight to the controller: a round trip through Dask takes 10 ms, of ZeroMQ 0.1.
@@ -42,12 +44,23 @@ def operator_stopped(operator: str, reason: str, trace: str) -> Event:
     return Event("error", "operator-stopped", f"Operator '{operator}' is stopped: {reason}", details)
 
 
+def rows_of(item: Yield, member: int) -> list[Partial]:
+    """Split single steps' states over messages; each says up to where it goes."""
+    largest = max((state_nbytes(entry.state) for entry in item.entries), default=0)
+    number = max(1, min(ENTRIES_PER_MESSAGE, MESSAGE_BYTES // max(1, largest)))
+    cuts = range(0, max(1, len(item.entries)), number)
+    groups = [item.entries[cut : cut + number] for cut in cuts]
+    upto = [*(group[-1].key for group in groups[:-1]), item.upto]
+    return [Partial(item.operator, member, -1, -1, end, True, group) for end, group in zip(upto, groups, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Steps that are done with, and what to tell the controller."""
+    """Steps that are done with, what to tell the controller, and of each rank the bytes of states that are."""
 
     steps: list[ReadyStep]
     messages: list[Message]
+    shipped: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -81,14 +94,15 @@ class Folder:
         self.counters = FoldCounters()
         self._member = member
         self._operators = operators
-        self._folds = Folds(operators, memory_bytes)
+        here = {name: each for name, each in operators.items() if each.where != "rank"}
+        self._folds = Folds(here, memory_bytes)
         self._memory_bytes = memory_bytes
         self._holder = holder
         self._prefix = prefix
         self._done = done
         self._batch = batch
         self._closing = threading.Event()
-        self._work: queue.SimpleQueue[list[ReadyStep] | int | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[list[ReadyStep] | Whole | int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="insitu-folder", daemon=True)
         self._thread.start()
 
@@ -111,6 +125,10 @@ class Folder:
         """Queue committed steps; they come in the order of their sequence."""
         self._work.put(steps)
 
+    def merge(self, whole: Whole) -> None:
+        """Queue the states of ranks that fold themselves, to be merged and handed over."""
+        self._work.put(whole)
+
     def finish(self, steps: int) -> None:
         """Queue the end: after `steps` steps in all, everything is handed over."""
         self._work.put(steps)
@@ -123,16 +141,18 @@ class Folder:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            steps, end = self._take()
+            steps, behind = self._take()
             for begin in range(0, len(steps), self._batch):
                 if not self._closing.is_set():
                     self._fold(steps[begin : begin + self._batch])
-            if end is not None:
-                messages = self._messages(self._folds.finish(end))
+            if isinstance(behind, Whole):
+                self._merge(behind)
+            elif behind is not None:
+                messages = self._messages(self._folds.finish(behind))
                 self._done(Folded([], [*messages, Finished(self._member)]))
 
-    def _take(self) -> tuple[list[ReadyStep], int | None]:
-        """Wait for work; return the steps that wait, and the number of all where the end waits behind them."""
+    def _take(self) -> tuple[list[ReadyStep], Whole | int | None]:
+        """Wait for work; return the steps that wait, and what waits behind them: the number of all is the end."""
         steps: list[ReadyStep] = []
         item = self._work.get()
         while isinstance(item, list):
@@ -155,6 +175,17 @@ class Folder:
         self.counters.state_bytes = self._folds.nbytes
         self._done(Folded(steps, messages))
 
+    def _merge(self, whole: Whole) -> None:
+        self._wait_for_room()
+        begin = time.perf_counter()
+        try:
+            messages = self._messages([merged(self._operators[whole.operator], whole)])
+        except Exception as error:  # noqa: BLE001 - an operator is foreign code; the failure is handed on
+            reason = f"{type(error).__name__}: {error}"
+            messages = [operator_stopped(whole.operator, reason, traceback.format_exc())]
+        self.counters.busy_s += time.perf_counter() - begin
+        self._done(Folded([], messages, whole.nbytes))
+
     def _wait_for_room(self) -> None:
         while self._holder.held_bytes() + self._folds.nbytes > self._memory_bytes:
             if self._closing.wait(_ROOM_S):
@@ -166,22 +197,10 @@ class Folder:
             if isinstance(item, Failure):
                 messages.append(operator_stopped(item.operator, item.reason, item.trace))
             elif item.window < 0:
-                messages += self._rows(item)
+                messages += rows_of(item, self._member)
             else:
                 messages.append(self._window(item))
         return messages
-
-    def _rows(self, item: Yield) -> list[Message]:
-        """Split single steps' states over messages; each says up to where it goes."""
-        largest = max((state_nbytes(entry.state) for entry in item.entries), default=0)
-        number = max(1, min(ENTRIES_PER_MESSAGE, MESSAGE_BYTES // max(1, largest)))
-        cuts = range(0, max(1, len(item.entries)), number)
-        groups = [item.entries[cut : cut + number] for cut in cuts]
-        upto = [*(group[-1].key for group in groups[:-1]), item.upto]
-        return [
-            Partial(item.operator, self._member, -1, -1, end, True, group)
-            for end, group in zip(upto, groups, strict=True)
-        ]
 
     def _window(self, item: Yield) -> Message:
         nbytes = sum(state_nbytes(entry.state) for entry in item.entries)

@@ -14,7 +14,7 @@ from insitu.config.plugins import plugin_entry
 from insitu.errors import OperatorError
 from insitu.learner import Learner
 from insitu.operator import Operator
-from insitu.staging.consumers import Consumer, Consumers, Done
+from insitu.staging.consumers import Consumer, Consumers, Done, Merger
 from insitu.staging.feeders import Feeders
 from insitu.staging.folder import STEPS_PER_BATCH, Folder, Holder
 from insitu.staging.keeper import Keeper
@@ -34,8 +34,9 @@ class StagingNode:
     operator that fails already there. `close` may be called twice.
 
     With a `recording` blocks are written there too; an eighth of the memory is for those that wait to be written
-    together. `learners` are fed here, and those whose turn it is among all `nodes` have their process here.
-    `one_by_one`: how many steps happen to wait never matters to rounding, since each is folded by itself.
+    together. What ranks fold themselves is merged here. `learners` are fed here, and those whose turn it is among all
+    `nodes` have their process here. `one_by_one`: how many steps happen to wait never matters to rounding, since each
+    is folded by itself.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class StagingNode:
         half = memory_bytes // 2
         room = half // 4 if recording is not None else 0
 
-        def make_consumer(feed: Feed, done: Done) -> Consumer:
+        def make_consumer(feed: Feed, done: Done) -> Merger:
             batch = 1 if one_by_one else STEPS_PER_BATCH
 
             def make_folder(done: Done) -> Folder:
@@ -68,7 +69,7 @@ class StagingNode:
             others: list[Callable[[Done], Consumer]] = [*feeders.makers(feed.member)]
             if recording is not None:
                 others.append(_recorder(recording, number, feed, room))
-            return Consumers([make_folder, *others], done) if others else make_folder(done)
+            return Consumers(make_folder, others, done) if others else make_folder(done)
 
         feeders = Feeders(contact.run, {name: learner.needs for name, learner in learners.items()})
         keepers = [
@@ -76,7 +77,8 @@ class StagingNode:
             for k, (name, learner) in enumerate(learners.items())
             if k % nodes == number
         ]
-        self._receiver = Receiver(contact, number, half, make_consumer, feeders, keepers)
+        shipped = [name for name, operator in operators.items() if operator.where == "rank"]
+        self._receiver = Receiver(contact, number, half, make_consumer, feeders, keepers, shipped)
 
     def close(self) -> None:
         """End all threads and sockets."""

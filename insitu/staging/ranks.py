@@ -74,10 +74,24 @@ class RankLink:
     def _require(self, sequence: int, nbytes: int) -> None:
         if sequence <= self.received:
             raise RemoteProtocolError(f"Rank {self.rank} published sequence {sequence} after {self.received}.")
+        self._require_credit(nbytes, f"at sequence {sequence}")
+
+    def _require_credit(self, nbytes: int, where: str) -> None:
         if self.received_bytes + nbytes - self.acked_folded_bytes > self.credit_bytes:
             raise RemoteProtocolError(
-                f"Rank {self.rank} sent {nbytes} bytes beyond its credit of {self.credit_bytes} at sequence {sequence}."
+                f"Rank {self.rank} sent {nbytes} bytes beyond its credit of {self.credit_bytes} {where}."
             )
+
+    def receive_states(self, nbytes: int) -> None:
+        """Count states that the rank has folded. Raises `RemoteProtocolError` for some beyond the credit."""
+        self._require_credit(nbytes, "in states")
+        self.received_bytes += nbytes
+        self.dirty = True
+
+    def fold_states(self, nbytes: int) -> None:
+        """Count states that were handed over, or are of no use."""
+        self.folded_bytes += nbytes
+        self.dirty = True
 
     def fold(self, sequence: int, nbytes: int) -> None:
         """Count what is done with: folded, dropped or late.

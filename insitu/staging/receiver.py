@@ -12,16 +12,17 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
 from insitu.staging.assembler import Assembler, ClosedHere, ReadyStep, closed_message
-from insitu.staging.consumers import Consumer
+from insitu.staging.consumers import Merger
 from insitu.staging.feeders import Feeders
 from insitu.staging.folder import Folded, operator_stopped
 from insitu.staging.glimpses import Glimpses
 from insitu.staging.keeper import Keeper
 from insitu.staging.ranks import RankLink
+from insitu.staging.shipped import Shipped, Whole
 from insitu.wire import guard
 from insitu.wire.addresses import new_local, toward
 from insitu.wire.codec import kind
@@ -47,6 +48,7 @@ from insitu.wire.messages import (
     PublishEncoded,
     PublishLent,
     Refuse,
+    Ship,
     Shutdown,
     Status,
 )
@@ -70,11 +72,14 @@ CLOSED_S = 0.02
 MESSAGES_PER_TURN = 256
 
 #: Makes what takes committed steps, once it is known who feeds this node, and where it reports.
-MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Consumer]
+MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Merger]
 
 
 class Receiver:
-    """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded."""
+    """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded.
+
+    Of the operators `shipped` ranks send states instead.
+    """
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class Receiver:
         make_consumer: MakeConsumer,
         feeders: Feeders | None = None,
         keepers: Sequence[Keeper] = (),
+        shipped: Collection[str] = (),
     ) -> None:
         self._contact = contact
         self._number = number
@@ -104,8 +110,9 @@ class Receiver:
         self._unsendable: set[str] = set()
         self._feed: Feed | None = None
         self._assembler = Assembler(())
+        self._shipped = Shipped(frozenset(shipped), ())
         self._glimpses = Glimpses()
-        self._consumer: Consumer | None = None
+        self._consumer: Merger | None = None
         self._status_at = 0.0
         self._folding_steps = 0
         self._waiting_bytes = 0
@@ -213,6 +220,8 @@ class Receiver:
                 self._publish(link, link.look_up(message))
             case PublishEncoded() as message:
                 self._publish(link, link.decoded(message))
+            case Ship() as ship:
+                self._ship(link, ship)
             case Lend() as lend:
                 self._borrow(link, lend)
 
@@ -254,6 +263,34 @@ class Receiver:
             self._newly_closed.append(closed)
             self._waited_for = self._waited_for or not self._assembler.is_approved(closed)
 
+    def _ship(self, link: RankLink, ship: Ship) -> None:
+        link.receive_states(ship.nbytes)
+        if _arrays_bytes([entry.state for entry in ship.partial.entries]) > ship.nbytes:
+            raise RemoteProtocolError(f"Rank {link.rank} says that states take {ship.nbytes} bytes, which take more.")
+        self._merge(self._shipped.take(link.rank, ship))
+
+    def _merge(self, several: Iterable[Whole]) -> None:
+        for whole in several:
+            if whole.partials and self._consumer is not None:
+                self._consumer.merge(whole)
+            else:
+                self._free(whole.nbytes)
+
+    def _free(self, shipped: Mapping[int, int]) -> None:
+        """Give back the credit of states that are not needed here any more."""
+        for rank, nbytes in shipped.items():
+            self._by_rank[rank].fold_states(nbytes)
+
+    def _finish(self, consumer: Merger, steps: int) -> None:
+        whole, lost = self._shipped.finish()
+        self._merge(whole)
+        for operator, window, ranks in lost:
+            who = ", ".join(map(str, ranks))
+            text = f"Window {window} of operator '{operator}' is lost: rank {who} ended before it had sent its state."
+            details = {"operator": operator, "window": window, "ranks": list(ranks)}
+            self._say(Event("error", "states-lost", text, details))
+        consumer.finish(steps)
+
     def _receive_from_controller(self) -> None:
         while (frames := self._controller.receive()) is not None:
             match self._session.receive(frames):
@@ -266,9 +303,10 @@ class Receiver:
                 case Peek() as peek:
                     self._glimpses.ask(peek)
                 case Finish(_, steps) if self._consumer is not None:
-                    self._consumer.finish(steps)
+                    self._finish(self._consumer, steps)
                 case Dismiss(operator):
                     self._feeders.dismiss(operator)
+                    self._merge(self._shipped.dismiss(operator))
                 case Shutdown():
                     self._closing.set()
 
@@ -281,6 +319,7 @@ class Receiver:
         self._feed = feed
         self._member = feed.member
         self._assembler = Assembler(feed.ranks)
+        self._shipped = Shipped(self._shipped.operators, feed.ship)
         self._consumer = self._make_consumer(feed, self._folded)
         for link in self._links.values():
             self._grant(link)
@@ -307,6 +346,7 @@ class Receiver:
                 for rank, nbytes in ready.nbytes.items():
                     self._by_rank[rank].fold(ready.step.sequence, nbytes)
                     self._waiting_bytes -= nbytes
+            self._free(folded.shipped)
             if any(isinstance(message, Finished) for message in folded.messages):
                 self._report()  # the last word on how this node did
             if folded.messages:
@@ -373,3 +413,12 @@ class Receiver:
             self._outbox[0] = operator_stopped(message.operator, str(error), traceback.format_exc())
             frames = self._session.send(self._outbox[0])
         return self._controller.send(frames)
+
+
+def _arrays_bytes(state: object) -> int:
+    """Return the bytes of all arrays in a state."""
+    if isinstance(state, dict):
+        return sum(_arrays_bytes(value) for value in state.values())
+    if isinstance(state, list | tuple):
+        return sum(_arrays_bytes(value) for value in state)
+    return int(getattr(state, "nbytes", 0))

@@ -7,9 +7,9 @@ Frame 0 is the header: a msgpack array of the version, the message's number, and
 * `PublishEncoded` has the same, but what is in a buffer is for `insitu.wire.compression` to find out;
 * `Lesson` has one raw frame for each block;
 * `Sight` and `Glimpse` have one raw frame for each piece of a picture, `News` has one of JSON;
-* `Partial`, `Propose`, `Request` and `Shown` have one raw frame with all arrays of their states, in a row. In the
-  header stands an extension for each, with its dtype and shape. So no header can name a place outside the frame, or one
-  place twice.
+* `Partial`, `Ship`, `Propose`, `Request` and `Shown` have one raw frame with all arrays of their states, in a row. In
+  the header stands an extension for each, with its dtype and shape. So no header can name a place outside the frame,
+  or one place twice.
 
 The one invariant: whatever frames a peer sends, `decode` returns a message or raises `RemoteProtocolError`.
 """
@@ -26,8 +26,19 @@ from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.model import Array
 from insitu.wire.fields import Wrong, extent, fits
 from insitu.wire.learning import Lesson
-from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
-from insitu.wire.messages import VERSION, Buffer, Message, Partial, Propose, Publish, PublishEncoded, Request, Shown
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
+from insitu.wire.messages import (
+    VERSION,
+    Buffer,
+    Message,
+    Partial,
+    Propose,
+    Publish,
+    PublishEncoded,
+    Request,
+    Ship,
+    Shown,
+)
 from insitu.wire.schema import KINDS, NUMBERS, Record, dtype
 from insitu.wire.viewing import Glimpse, News, Sight
 
@@ -40,7 +51,8 @@ Frame = bytes | memoryview
 _ARRAY = 1
 
 _PUBLISH = NUMBERS[Publish]
-_STATES = frozenset({NUMBERS[Partial], NUMBERS[Propose], NUMBERS[Request], NUMBERS[Shown]})
+#: Those with states, and how many bytes their arrays may have: what a rank ships stands for its blocks of many steps.
+_STATES = {NUMBERS[cls]: STATES_BYTES for cls in (Partial, Propose, Request, Shown)} | {NUMBERS[Ship]: BUFFER_BYTES}
 _BUFFERED = frozenset({NUMBERS[PublishEncoded], NUMBERS[News], NUMBERS[Sight], NUMBERS[Glimpse], NUMBERS[Lesson]})
 
 # One packer for all: it packs plain values without letting go of the interpreter's lock, so threads may share it.
@@ -96,7 +108,7 @@ def _encode(number: int, message: Any) -> list[Buffer]:
     if number in _BUFFERED:
         return [_pack([VERSION, number, *fields[:-1]]), *message.buffers]
     if number in _STATES:
-        return _encode_states([VERSION, number, *fields])
+        return _encode_states([VERSION, number, *fields], _STATES[number])
     return [_pack([VERSION, number, *fields])]
 
 
@@ -106,7 +118,7 @@ def _decode(record: Record, fields: list[Any], frames: Sequence[Frame]) -> Any:
     if NUMBERS[record.cls] in _BUFFERED:
         return record.load([*fields, tuple(frames[1:])])
     if NUMBERS[record.cls] in _STATES:
-        return record.load(_decode_states(frames))
+        return record.load(_decode_states(frames, _STATES[NUMBERS[record.cls]]))
     if len(frames) != 1:
         raise Wrong("no frame behind the header", len(frames) - 1, "frames")
     return record.load(fields)
@@ -179,7 +191,7 @@ def _decode_publish(record: Record, fields: list[Any], frames: Sequence[Frame]) 
     return cast(Publish, record.load([*fields, buffers]))
 
 
-def _encode_states(header: list[Any]) -> list[Buffer]:
+def _encode_states(header: list[Any], limit_bytes: int) -> list[Buffer]:
     arrays: list[Array] = []
 
     def take(array: Array) -> msgpack.ExtType:
@@ -187,18 +199,18 @@ def _encode_states(header: list[Any]) -> list[Buffer]:
         return msgpack.ExtType(_ARRAY, _pack([dtype.dump(array.dtype), array.shape]))
 
     packed: bytes = msgpack.packb(header, default=take)
-    if (nbytes := sum(array.nbytes for array in arrays)) > STATES_BYTES:
-        raise Wrong(f"states of at most {STATES_BYTES} bytes", nbytes, "entries")
+    if (nbytes := sum(array.nbytes for array in arrays)) > limit_bytes:
+        raise Wrong(f"states of at most {limit_bytes} bytes", nbytes, "entries")
     return [packed, b"".join(array.data for array in arrays)]
 
 
-def _decode_states(frames: Sequence[Frame]) -> list[Any]:
+def _decode_states(frames: Sequence[Frame], limit_bytes: int) -> list[Any]:
     """Unpack a header with states again, now with its arrays."""
     if len(frames) != 2:
         raise Wrong("one frame behind the header", len(frames) - 1, "frames")
     body, begin = frames[1], 0
-    if len(body) > STATES_BYTES:
-        raise Wrong(f"states of at most {STATES_BYTES} bytes", len(body), "frames")
+    if len(body) > limit_bytes:
+        raise Wrong(f"states of at most {limit_bytes} bytes", len(body), "frames")
 
     def give(code: int, data: bytes) -> Array:
         nonlocal begin

@@ -9,22 +9,25 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from insitu.errors import RunError
 from insitu.wire.keys import CurveKeys
 from insitu.wire.messages import VERSION
 
-#: A contact file has some 500 bytes. Whatever is much larger is another file.
-FILE_BYTES = 1 << 16
+#: A contact file has some 500 bytes, and more where ranks fold operators with many keys. Whatever is much larger is
+#: another file.
+FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Contact:
     """Where run `run` is found: its controller listens at `address`, and leaves what it writes in `directory`.
 
-    `pid` and `host` are for people. Without `keys` only processes of the same machine can connect.
+    `pid` and `host` are for people. Without `keys` only processes of the same machine can connect. `folds` are the
+    entries of the operators that ranks fold themselves: what names code to import comes from this file, which only its
+    owner can write, and never in a message.
     """
 
     run: str
@@ -33,6 +36,7 @@ class Contact:
     host: str
     directory: str
     keys: CurveKeys | None = None
+    folds: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all, with mode 0600 and without the server's secret key.
@@ -96,7 +100,10 @@ def _contact(raw: bytes) -> Contact:
         if not isinstance(keys, dict):
             raise ValueError("'keys' is no object")
         keys = CurveKeys(**{name: _key(keys, name) for name in _KEYS})
-    return Contact(**fields, keys=keys)
+    folds = _checked(said, "folds", dict)
+    if not all(type(entry) is dict for entry in folds.values()):
+        raise ValueError("its 'folds' are no objects")
+    return Contact(**fields, keys=keys, folds=folds)
 
 
 def _checked(said: dict[str, Any], name: str, kind: Callable[..., Any]) -> Any:

@@ -7,10 +7,11 @@ Seven links exist. On each, the side that connects speaks first and the other ad
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
 rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, NodeGone,
-                          Dropped, Reached, Answer, Standing,    Propose, Decide
+                          Dropped, Reached, Answer, Standing,    Propose, Decide, Commit
                           Event, Status, Tally, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
-                          PublishLent, PublishEncoded, Detach
+                          PublishLent, PublishEncoded, Ship,
+                          Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
 controller                Fed, Event, Status, Finished, Glimpse  Commit, Finish, Peek, Dismiss, Shutdown
 console to controller     ConsoleHello, Request, Follow, Leave   ConsoleWelcome, Refuse, Ping, Steerable, Settled,
@@ -293,7 +294,8 @@ class Welcome:
     `policy` is one of `insitu.client.policy`, and `every` belongs to that of its name. At most `spill_bytes` may go to
     the disk, in `spill_directory` (empty: where the system has temporary files); 0 where the policy needs none.
     `transport` is ``auto`` (shared memory where it can be had), ``shm``, ``ipc`` or ``tcp``. `needs` is the contract:
-    what is to be sent at all.
+    what is to leave the rank, or to be folded there. The operators `folds`, which the contact file describes, fold on
+    the rank itself; the variables `stays` are needed by these alone, and are not sent.
     """
 
     run: str
@@ -308,6 +310,8 @@ class Welcome:
     transport: str
     needs: tuple[Need, ...]
     steering: SteeringTerms
+    folds: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -426,6 +430,17 @@ class PublishEncoded:
     layout: int
     forms: tuple[Form, ...]
     buffers: tuple[Buffer, ...]
+
+
+@dataclass(slots=True)
+class Ship:
+    """States that the rank has folded itself, said as a staging node says its own; `nbytes` of its credit.
+
+    Every step in them was committed, so that those of all ranks have the same steps.
+    """
+
+    nbytes: int
+    partial: "Partial"
 
 
 @dataclass(slots=True)
@@ -584,19 +599,22 @@ class NodeWelcome:
 class Feed:
     """Which `ranks` of a member (of `size` in all) feed this node: a step is closed when all of them published it.
 
-    Said again, with fewer of them, when a rank has ended, which is answered with `Fed`.
+    Said again, with fewer of them, when a rank has ended, which is answered with `Fed`. What the ranks `ship` fold
+    themselves comes to this node; only the first time that counts.
     """
 
     member: int
     size: int
     ranks: tuple[int, ...]
+    ship: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
 class Commit:
     """All sequences up to `upto` are decided.
 
-    Those in `dropped` are not to be folded at all; `without` gives, for a sequence, the variables to leave out.
+    Those in `dropped` are not to be folded at all; `without` gives, for a sequence, the variables to leave out. Ranks
+    hear it where they fold themselves.
     """
 
     member: int
@@ -731,7 +749,7 @@ class Shown:
 Message = (
     Hello | Offer | Layout | Tally | Declare | Reached | Answer | Standing | Dropped | Bye
     | Welcome | Refuse | Skip | NodeGone | Propose | Decide | Ping
-    | Attach | Lend | Publish | PublishLent | PublishEncoded | Detach | Borrow | Credit | Ack
+    | Attach | Lend | Publish | PublishLent | PublishEncoded | Ship | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
     | ConsoleHello | Request | Follow | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown

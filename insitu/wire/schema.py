@@ -246,6 +246,17 @@ _entry = Record(
     state=state,
 )
 
+_partial = Record(
+    m.Partial,
+    operator=name,
+    member=whole(),
+    window=_newest,
+    since=_newest,
+    upto=_newest,
+    full=truth,
+    entries=many(_entry.field),
+)
+
 _looking = {
     "number": whole(),
     "variable": name,
@@ -295,6 +306,8 @@ KINDS: dict[int, Record] = {
         transport=choice("auto", "shm", "ipc", "tcp"),
         needs=many(_need_record.field, BLOCKS),
         steering=_steering_record.field,
+        folds=many(name, BLOCKS),
+        stays=many(name, BLOCKS),
     ),
     7: Record(m.Refuse, reason=text),
     9: Record(m.Ping),
@@ -313,16 +326,7 @@ KINDS: dict[int, Record] = {
         layouts=many(_rank_layouts),
         steps=many(_closed_step.field),
     ),
-    17: Record(
-        m.Partial,
-        operator=name,
-        member=whole(),
-        window=_newest,
-        since=_newest,
-        upto=_newest,
-        full=truth,
-        entries=many(_entry.field),
-    ),
+    17: _partial,
     18: Record(
         m.Held,
         operator=name,
@@ -343,7 +347,7 @@ KINDS: dict[int, Record] = {
     20: Record(m.Status, counters=mapping(scalar)),
     21: Record(m.Finished, member=whole()),
     22: Record(m.NodeWelcome, run=name),
-    23: Record(m.Feed, member=whole(), size=whole(1), ranks=many(whole())),
+    23: Record(m.Feed, member=whole(), size=whole(1), ranks=many(whole()), ship=many(whole())),
     24: Record(
         m.Commit,
         member=whole(),
@@ -438,6 +442,7 @@ KINDS: dict[int, Record] = {
     72: Record(m.Standing, passed=whole(), index=_any, time=time),
     73: Record(m.Paused, boundary=_newest, index=_any, time=time),
     76: Record(m.NodeGone, node=whole()),
+    80: Record(m.Ship, nbytes=whole(), partial=_partial.field),
 }
 
 #: Every message's number.

@@ -66,7 +66,7 @@ def _stays(state: State, *classes: type) -> Transitions:
 
 
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
-_TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Propose, m.Decide)
+_TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Propose, m.Decide, m.Commit)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
 _FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished)
 _TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown)
@@ -99,7 +99,8 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         # A rank need not wait for an answer: what it may send is a matter of its credit, which is none at first.
         State.NEW: {m.Attach: State.OPEN} | _REFUSED,
         State.OPEN: _stays(
-            State.OPEN, m.Lend, m.Borrow, m.Layout, m.Publish, m.PublishLent, m.PublishEncoded, m.Credit, m.Ack
+            State.OPEN,
+            *(m.Lend, m.Borrow, m.Layout, m.Publish, m.PublishLent, m.PublishEncoded, m.Ship, m.Credit, m.Ack),
         )
         | {m.Detach: State.ENDING}
         | _REFUSED,

@@ -6,9 +6,10 @@ The rank and its sockets are real; controller and staging nodes say what the tes
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from insitu.client.client import StepWriter
 from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.encoding import Encoder
+from insitu.client.folding import Folding
 from insitu.client.link import NodeLink
 from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
@@ -77,6 +79,7 @@ class Rank:
         lent: bool,
         policy: str,
         spool: Spool | None,
+        folds: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self._policy = Policy(policy)
         self.controller = FakeListener(Link.RANK_CONTROLLER)
@@ -102,6 +105,8 @@ class Rank:
             then=then,
             controller=controller,
             contract=contract,
+            folding=Folding(0, 0, folds, STEP * steps, controller.say) if folds else None,
+            stays=("u",) if folds else (),
         )
         stack.callback(self.publisher.close_memory)
         self.nodes = [self._node(stack, number, nodes, segment) for number in range(nodes)]

@@ -96,6 +96,8 @@ def test_a_run_in_which_nobody_took_part_has_a_report_too(tmp_path: Path) -> Non
     assert built["ranks"] == {
         "number": 0,
         "put_bytes": 0,
+        "states_sent_bytes": 0,
+        "longest_fold_s": 0.0,
         "waited_for_staging_s": 0,
         "spilled_steps": 0,
         "spilled_bytes": 0,

@@ -65,7 +65,9 @@ STEERING = SteeringTerms("promise", 1.0, 60.0, "stop", 0)
 class Controller:
     """A service, what came of it, and those who talk to it. Of two ranks and nodes, rank k feeds node k alone."""
 
-    def __init__(self, stack: ExitStack, folder: Path, ranks: int | None, nodes: int) -> None:
+    def __init__(
+        self, stack: ExitStack, folder: Path, ranks: int | None, nodes: int, folds: tuple[str, ...] = ()
+    ) -> None:
         self.journal: list[tuple[str, Event]] = []
         self.delivered: list[Window | Rows] = []
         self.released: list[Held] = []
@@ -75,8 +77,8 @@ class Controller:
         stack.callback(record.close)
         self.service = Service(
             self._listener,
-            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), STEERING),
-            {"sum": Total(of="u", over="step", window=2)},
+            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), STEERING, folds),
+            {"sum": Total(of="u", over="step", window=2, where="rank" if folds else "staging")},
             nodes,
             journal=lambda source, event: self.journal.append((source, event)),
             deliver=self.delivered.append,
@@ -138,7 +140,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MakeContro
     monkeypatch.setattr(module, "LINGERS_S", LINGERS_S)
     monkeypatch.setattr(module, "PING_S", 0.01)
     with ExitStack() as stack:
-        yield lambda ranks=2, nodes=2: Controller(stack, tmp_path, ranks, nodes)
+        yield lambda ranks=2, nodes=2, folds=(): Controller(stack, tmp_path, ranks, nodes, folds)
 
 
 def part(window: int, number: int = 2) -> Partial:
@@ -153,7 +155,7 @@ def test_ranks_are_told_their_part_and_nodes_who_feeds_them(make: MakeController
     rank = it.rank(1)
     assert rank.hear(Welcome) == Welcome(
         "melt",
-        (Share(1, "tcp://127.0.0.1:5001", 0, 2, 2),),
+        (Share(1, "tcp://127.0.0.1:5001", 0, 1, 1),),
         1 << 20,
         5.0,
         "block",
@@ -456,3 +458,43 @@ def test_parameters_on_which_ranks_differ_are_told_of(make: MakeController) -> N
         ("controller", "Rank 1 declares parameter 'feed' otherwise than rank 0.")
     ]
     assert it.service.steering.values["feed"] == 0.035
+
+
+def test_ranks_that_fold_hear_of_what_is_decided_and_ship_to_one_node_each(make: MakeController) -> None:
+    it = make(ranks=1, folds=("sum",))
+    rank = it.rank(0, 1)
+    assert rank.hear(Welcome).folds == ("sum",)
+    assert [node.hear(Feed) for node in it.nodes] == [Feed(0, 1, (0,), (0,)), Feed(0, 1, (0,), ())]
+    rank.say(Layout(0, (BlockSpec(U, (0,), (8,)),)))
+    for node in it.nodes:
+        node.say(Closed(0, (((0, 0),),), (ClosedStep(0, 0, 0.0, 0, 32, ()),)))
+    assert rank.hear(Commit) == it.nodes[1].hear(Commit) == Commit(0, 0, (), ())
+    it.nodes[0].say(part(0))  # the other node has no part of it
+    it.until(lambda: it.delivered, "the window")
+
+
+def test_a_rank_that_comes_later_hears_which_steps_are_dropped_already(make: MakeController) -> None:
+    it = make(folds=("sum",))
+    first = it.rank(0)
+    first.hear(Welcome)
+    first.say(Dropped(0, 0, 0.0, "no room"))
+    assert first.hear(Commit) == Commit(0, 0, (), (0,))
+    second = it.rank(1)
+    second.hear(Welcome)
+    assert second.hear(Commit) == Commit(0, 0, (), (0,))
+
+
+def test_a_window_of_which_a_node_has_no_states_is_lost_and_what_is_held_of_it_released(make: MakeController) -> None:
+    it = make(folds=("sum",))
+    for rank in it.ranks():
+        rank.hear(Welcome)
+    held = Held("sum", 0, 0, 0, 1, True, "key", 1 << 20, 2, 0, 1, 1.0, (((0,), (4,)),))
+    it.nodes[0].say(held)
+    for node in it.nodes:
+        node.say(Finished(0))
+    it.until(lambda: it.released, "the release")
+    assert it.released == [held]
+    assert it.delivered == []
+    assert it.events("states-lost") == [
+        ("controller", "Window 0 of operator 'sum' is lost: not all staging nodes have the states of it.")
+    ]

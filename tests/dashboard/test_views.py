@@ -76,7 +76,7 @@ def picture(values: Any, variable: Variable | None = None, why: str = "") -> Pic
     ("shown", "variable", "says"),
     [
         (None, {}, "Waiting for a step that has it."),
-        (None, {"needed": False}, "'u' does not leave its rank, because no operator folds it"),
+        (None, {"needed": False}, "'u' does not leave its rank, because no staging node folds it"),
         (picture([], why="'u' has no dim 't'"), {}, "There is no picture: 'u' has no dim 't'."),
     ],
 )

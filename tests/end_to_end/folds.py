@@ -90,9 +90,9 @@ class SlowDisk(Total):
 
 
 class Faulty(Total):
-    """Goes wrong in the method `where`: in `update` at a step, elsewhere at once."""
+    """Goes wrong in the method `method`: in `update` at a step, elsewhere at once."""
 
-    where: Literal["warm_up", "describe", "init", "update", "merge", "finalize", "state", "shape", "loudly"]
+    method: Literal["warm_up", "describe", "init", "update", "merge", "finalize", "state", "shape", "loudly"]
     at: int = 0
 
     def warm_up(self) -> None:
@@ -109,10 +109,10 @@ class Faulty(Total):
     def update(self, state: State, batch: Batch) -> State:
         if any(step.index >= self.at for step in batch.steps):
             self._fail("update")
-        if self.where == "loudly":
+        if self.method == "loudly":
             raise ValueError("too much to say " * 10_000)
         state = super().update(state, batch)
-        return {**state, "sent": object()} if self.where == "state" else state
+        return {**state, "sent": object()} if self.method == "state" else state
 
     def merge(self, a: State, b: State) -> State:
         if "sent" in a or "sent" in b:
@@ -126,10 +126,10 @@ class Faulty(Total):
         results = super().finalize(state)
         return (
             {name: np.asarray(array)[np.newaxis] for name, array in results.items()}
-            if self.where == "shape"
+            if self.method == "shape"
             else results
         )
 
-    def _fail(self, where: str) -> None:
-        if self.where == where:
-            raise ZeroDivisionError(f"nothing to divide by in {where}")
+    def _fail(self, method: str) -> None:
+        if self.method == method:
+            raise ZeroDivisionError(f"nothing to divide by in {method}")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.programs.shapes import RANKS, STEPS, field, particles
@@ -18,6 +19,8 @@ SELECT: dict[str, Any] = {
     "in_place": {"x": "2:", "step": "1::3"},
     "swapped": {"y": "0:4", "step": "::2"},
 }
+#: Those that are also folded elsewhere than on the staging nodes: uneven parts, columns, and some of the steps only.
+ELSEWHERE = ("uneven", "columns", "in_place")
 DTYPE = {"uneven": "float32", "in_place": "float16", "short": "float16"}
 
 
@@ -41,6 +44,10 @@ def test_a_selection_is_numpys_whatever_the_ranks_and_nodes(start: Start) -> Non
 def left(start_shared: Start) -> Left:
     operators = {f"{name}_each": total(name, over="space") for name in (*SELECT, "particles", "short")}
     operators |= {f"{name}_cells": total(name, window=STEPS) for name in SELECT}
+    operators["particles_each"] |= {"where": "rank"}  # and nowhere else, so that they stay
+    for where in ("rank", "node"):
+        operators |= {f"{name}_each_{where}": total(name, over="space", where=where) for name in ELSEWHERE}
+        operators |= {f"{name}_cells_{where}": total(name, window=3, where=where) for name in ELSEWHERE}
     variables: dict[str, Any] = {name: {"select": select} for name, select in SELECT.items()}
     for name, dtype in DTYPE.items():
         variables.setdefault(name, {})["dtype"] = dtype
@@ -73,6 +80,18 @@ def test_a_selection_of_parts_of_every_kind(left: Left, name: str) -> None:
     assert len(each["total"]) == len(taken) == left.report["variables"][name]["delivered"]
 
 
+@pytest.mark.parametrize("where", ["rank", "node"])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_folds_elsewhere_yields_the_same(left: Left, name: str, where: str) -> None:
+    xr.testing.assert_identical(
+        left.results(f"{name}_each_{where}").drop_attrs(), left.results(f"{name}_each").drop_attrs()
+    )
+    window, parts = left.results(f"{name}_cells"), left.results(f"{name}_cells_{where}")
+    assert parts["complete"][:-1].all()  # the last one is not full
+    assert parts["steps"].sum() == window["steps"].item()
+    np.testing.assert_array_equal(parts["total"].sum(axis=0), window["total"][0])
+
+
 def test_a_selection_of_particles_keeps_all_rows(left: Left) -> None:
     steps = [np.concatenate([particles(rank, n) for rank in range(RANKS)])[:, 1:] for n in range(STEPS)]
     np.testing.assert_array_equal(left.results("particles_each")["total"], [step.sum() for step in steps])
@@ -85,7 +104,9 @@ def test_the_report_tells_the_bytes_of_each_variable(left: Left) -> None:
     rows = sum(len(particles(rank, n)) for rank in range(RANKS) for n in range(STEPS))
     assert moved("in_place") == [STEPS * 42 * 8, *[len(range(1, STEPS, 3)) * 7 * 4 * 2] * 2]
     assert moved("short") == [STEPS * 42 * 2] * 3  # integers are not narrowed
-    assert moved("particles") == [rows * 3 * 8, *[rows * 2 * 8] * 2]
+    assert moved("particles") == [rows * 3 * 8, rows * 2 * 8, 0]
+    assert left.report["variables"]["particles"]["because"] == ["folded on its ranks"]
+    assert left.report["ranks"]["states_sent_bytes"] > 0
     assert moved("spectrum") == [STEPS * 42 * 16, 0, 0]
     assert moved("agreed") == [STEPS * 8, 0, 0]  # all ranks put it, but it is one number
 

@@ -18,7 +18,8 @@ ENDLESS = ("steady", "--steps", 1_000_000, "--pause", 0.002)
 @pytest.mark.parametrize(("how", "status"), [("raise", 1), ("kill", -9)])
 def test_a_rank_that_fails_ends_the_run_and_keeps_what_was_folded(start: Start, how: str, status: int) -> None:
     command = program(*ENDLESS, "--fail", how, "--fail-rank", 1, "--fail-at", 50)
-    left = start(*command, ranks=3, operators={"ten": total(window=10), "all": total()}).wait()
+    operators = {"ten": total(window=10), "all": total(), "here": total(window=10, where="rank")}
+    left = start(*command, ranks=3, operators=operators).wait()
     assert left.status == 1, left.stderr
     assert f"about to {how}" in left.stderr
     report = left.report
@@ -30,6 +31,12 @@ def test_a_rank_that_fails_ends_the_run_and_keeps_what_was_folded(start: Start, 
     np.testing.assert_array_equal(ten["complete"][: steps // 10], np.ones(steps // 10, bool))
     np.testing.assert_array_equal(all_of_it["total"][0], steps * np.arange(24) + sum(range(steps)))
     assert not all_of_it["complete"].any()
+    # What a rank folds itself is lost with it, as far as it had not left: of all windows only whole ones are there.
+    here = left.results("here")
+    whole = int(here["complete"].sum())
+    assert whole == 5 or (how != "raise" and whole <= steps // 10)
+    np.testing.assert_array_equal(here["total"][:whole], ten["total"][:whole])
+    assert not here["steps"][whole:].any()
 
 
 def test_the_status_is_that_of_the_rank_that_failed_first(start: Start) -> None:

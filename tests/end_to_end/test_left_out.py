@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import Left, program, total
@@ -16,6 +17,7 @@ def left(start_shared: Start) -> Left:
         "of_rank_1": total("of_rank_1", over="space"),
         "missing_each": total("missing", over="space"),
     }
+    operators |= {f"{name}_here": total(name, window=4, where="rank") for name in ("good", "overlapping", "missing")}
     return start_shared(*program("faulty"), ranks=2, nodes=2, operators=operators).wait()
 
 
@@ -53,6 +55,8 @@ def test_the_windows_say_what_they_lack(left: Left) -> None:
     assert overlapping["dropped"].values.tolist() == [0, 4, 0]
     assert overlapping["complete"].values.tolist() == [True, False, True]
     np.testing.assert_array_equal(overlapping["total"][2], np.full(8, 38))
+    for name in ("good", "overlapping", "missing"):
+        xr.testing.assert_identical(left.results(f"{name}_here").drop_attrs(), left.results(name).drop_attrs())
     missing = left.results("missing")
     assert missing["steps"].values.tolist() == [4, 2, 0]
     assert left.results("missing_each")["step"].values.tolist() == [0, 1, 2, 3, 4, 5]

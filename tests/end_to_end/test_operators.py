@@ -10,12 +10,12 @@ from tests.end_to_end.conftest import Start
 from tests.end_to_end.folds import Faulty
 from tests.end_to_end.runs import Left, program, told, total
 
-WHERE = [where for where in get_args(Faulty.model_fields["where"].annotation) if where != "warm_up"]
+WHERE = [where for where in get_args(Faulty.model_fields["method"].annotation) if where != "warm_up"]
 STEPS, RANKS = 30, 2
 
 
 def faulty(where: str, **keys: Any) -> dict[str, Any]:
-    return total(over=["step", "space"], window=10, where=where, **keys) | {"use": "tests.end_to_end.folds:Faulty"}
+    return total(over=["step", "space"], window=10, method=where, **keys) | {"use": "tests.end_to_end.folds:Faulty"}
 
 
 @pytest.fixture(scope="module")

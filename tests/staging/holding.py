@@ -125,3 +125,18 @@ class Gated(Means):
         Path(f"{self.gate}-{os.getpid()}").touch()
         wait_until(Path(self.gate).exists, 60.0)
         return super().finalize(state)
+
+
+class Stuck:
+    """A staging node that does not come up before the file ``go`` is there."""
+
+    def __init__(
+        self, contact: Contact, number: int, operators: Mapping[str, Operator], memory_bytes: int, holder: Holder
+    ) -> None:
+        self._directory = Path(contact.directory)
+        (self._directory / f"came-{number}").touch()
+        wait_until((self._directory / "go").exists, 30.0, "the word to go on")
+        (self._directory / f"up-{number}").touch()
+
+    def close(self) -> None:
+        """There is nothing to end."""

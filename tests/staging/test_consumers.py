@@ -7,6 +7,7 @@ from insitu.model import Step
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.consumers import Consumers, Done
 from insitu.staging.folder import Folded
+from insitu.staging.shipped import Whole
 from insitu.wire.messages import Event, Finished
 
 
@@ -24,6 +25,9 @@ class Player:
 
     def submit(self, steps: list[ReadyStep]) -> None:
         self.taken += steps
+
+    def merge(self, whole: Whole) -> None:
+        self.done(Folded([], [], whole.nbytes))
 
     def finish(self, steps: int) -> None:
         self.done(Folded([], [Finished(0)]))
@@ -43,7 +47,7 @@ def test_steps_are_done_with_when_all_are() -> None:
         players.append(Player(name, done))
         return players[-1]
 
-    both = Consumers([partial(make, "folds"), partial(make, "records")], told.append)
+    both = Consumers(partial(make, "folds"), [partial(make, "records")], told.append)
     both.submit(STEPS)
     folds, records = players
     assert both.status() == {"folds": 4, "records": 4}
@@ -68,7 +72,7 @@ def test_the_end_is_said_once_and_by_the_last() -> None:
         players.append(Player("", done))
         return players[-1]
 
-    Consumers([make, make], told.append)
+    Consumers(make, [make], told.append)
     players[0].done(Folded([], [Event("info", "x", "y"), Finished(0)]))
     assert [folded.messages for folded in told] == [[Event("info", "x", "y")]]
     players[1].done(Folded([], [Finished(0)]))

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.staging.holding import (
     HoldingNode,
     Known,
     Raising,
+    Stuck,
     held_by,
     parts_of,
     refuse,
@@ -207,6 +209,17 @@ class TestNodes:
             os.kill(seen_by(tmp_path, number)["pid"], signal.SIGINT)
         staged.install(contact(tmp_path), {}, 1, HoldingNode)
         assert (tmp_path / "closed-0").exists()
+
+    def test_that_never_start_are_given_up_and_named(
+        self, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(executors, "WARM_S", 0.5)
+        begin = time.monotonic()
+        with pytest.raises(RunError, match=r"did not start their staging nodes within 0.5 s.*See whether"):
+            cluster.install(contact(tmp_path), OPERATORS, 10**6, Stuck)
+        assert 0.5 <= time.monotonic() - begin < 5.0
+        (tmp_path / "go").touch()  # so that nothing of them is left to the next test
+        wait_until(lambda: all((tmp_path / f"up-{n}").exists() for n in range(2)), what="the nodes to come up")
 
     def test_that_cannot_start_say_why(self, cluster: Cluster, tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"no room for node [01] of test"):

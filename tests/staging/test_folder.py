@@ -162,7 +162,7 @@ def test_it_can_be_ended_while_it_waits_for_room(make: Make, shelf: Shelf) -> No
 
 
 def test_an_operator_that_raises_is_stopped_and_the_thread_goes_on(make: Make) -> None:
-    folder = make(good=Total(of="u", over="step", window=1), bad=Faulty(of="u", over="step", where="update", at=2))
+    folder = make(good=Total(of="u", over="step", window=1), bad=Faulty(of="u", over="step", method="update", at=2))
     folder.submit(steps(0, 2))
     folder.submit(steps(2, 4))
     wait_until(lambda: folded_steps() == 4)

@@ -74,7 +74,16 @@ def test_a_missing_file_is_told_with_the_cure(path: Path) -> None:
         Contact.read(path)
 
 
-RIGHT = {"version": 2, "run": "melt", "address": "a", "pid": 1, "host": "h", "directory": "d", "keys": None}
+RIGHT = {
+    "version": 2,
+    "run": "melt",
+    "address": "a",
+    "pid": 1,
+    "host": "h",
+    "directory": "d",
+    "keys": None,
+    "folds": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -84,13 +93,15 @@ RIGHT = {"version": 2, "run": "melt", "address": "a", "pid": 1, "host": "h", "di
         ("{", "Expecting property name"),
         ("[]", "it is no JSON object"),
         ("\xff", "codec can't decode"),
-        ("x" * (FILE_BYTES + 1), "more than 65536 bytes"),
+        ("x" * (FILE_BYTES + 1), f"more than {FILE_BYTES} bytes"),
         (RIGHT | {"version": 3}, "it has version 3, not 2"),
         ({"run": "melt"}, "it has version None, not 2"),
         (RIGHT | {"pid": "1"}, "its 'pid' is '1'"),
         (RIGHT | {"pid": True}, "its 'pid' is True"),
         (RIGHT | {"address": None}, "its 'address' is None"),
         (RIGHT | {"keys": []}, "'keys' is no object"),
+        (RIGHT | {"folds": []}, r"its 'folds' is \[\]"),
+        (RIGHT | {"folds": {"stats": 1}}, "its 'folds' are no objects"),
         (RIGHT | {"keys": {}}, "its 'server_public' is None"),
         (RIGHT | {"keys": dict.fromkeys(("server_public", "client_public", "client_secret"), "x")}, "40 characters"),
     ],

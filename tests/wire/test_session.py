@@ -333,9 +333,9 @@ def test_the_examples_can_be_said_in_a_row() -> None:
         path = {
             Link.RANK_CONTROLLER: [
                 *(m.Hello, m.Welcome, m.Layout, m.Declare, m.Dropped, m.Status, m.Propose, m.Reached, m.Answer),
-                *(m.Decide, m.Standing, m.Bye, m.Ping),
+                *(m.Decide, m.Commit, m.Standing, m.Bye, m.Ping),
             ],
-            Link.RANK_NODE: [m.Attach, m.Credit, m.Layout, m.Publish, m.Ack, m.Detach, m.Ack],
+            Link.RANK_NODE: [m.Attach, m.Credit, m.Layout, m.Publish, m.Ship, m.Ack, m.Detach, m.Ack],
             Link.NODE_CONTROLLER: [
                 *(m.NodeHello, m.Status, m.NodeWelcome, m.Feed, m.Closed, m.Commit, m.Partial, m.Held, m.Finish),
                 *(m.Event, m.Finished, m.Shutdown, m.Status),

@@ -113,7 +113,8 @@ def _live(
         update.texts[f"say-{k}"] = "The run has ended: of its variables only what operators made of them is left."
     elif not _needed(variable):
         update.texts[f"say-{k}"] = (
-            f"'{wanted.variable}' does not leave its rank, because no operator folds it; fold or record it to see it."
+            f"'{wanted.variable}' does not leave its rank, because no staging node folds it; "
+            "fold it there or record it to see it."
         )
     else:
         picture = run.looks.want(wanted, time.monotonic())
