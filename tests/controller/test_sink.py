@@ -29,8 +29,8 @@ simulation: {command: "true"}
 operators:
   mean: {use: "tests.end_to_end.folds:Total", of: u, over: step, window: 2}
   each: {use: "tests.end_to_end.folds:Total", of: u, over: space}
-  bad: {use: "tests.end_to_end.folds:Faulty", of: u, over: step, window: 2, where: finalize}
-  worse: {use: "tests.end_to_end.folds:Faulty", of: u, over: space, where: finalize}
+  bad: {use: "tests.end_to_end.folds:Faulty", of: u, over: step, window: 2, method: finalize}
+  worse: {use: "tests.end_to_end.folds:Faulty", of: u, over: space, method: finalize}
   unseen: {use: "tests.end_to_end.folds:Total", of: u, over: step, window: 2}
 outputs:
   - of: [mean, each, bad, worse]
@@ -82,7 +82,7 @@ operators:
   each: {use: "tests.end_to_end.folds:Total", of: u, over: space}
   means: {use: "tests.end_to_end.folds:Total", of: mean.total, over: step, window: 2, every: 1}
   again: {use: "tests.end_to_end.folds:Total", of: means.total, over: space}
-  bad: {use: "tests.end_to_end.folds:Faulty", of: mean.total, over: step, where: update}
+  bad: {use: "tests.end_to_end.folds:Faulty", of: mean.total, over: step, method: update}
   steps: {use: "tests.end_to_end.folds:Total", of: each.total, over: step}
 outputs:
   - of: [means, again, bad, steps]
