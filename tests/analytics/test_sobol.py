@@ -68,26 +68,27 @@ def linear(groups: int, cells: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "parameters", "first", "total", "least"),
+    ("outputs", "parameters", "first", "total"),
     [
-        (linear, 2, np.array([0.8, 0.2]), np.array([0.8, 0.2]), 0.92),
-        (sobol_g, 6, G_FIRST, G_TOTAL, 0.9),
-        (ishigami, 3, ISHIGAMI_FIRST, ISHIGAMI_TOTAL, 0.7),
+        (linear, 2, np.array([0.8, 0.2]), np.array([0.8, 0.2])),
+        (sobol_g, 6, G_FIRST, G_TOTAL),
+        (ishigami, 3, ISHIGAMI_FIRST, ISHIGAMI_TOTAL),
     ],
     ids=["normal", "Sobol' G", "Ishigami"],
 )
-def test_intervals_hold_the_analytic_values_at_the_stated_rate(outputs, parameters, first, total, least) -> None:
-    """Of 300 cells, each an ensemble of its own, 0.95 are to hold it where outputs are normal; three sigma are 0.04."""
+def test_intervals_hold_the_analytic_values_at_the_stated_rate(outputs, parameters, first, total) -> None:
+    """Of 300 cells, each an ensemble of its own, 0.95 are to hold it; four sigma are 0.05."""
     found = indices(Sobol(of="u", parameters=parameters), outputs(400, 300))
     for name, exact in (("first", first), ("total", total)):
         low, high = (found[f"{name}_{end}"] for end in ("low", "high"))
         rate = ((low <= exact[:, None]) & (exact[:, None] <= high)).mean(axis=1)
-        assert (rate > least).all(), (name, rate)
-        if least > 0.9:
-            assert (rate < 0.985).all(), (name, rate)
+        assert ((rate > 0.9) & (rate < 0.985)).all(), (name, rate)
         np.testing.assert_allclose(found[name].mean(axis=1), exact, atol=0.02)
         assert ((low < found[name]) & (found[name] < high)).all()
-    np.testing.assert_allclose(found["interval"].max(), 2 * 1.96 / np.sqrt(397), rtol=0.05)
+        # As wide as what is found differs from one ensemble to the next.
+        np.testing.assert_allclose((high - low).mean(axis=1), 2 * 1.96 * found[name].std(axis=1), rtol=0.2)
+    widths = [found[f"{name}_high"] - found[f"{name}_low"] for name in ("first", "total")]
+    np.testing.assert_allclose(found["interval"], np.concatenate(widths).max(axis=0), rtol=1e-12)
 
 
 def test_agrees_with_salib_on_the_same_members() -> None:
@@ -110,7 +111,9 @@ def test_is_the_correlation_of_the_outputs() -> None:
             to_a, to_b = (np.corrcoef(groups[:, role, cell], groups[:, 2 + k, cell])[0, 1] for role in (0, 1))
             np.testing.assert_allclose(found["first"][k, cell], to_b, rtol=1e-6)
             np.testing.assert_allclose(found["total"][k, cell], 1 - to_a, rtol=1e-6)
-            high = np.tanh(np.arctanh(to_b) + 1.6448536 / np.sqrt(47))
+            x, y = ((values - values.mean()) / values.std() for values in groups[:, [1, 2 + k], cell].T)
+            s = np.sqrt(np.mean((x * y - to_b / 2 * (x**2 + y**2)) ** 2)) / (1 - to_b**2)
+            high = np.tanh(np.arctanh(to_b) + 1.6448536 * s / np.sqrt(47))
             np.testing.assert_allclose(found["first_high"][k, cell], high, rtol=1e-6)
     np.testing.assert_allclose(found["variance"], groups[:, :2].var(axis=0, ddof=1).mean(axis=0), rtol=1e-6)
 
