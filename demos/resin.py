@@ -20,21 +20,25 @@ Array = npt.NDArray[np.float64]
 
 VISCOSITY = 0.1  # Pa s
 POROSITY = 0.5
+#: The length of a gate in the lower or upper edge, in m.
+PORT = 0.06
 
 
 @dataclass
 class Mould:
     """A mould of `length` times `height` (m) and unit depth, with the permeability (m^2) of each cell in rows of y.
 
-    Rows are shared out evenly among `gates` gates, from below. The vent is as many rows around the middle of the right
-    edge as `vent` says, of the whole height.
+    Rows are shared out evenly among `gates` gates, from below. Where `ports` is not 0, two more follow, so far
+    along the lower and the upper edge, as a share of the length. The vent is as many rows around the middle of the
+    right edge as `vent` says, of the whole height.
     """
 
     permeability: Array
     length: float = 0.6
     height: float = 0.4
     gates: int = 3
-    vent: float = 0.1
+    ports: float = 0.0
+    vent: float = 1 / 6
     time: float = 0.0
     injected: float = 0.0
     fill: Array = field(init=False)
@@ -51,9 +55,15 @@ class Mould:
         k = self.permeability / VISCOSITY
         self._east = self.dy / self.dx * 2 * k[:, 1:] * k[:, :-1] / (k[:, 1:] + k[:, :-1])
         self._north = self.dx / self.dy * 2 * k[1:] * k[:-1] / (k[1:] + k[:-1])
-        self._inlet = 2 * self.dy / self.dx * k[:, 0]
         rows = np.arange(ny)
-        self._gate = rows * self.gates // ny
+        #: How well each cell is joined to a gate, and to which one.
+        self._inlet, self._gate = np.zeros((ny, nx)), np.zeros((ny, nx), int)
+        self._inlet[:, 0] = 2 * self.dy / self.dx * k[:, 0]
+        self._gate[:, 0] = rows * self.gates // ny
+        for n, edge in enumerate((0, -1) if self.ports else ()):
+            beside = np.abs(self.x - self.ports * self.length) < PORT / 2
+            self._inlet[edge, beside] = 2 * self.dx / self.dy * k[edge, beside]
+            self._gate[edge, beside] = self.gates + n
         self._vents = np.abs((rows + 0.5) / ny - 0.5) <= max(self.vent / 2, 0.5 / ny) + 1e-9
         self._volume = POROSITY * self.dx * self.dy
 
@@ -87,7 +97,7 @@ class Mould:
 
 def sensor_places(length: float = 0.6, height: float = 0.4) -> Array:
     """Return where the pressure is measured, as rows of x and y: five along the mould times three across."""
-    x, y = np.meshgrid(np.linspace(0.1, 0.9, 5) * length, np.array([0.12, 0.5, 0.93]) * height)
+    x, y = np.meshgrid(np.linspace(0.1, 0.9, 5) * length, np.array([0.07, 0.5, 0.93]) * height)
     return np.column_stack([x.ravel(), y.ravel()])
 
 

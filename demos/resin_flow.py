@@ -16,25 +16,27 @@ def fill_until(
 ) -> tuple[float, float]:  # fmt: skip
     """Fill cells from `time` to `end`; return when the last one moved and the volume that came in.
 
-    `fill`, `pressure`, `arrival` and `dry` are changed in place. `pressures` are those of each row's gate.
+    `fill`, `pressure`, `arrival` and `dry` are changed in place. `inlet` is how well each cell is joined to a
+    gate (0: to none), `pressures` the pressure of that gate.
     """
     ny, nx = fill.shape
     injected = 0.0
     inflow, band, right = np.empty((ny, nx)), np.empty((ny * nx, ny + 1)), np.empty(ny * nx)
-    shut, stack = np.empty(ny, np.bool_), np.empty(ny * nx, np.int64)
+    shut, stack = np.empty((ny, nx), np.bool_), np.empty(ny * nx, np.int64)
     while time < end:
         for j in range(ny):
-            shut[j] = pressures[j] <= 0 or dry[j, 0]
-        while True:
+            for i in range(nx):
+                shut[j, i] = inlet[j, i] == 0 or pressures[j, i] <= 0 or dry[j, i]
+        back = True
+        while back:
             _solve(fill, pressure, dry, east, north, inlet, pressures, shut, band, right)
             entering, back = 0.0, False
             for j in range(ny):
-                inflow[j, 0] = 0.0 if shut[j] else inlet[j] * (pressures[j] - pressure[j, 0])
-                entering += inflow[j, 0]
-                if inflow[j, 0] < 0:  # what would flow back finds the gate shut
-                    shut[j] = back = True
-            if not back:
-                break
+                for i in range(nx):
+                    inflow[j, i] = 0.0 if shut[j, i] else inlet[j, i] * (pressures[j, i] - pressure[j, i])
+                    entering += inflow[j, i]
+                    if inflow[j, i] < 0:  # what would flow back finds the gate shut
+                        shut[j, i] = back = True
         _share(pressure, dry, east, north, inflow)
         step = np.inf
         for j in range(ny):
@@ -62,11 +64,8 @@ def fill_until(
 
 @numba.njit(cache=True)
 def _share(pressure: Array, dry: Mask, east: Array, north: Array, inflow: Array) -> None:
-    """Set what flows into each cell (m^2/s), where the first column has what comes through the gates."""
+    """Add to what comes through the gates what flows from cell to cell (m^2/s)."""
     ny, nx = pressure.shape
-    for j in range(ny):
-        for i in range(1, nx):
-            inflow[j, i] = 0.0
     for j in range(ny):
         for i in range(nx):
             if i + 1 < nx and not dry[j, i] and not dry[j, i + 1]:
@@ -106,9 +105,9 @@ def _solve(
             if fill[j, i] < 1:
                 continue
             diagonal = 0.0
-            if i == 0 and not shut[j]:
-                diagonal = inlet[j]
-                right[row] = inlet[j] * pressures[j]
+            if not shut[j, i]:
+                diagonal = inlet[j, i]
+                right[row] = inlet[j, i] * pressures[j, i]
             if i > 0 and not dry[j, i - 1]:
                 diagonal += east[j, i - 1]
                 if fill[j, i - 1] >= 1:
@@ -129,7 +128,12 @@ def _solve(
             value = band[row, at]
             for k in range(max(0, row - ny), column):
                 value -= band[row, ny - row + k] * band[column, ny - column + k]
-            band[row, at] = np.sqrt(value) if column == row else value / band[column, ny]
+            if column < row:
+                band[row, at] = value / band[column, ny]
+            elif value > 1e-12 * band[row, ny]:
+                band[row, ny] = np.sqrt(value)
+            else:  # liquid that nothing flows into or out of: any constant will do, so 0
+                band[row, ny] = 1e100
         value = right[row]
         for k in range(max(0, row - ny), row):
             value -= band[row, ny - row + k] * right[k]
