@@ -21,7 +21,7 @@ from insitu.steering.controller import Action, Controller, Parameters, Result
 #: A gate is shut or open.
 SETTINGS = np.array([levels for levels in itertools.product((0.0, 4e5), repeat=5) if any(levels)])
 #: What the time to the end counts against a dry spot, per s; and by how much another setting has to be better.
-HASTE, BETTER = 1e-5, 2e-3
+HASTE, BETTER = 1e-6, 2e-3
 
 
 class Twin(Controller):
