@@ -143,10 +143,11 @@ def draw(watched: Filling, steered: Filling, path: Path) -> None:
             axes[1, 0].plot(times, errors[:, column], style, color=color, label=f"{name}, {each.name}")
             if column:
                 axes[1, 1].plot(times, gaps[:, column - 1], style, color=color, label=f"{name}, {each.name}")
-    axes[1, 0].set(title="error where the resin has been", xlabel="time (s)", ylabel="rms of log10 K", ylim=(0, None))
-    axes[1, 1].set(title="error of arrivals to come", xlabel="time (s)", ylabel="median (s)", ylim=(0, None))
+    axes[1, 0].set(title="error where the resin has been", xlabel="time (s)", ylabel="rms of log10 K")
+    axes[1, 1].set(title="error of arrivals to come", xlabel="time (s)", ylabel="median (s)")
     for axis in axes[1, :2]:
-        axis.legend(fontsize=8)
+        axis.set_ylim(0, 1.5 * axis.get_ylim()[1])  # room above the lines
+        axis.legend(fontsize=7, ncols=2)
     for axis, each in ((axes[1, 2], watched), (axes[1, 3], steered)):
         axis.imshow(each.fill, origin="lower", cmap="Blues", vmin=0, vmax=1, extent=(0, 0.6, 0, 0.4))
         axis.set(title=f"filled, {each.name}: {each.dry:.1%} dry")
