@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the request to the step at which all ranks have applied it; and what steering costs who is not steered.
 
-    python -m benchmarks.steering
+    python -m benchmarks.steering [--quick]
 
 Ranks are processes that sleep through their steps, so that 16 of them have room on a small machine; a clock holds them
 together, as the exchange of halos does in a solver. Requests come one after the other, at random moments. The
 controller has no staging nodes: nothing else passes over the links.
 """
 
+import argparse
 import os
 import random
 import socket
@@ -37,19 +38,28 @@ from insitu.wire.sockets import listen
 RANKS = (1, 4, 16)
 STEPS_MS = (1, 10, 100)
 #: Requests of each combination, at most, and for how long at most.
-REQUESTS = 40
-SECONDS = 2.0
+REQUESTS = 100
+SECONDS = 4.0
+QUICK_S = 1.0
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
+    seconds = QUICK_S if quick() else SECONDS
     latencies = []
     for step_ms in STEPS_MS:
         for ranks in RANKS:
-            latencies.append(latency(ranks, step_ms))
-            print(latencies[-1], flush=True)
+            latencies.append(latency(ranks, step_ms, seconds))
+            print("{step_ms} ms a step, {ranks} ranks: {p50_ms:.1f} ms".format(**latencies[-1]), flush=True)
     report("From request to applied", latencies, RESULTS / "steering_latency.json")
     report("What it costs who is not steered", costs(), RESULTS / "steering_cost.json")
+
+
+def quick() -> bool:
+    """Return whether it is to take seconds instead of minutes."""
+    parser = argparse.ArgumentParser(description="From the request to the step at which all ranks have applied it.")
+    parser.add_argument("--quick", action="store_true", help="fewer requests: to see that it works")
+    return bool(parser.parse_args().quick)
 
 
 @contextmanager
@@ -59,7 +69,7 @@ def controller(ranks: int) -> Iterator[tuple[Service, Path]]:
     with tempfile.TemporaryDirectory() as folder, listen("tcp://127.0.0.1:*") as listener:
         record = ActionRecord(Path(folder) / "actions.jsonl")
         steering = SteeringTerms("promise", 1.0, 60.0, "stop", 0)
-        terms = Terms("benchmark", ranks, 1 << 20, 5.0, "block", 1, "drop", "tcp", (), steering)
+        terms = Terms("benchmark", ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), steering)
         ignored: Callable[..., None] = lambda *_: None  # noqa: E731
         service = Service(
             listener, terms, {}, 0, journal=ignored, deliver=ignored, release=ignored, record=record,
@@ -83,7 +93,7 @@ def controller(ranks: int) -> Iterator[tuple[Service, Path]]:
             record.close()
 
 
-def latency(ranks: int, step_ms: int) -> dict[str, Any]:
+def latency(ranks: int, step_ms: int, seconds: float) -> dict[str, Any]:
     """Ask again and again; return what the receipts say."""
     with controller(ranks) as (service, contact):
         go = contact.with_name("go")
@@ -105,7 +115,7 @@ def latency(ranks: int, step_ms: int) -> dict[str, Any]:
         fresh.rename(go)
         service.steering.ask(Action("set", {"value": 0.0})).receipt(60)
         begin = time.monotonic()
-        while len(receipts) < REQUESTS and time.monotonic() - begin < SECONDS:
+        while len(receipts) < REQUESTS and time.monotonic() - begin < seconds:
             pause.wait(random.random() * step_ms * 2e-3)
             receipts.append(service.steering.ask(Action("set", {"value": random.random()})).receipt(60))
         service.steering.ask(Action("stop")).receipt(60)
@@ -114,8 +124,8 @@ def latency(ranks: int, step_ms: int) -> dict[str, Any]:
     took = np.array([receipt.latency_s for receipt in receipts], float) * 1e3
     steps = np.array([receipt.latency_steps for receipt in receipts], float)
     return {
-        "step_ms": step_ms,
         "ranks": ranks,
+        "step_ms": step_ms,
         "requests": len(receipts),
         "p50_ms": float(np.percentile(took, 50)),
         "p99_ms": float(np.percentile(took, 99)),

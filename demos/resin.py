@@ -13,28 +13,32 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solveh_banded
-from scipy.ndimage import label, map_coordinates
+from resin_flow import fill_until
+from scipy.ndimage import map_coordinates
 
 Array = npt.NDArray[np.float64]
 
 VISCOSITY = 0.1  # Pa s
 POROSITY = 0.5
+#: The length of a gate in the lower or upper edge, in m.
+PORT = 0.06
 
 
 @dataclass
 class Mould:
     """A mould of `length` times `height` (m) and unit depth, with the permeability (m^2) of each cell in rows of y.
 
-    Rows are shared out evenly among `gates` gates, from below. The vent is as many rows around the middle of the right
-    edge as `vent` says, of the whole height.
+    Rows are shared out evenly among `gates` gates, from below. Where `ports` is not 0, two more follow, so far
+    along the lower and the upper edge, as a share of the length. The vent is as many rows around the middle of the
+    right edge as `vent` says, of the whole height.
     """
 
     permeability: Array
     length: float = 0.6
     height: float = 0.4
     gates: int = 3
-    vent: float = 0.1
+    ports: float = 0.0
+    vent: float = 1 / 6
     time: float = 0.0
     injected: float = 0.0
     fill: Array = field(init=False)
@@ -51,9 +55,15 @@ class Mould:
         k = self.permeability / VISCOSITY
         self._east = self.dy / self.dx * 2 * k[:, 1:] * k[:, :-1] / (k[:, 1:] + k[:, :-1])
         self._north = self.dx / self.dy * 2 * k[1:] * k[:-1] / (k[1:] + k[:-1])
-        self._inlet = 2 * self.dy / self.dx * k[:, 0]
         rows = np.arange(ny)
-        self._gate = rows * self.gates // ny
+        #: How well each cell is joined to a gate, and to which one.
+        self._inlet, self._gate = np.zeros((ny, nx)), np.zeros((ny, nx), int)
+        self._inlet[:, 0] = 2 * self.dy / self.dx * k[:, 0]
+        self._gate[:, 0] = rows * self.gates // ny
+        for n, edge in enumerate((0, -1) if self.ports else ()):
+            beside = np.abs(self.x - self.ports * self.length) < PORT / 2
+            self._inlet[edge, beside] = 2 * self.dx / self.dy * k[edge, beside]
+            self._gate[edge, beside] = self.gates + n
         self._vents = np.abs((rows + 0.5) / ny - 0.5) <= max(self.vent / 2, 0.5 / ny) + 1e-9
         self._volume = POROSITY * self.dx * self.dy
 
@@ -73,79 +83,12 @@ class Mould:
     def advance(self, dt: float, gates: npt.ArrayLike) -> None:
         """Go on for `dt` seconds with the pressures (Pa) of the gates."""
         pressures, end = np.asarray(gates, float)[self._gate], self.time + dt
-        while self.time < end and not self.over:
-            inflow, entering = self._flow(pressures)
-            rate = np.where((self.fill < 1) & ~self.dry, inflow, 0.0)
-            if not (rate > 0).any():
-                break
-            with np.errstate(divide="ignore", invalid="ignore"):
-                lasts = np.where(rate > 0, (1 - self.fill) * self._volume / rate, np.inf)
-            step = min(float(lasts.min()), end - self.time)
-            self.fill += rate * step / self._volume
-            full = (lasts <= step * (1 + 1e-9)) & (rate > 0)
-            self.fill[full] = 1.0
-            self.time += step
-            self.arrival[full] = self.time
-            self.injected += float(entering.sum()) * step
-            if full.any():
-                self._trap()
+        _, injected = fill_until(
+            self.time, end, self.fill, self.pressure, self.arrival, self.dry,
+            self._east, self._north, self._inlet, pressures, self._vents, self._volume,
+        )  # fmt: skip
+        self.injected += injected
         self.time = end
-
-    def _flow(self, pressures: Array) -> tuple[Array, Array]:
-        """Solve for the pressure; return what flows into each cell and through each row's gate (m^2/s)."""
-        open_ = pressures > 0
-        for _ in range(3):
-            entering = self._solve(np.where(open_, pressures, 0.0), open_)
-            if (entering[open_] >= -1e-30).all():
-                break
-            open_ &= entering >= 0  # what would flow back finds the gate shut
-        p = self.pressure
-        east, north = self._open(self._east, 1) * (p[:, :-1] - p[:, 1:]), self._open(self._north, 0) * (p[:-1] - p[1:])
-        inflow = np.zeros_like(p)
-        inflow[:, 1:] += east
-        inflow[:, :-1] -= east
-        inflow[1:] += north
-        inflow[:-1] -= north
-        inflow[:, 0] += entering
-        return inflow, entering
-
-    def _open(self, faces: Array, axis: int) -> Array:
-        """Return the conductance of faces; into air that is caught, nothing flows."""
-        dry = self.dry[:, 1:] | self.dry[:, :-1] if axis else self.dry[1:] | self.dry[:-1]
-        return np.where(dry, 0.0, faces)
-
-    def _solve(self, pressures: Array, open_: npt.NDArray[np.bool_]) -> Array:
-        """Set the pressure in full cells, 0 in the others; return what flows through the gate of each row."""
-        full = self.fill >= 1
-        ny, nx = full.shape
-        east, north = self._open(self._east, 1), self._open(self._north, 0)
-        inlet = np.where(open_, self._inlet, 0.0)
-        diagonal = np.zeros((ny, nx))
-        diagonal[:, 1:] += east
-        diagonal[:, :-1] += east
-        diagonal[1:] += north
-        diagonal[:-1] += north
-        diagonal[:, 0] += inlet
-        right = np.zeros((ny, nx))
-        right[:, 0] = inlet * pressures
-        # Cells that are not full keep p = 0: an identity. The numbering runs along y, so the band is ny wide.
-        band = np.zeros((ny + 1, nx * ny))
-        band[0] = np.where(full & (diagonal > 0), diagonal, 1.0).T.ravel()
-        band[ny, : (nx - 1) * ny] = -np.where(full[:, 1:] & full[:, :-1], east, 0.0).T.ravel()
-        up = np.zeros((ny, nx))
-        up[:-1] = -np.where(full[1:] & full[:-1], north, 0.0)
-        band[1] += up.T.ravel() if ny > 1 else 0.0
-        solved = solveh_banded(band, np.where(full, right, 0.0).T.ravel(), lower=True, check_finite=False)
-        self.pressure = solved.reshape(nx, ny).T
-        return np.asarray(inlet * (pressures - self.pressure[:, 0]))
-
-    def _trap(self) -> None:
-        """Note which cells hold air that cannot reach the vent any more."""
-        regions, number = label(self.fill < 1)
-        vented = set(np.unique(regions[self._vents, -1])) - {0}
-        for region in range(1, number + 1):
-            if region not in vented:
-                self.dry |= regions == region
 
     def front(self) -> Array:
         """Return how far each row is filled from the left, in m."""
@@ -154,7 +97,7 @@ class Mould:
 
 def sensor_places(length: float = 0.6, height: float = 0.4) -> Array:
     """Return where the pressure is measured, as rows of x and y: five along the mould times three across."""
-    x, y = np.meshgrid(np.linspace(0.1, 0.9, 5) * length, np.array([0.12, 0.5, 0.93]) * height)
+    x, y = np.meshgrid(np.linspace(0.1, 0.9, 5) * length, np.array([0.07, 0.5, 0.93]) * height)
     return np.column_stack([x.ravel(), y.ravel()])
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reinforcement learning on a running simulation: Lorenz's system learns to rest where it would never stay.
 
-    python demos/rl_control.py [FOLDER] [--steps N]
+    python demos/rl_control.py [FOLDER] [--steps N] [--episode K]
 
 Runs ``configs/lorenz.yaml`` as an environment of Gymnasium, in which the action is a bounded force and the reward the
 nearness to the state of rest at negative x. Trains soft actor-critic (stable-baselines3) for some thousand steps, then
@@ -35,7 +35,6 @@ CONFIG = ROOT / "configs" / "lorenz.yaml"
 REWARD = "-sqrt({}) / 20".format(
     " + ".join(f"(state.mean[{k}] - {rest!r}) ** 2" for k, rest in enumerate(REST.tolist()))
 )
-EPISODE = 100
 #: Beginnings on which nobody has learnt.
 SEEDS = (101, 102, 103, 104)
 #: A state nearer to rest than this is where it is wanted.
@@ -46,6 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", default="runs", type=Path, help="where the picture goes")
     parser.add_argument("--steps", type=int, default=5000, help="steps of learning (default: %(default)s)")
+    parser.add_argument("--episode", type=int, default=100, help="steps of an episode (default: %(default)s)")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -53,15 +53,15 @@ def main() -> int:
     settings = {"simulation.directory": ROOT}
     simulation = SteeredEnv(CONFIG, act="force", observe="state.mean", reward=REWARD, settings=settings)
     started_s = time.monotonic() - begin
-    env = Monitor(scaled(TimeLimit(simulation, EPISODE)))
+    env = Monitor(scaled(TimeLimit(simulation, options.episode)))
     model = SAC(
-        "MlpPolicy", env, seed=0, learning_rate=1e-3, learning_starts=500, batch_size=128, gamma=0.97,
-        policy_kwargs={"net_arch": [64, 64]},
+        "MlpPolicy", env, seed=0, learning_rate=1e-3, batch_size=128, gamma=0.97,
+        learning_starts=min(500, options.steps // 2), policy_kwargs={"net_arch": [64, 64]},
     )  # fmt: skip
     begin = time.monotonic()
     model.learn(options.steps)
     learnt_s = time.monotonic() - begin
-    whole = scaled(TimeLimit(simulation, 4 * EPISODE))
+    whole = scaled(TimeLimit(simulation, 4 * options.episode))
     free = [episode(whole, seed, lambda seen: np.zeros(1, np.float32)) for seed in SEEDS]
     kept = [episode(whole, seed, lambda seen: model.predict(seen, deterministic=True)[0]) for seed in SEEDS]
     begin = time.monotonic()
@@ -75,7 +75,7 @@ def main() -> int:
         f"within {NEAR:g} of the wanted state: {near(free):.0%} of the time without control, {near(kept):.0%} with it "
         f"(from the second half of {len(SEEDS)} runs that nobody has learnt on)"
     )
-    draw(env.get_episode_rewards(), free, kept, options.folder / "rl_control.png")
+    draw(np.array(env.get_episode_rewards()) / options.episode, free, kept, options.folder / "rl_control.png")
     print(options.folder / "rl_control.png")
     return 0
 
@@ -111,7 +111,7 @@ def near(runs: list[Run]) -> float:
     return float((np.linalg.norm(states - REST, axis=1) < NEAR).mean())
 
 
-def draw(rewards: list[float], free: list[Run], kept: list[Run], path: Path) -> None:
+def draw(rewards: np.ndarray, free: list[Run], kept: list[Run], path: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
     for axis, runs, title in ((axes[0, 0], free, "without control"), (axes[0, 1], kept, "with the learnt control")):
         for times, states, _ in runs:
@@ -121,8 +121,8 @@ def draw(rewards: list[float], free: list[Run], kept: list[Run], path: Path) -> 
     for times, _, forces in kept:
         axes[1, 1].plot(times, forces, lw=0.9)
     axes[1, 1].set(title="force of the learnt control", xlabel="time", ylabel="force", ylim=(-1.1 * FORCE, 1.1 * FORCE))
-    axes[1, 0].plot(np.arange(1, len(rewards) + 1), np.array(rewards) / EPISODE)
-    axes[1, 0].set(title="learning", xlabel=f"episode of {EPISODE} steps", ylabel="mean reward")
+    axes[1, 0].plot(np.arange(1, len(rewards) + 1), rewards)
+    axes[1, 0].set(title="learning", xlabel="episode", ylabel="mean reward")
     figure.savefig(path, dpi=110)
 
 
