@@ -92,19 +92,23 @@ def sections(found: Measured) -> dict[str, list[str]]:
         "statistics": table(
             ["", "steps/s"], ([row["contender"], text(row["steps/s"])] for row in found["statistics"]["rows"])
         ),
-        "scaling": table(
-            ["ranks", "variables", "transport", "µs a step", "µs a block"],
-            (
-                [
-                    str(row["ranks"]),
-                    str(row["variables"]),
-                    row["transport"],
-                    text(row["step_us"]),
-                    text(row["block_us"]),
-                ]
-                for row in found["scaling"]["rows"]
+        "scaling": [
+            "![The cost of a step](pictures/scaling.png)",
+            "",
+            *table(
+                ["ranks", "variables", "transport", "µs a step", "µs a block"],
+                (
+                    [
+                        str(row["ranks"]),
+                        str(row["variables"]),
+                        row["transport"],
+                        text(row["step_us"]),
+                        text(row["block_us"]),
+                    ]
+                    for row in found["scaling"]["rows"]
+                ),
             ),
-        ),
+        ],
         "goals": table(
             ["", "goal", "measured", ""],
             (

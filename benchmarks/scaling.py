@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a step costs against the number of ranks, and against the number of variables; through shared memory and tcp.
 
-    python -m benchmarks.scaling [--rounds 2] [--quick]
+    python -m benchmarks.scaling [--rounds 1] [--quick]
 
 Blocks are small (8 KiB), so that what is measured is insitu and not the memory: a sum of every block of every variable
 in each step, on one staging node. Ranks are threads of two processes, each with a client and sockets of its own, so
@@ -27,8 +27,8 @@ from benchmarks.common import RESULTS, arguments, report, rounds
 from benchmarks.streaming import ROOT, insitu_command
 from benchmarks.workload import LIMIT_S, wait_for
 
-RANKS, QUICK_RANKS = (4, 8, 16, 32, 64, 128, 256), (4, 32, 256)
-VARIABLES, QUICK_VARIABLES = (1, 3, 10, 30, 100), (1, 10, 100)
+RANKS, QUICK_RANKS = (4, 16, 64, 256), (4, 64)
+VARIABLES, QUICK_VARIABLES = (1, 3, 10, 30, 100), (1, 30)
 #: Of the other number.
 FEW_RANKS, FEW_VARIABLES = 4, 1
 #: Blocks of a measurement, and the steps that they are at least and at most.
@@ -126,7 +126,7 @@ def step_us(ranks: int, variables: int, transport: str) -> float:
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=2)
+    options = arguments(__doc__, rounds=1)
     against_ranks, against_variables = (QUICK_RANKS, QUICK_VARIABLES) if options.quick else (RANKS, VARIABLES)
     works = [(ranks, FEW_VARIABLES) for ranks in against_ranks]
     works += [(FEW_RANKS, variables) for variables in against_variables if variables != FEW_VARIABLES]
