@@ -8,11 +8,12 @@ STAMP := $(VENV)/.installed
 # mpiexec comes with the environment, and so do the commands that a configuration names.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test bench lint clean
 
 help:
 	@echo "make demo   run the main job: a Lennard-Jones melt in LAMMPS, analysed while it runs"
 	@echo "make test   run all tests (ARGS='-k wire' chooses)"
+	@echo "make bench  measure it beside its peers, ten minutes (ARGS=--quick: two)"
 	@echo "make lint   ruff, mypy --strict and the layers of the design"
 	@echo "make clean  remove the environment and everything built; what runs left behind stays"
 
@@ -26,6 +27,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two at a time, since what starts processes mostly waits for them.
 test: $(STAMP)
 	pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# Each peer has an environment of its own; one that cannot be installed is left out.
+bench: $(STAMP)
+	python -m benchmarks.peers
+	python -m benchmarks.performance $(ARGS)
 
 lint: $(STAMP)
 	ruff check .
@@ -44,4 +50,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,103 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rank to one staging node: MiB/s end to end, and time inside `put`.
+"""One rank to one staging node: MiB/s end to end, time inside `put`, and the round trip of a small block.
 
-    python -m benchmarks.put_receive [--rounds 5]
+    python -m benchmarks.put_receive [--rounds 3] [--quick]
 
 Every element is read once by whoever receives it (`np.sum`). Contenders, in turn:
 
 * ``memcpy``: the limit. The producer copies its block into memory that is mapped already; nobody receives.
-* ``pyzmq``: PUSH and PULL by hand, in its four variants (``copy=``, and whether malloc keeps memory mapped). Insitu is
-  measured against the best of them at each size, and against the best that copies: without a copy it sends the
-  producer's own array, which a simulation could not change meanwhile, and `put` promises that it may.
-* ``insitu``: a whole ``insitu run`` with its client, a staging node in a Dask worker, the controller; over tcp, as
-  between machines, and through shared memory, as it does by itself on one.
+* ``ring``: a ring of slots in shared memory by hand, copied in, or filled in place (`benchmarks.contenders.ring`).
+* ``pyzmq``: over tcp by hand, with and without a copy (`benchmarks.contenders.pyzmq`).
+* ``MPI``, ``ADIOS2 SST``, ``deisa-dask``: peers, in environments of their own (`benchmarks.peers`).
+* ``insitu``: a whole ``insitu run`` with its client, a staging node in a Dask worker, the controller; through shared
+  memory, as it does by itself on one machine, with `put` and with `empty`; and over tcp, as between machines.
+
+In place the producer fills the memory that it is given, and the time of that is its own, not the call's. For the round
+trip it waits after each block until that was read, one block at a time.
 """
 
-import argparse
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zmq
 
-from benchmarks.common import report, rounds
-from benchmarks.streaming import LIMIT_S, Timing, Workload, blocks_of, insitu_run, processes, produce, timing
-from insitu.model import Array
-from insitu.wire.sockets import keep_pages_mapped
+from benchmarks.by_hand import ByHand, memcpy
+from benchmarks.common import RESULTS, arguments, present, report, rounds
+from benchmarks.streaming import insitu_run
+from benchmarks.workload import Timing, Workload
 
-#: Bytes of a block, and how many are sent: about a second's worth.
-SIZES = {64 << 10: 10_000, 1 << 20: 2_000, 16 << 20: 120, 64 << 20: 40}
-#: What may be under way, as in the default configuration of insitu.
-WAITING_BYTES = 256 << 20
-VARIANTS = {
-    f"pyzmq {'copy' if copy else 'zero-copy'}{', kept mapped' if keep else ''}": (copy, keep)
-    for copy in (False, True)
-    for keep in (False, True)
-}
-COPYING = [name for name, (copy, _) in VARIANTS.items() if copy]
-
-
-def memcpy(work: Workload) -> Timing:
-    """Copy every block into one of a few buffers."""
-    blocks = blocks_of(0, work.block)
-    targets = [np.ones(work.block) for _ in blocks]
-    calls = np.empty(work.steps)
-    begin = time.monotonic()
-    for n in range(work.steps):
-        before = time.perf_counter()
-        np.copyto(targets[n % len(targets)], blocks[n % len(blocks)])
-        calls[n] = time.perf_counter() - before
-    return Timing(time.monotonic() - begin, calls * 1e6)
-
-
-def pyzmq(work: Workload, *, copy: bool, keep: bool) -> Timing:
-    """Push blocks from one process to another."""
-    answers: Any = processes.Queue()
-    consumer = processes.Process(target=pull, args=(work, keep, answers))
-    consumer.start()
-    producer = processes.Process(target=push, args=(work, copy, answers.get(timeout=LIMIT_S)))
-    producer.start()
-    for process in (producer, consumer):
-        process.join(LIMIT_S)
-        if process.exitcode != 0:
-            process.kill()
-            raise RuntimeError(f"A process of the pyzmq contender ended with {process.exitcode}.")
-    return timing(work, answers.get(timeout=LIMIT_S))
-
-
-def pull(work: Workload, keep: bool, answers: Any) -> None:
-    """Receive and sum everything; say where, then when it was done."""
-    if keep:
-        keep_pages_mapped()
-    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
-        socket.setsockopt(zmq.RCVHWM, _waiting(work))
-        answers.put(socket.bind_to_random_port("tcp://127.0.0.1"))
-        for n in range(work.lead + work.steps):
-            np.sum(np.frombuffer(socket.recv(copy=False), np.float64))
-            if n + 1 == work.lead:
-                work.warm.touch()
-        answers.put(time.monotonic())
-
-
-def push(work: Workload, copy: bool, port: int) -> None:
-    """Send every block; without a copy, ZeroMQ reads the producer's own memory."""
-    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
-        socket.setsockopt(zmq.SNDHWM, _waiting(work))
-        socket.connect(f"tcp://127.0.0.1:{port}")
-
-        def publish(_: int, block: Array) -> None:
-            socket.send(block, copy=copy)
-
-        produce(work, 0, publish)
-
-
-def _waiting(work: Workload) -> int:
-    """Messages that may wait at each end: half of what may be under way."""
-    return max(1, WAITING_BYTES // work.block_bytes // 2)
+#: Bytes of a block, and how many are sent: about half a second's worth.
+SIZES = {64 << 10: 6_000, 1 << 20: 1_500, 16 << 20: 100, 64 << 20: 30}
+QUICK_SIZES = {64 << 10: 4_000, 16 << 20: 50}
+#: deisa-dask takes some ten milliseconds for a block of any size.
+MOST_STEPS = {"deisa-dask": 60}
+#: The round trip is that of a block of so many bytes.
+ANSWERED_BYTES, ANSWERED_STEPS = 64 << 10, 1_000
 
 
 def insitu(work: Workload, *, transport: str) -> Timing:
@@ -105,46 +43,90 @@ def insitu(work: Workload, *, transport: str) -> Timing:
     return insitu_run(work, {}, transport=transport, read=True)
 
 
-def contender(
-    run: Callable[[Workload], Timing], nbytes: int, steps: int, calls: list[np.ndarray]
-) -> Callable[[], float]:
-    """Return what `rounds` calls: MiB/s of one go, in a folder of its own."""
+@dataclass(frozen=True)
+class Contender:
+    """How a contender is run, whether in place, and whether it can answer."""
+
+    run: Callable[[Workload], Timing]
+    in_place: bool = False
+    answers: bool = True
+
+    @property
+    def missing(self) -> str:
+        return self.run.missing if isinstance(self.run, ByHand) else ""
+
+
+CONTENDERS = {
+    "memcpy": Contender(memcpy, answers=False),
+    "ring, in place": Contender(ByHand("ring"), in_place=True, answers=False),
+    "ring, copy in": Contender(ByHand("ring")),
+    "insitu shm, in place": Contender(partial(insitu, transport="shm"), in_place=True, answers=False),
+    "insitu shm": Contender(partial(insitu, transport="shm")),
+    "MPI": Contender(ByHand("mpi", "mpi", mpi=True)),
+    "pyzmq": Contender(ByHand("pyzmq")),
+    "pyzmq, copying": Contender(ByHand("pyzmq_copy"), answers=False),
+    "insitu tcp": Contender(partial(insitu, transport="tcp")),
+    "ADIOS2 SST": Contender(ByHand("sst", "adios2")),
+    "deisa-dask": Contender(ByHand("deisa", "deisa-dask"), answers=False),
+}
+
+
+def timed(contender: Contender, work: Workload, taken: list[Timing]) -> Callable[[], float]:
+    """Return what `rounds` calls: MiB/s of one go, in a folder of its own; keep the rest in `taken`."""
 
     def once() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            work = Workload(folder, 1, (nbytes // 8,), steps, max(8, steps // 10))
-            took = run(work)
-        calls.append(took.calls_us)
+            took = contender.run(replace(work, folder=folder, in_place=contender.in_place))
+        taken.append(took)
         return work.mib / took.seconds
 
     return once
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "put_receive.json")
-    options = parser.parse_args()
-    runs: dict[str, Callable[[Workload], Timing]] = {
-        "memcpy": memcpy,
-        **{name: partial(pyzmq, copy=copy, keep=keep) for name, (copy, keep) in VARIANTS.items()},
-        "insitu tcp": partial(insitu, transport="tcp"),
-        "insitu shared memory": partial(insitu, transport="shm"),
+def throughput(contenders: dict[str, Contender], nbytes: int, steps: int, n: int) -> list[dict[str, Any]]:
+    """Return a row for each contender at one size."""
+    taken: dict[str, list[Timing]] = {name: [] for name in contenders}
+    works = {name: min(steps, MOST_STEPS.get(name, steps)) for name in contenders}
+    once = {
+        name: timed(each, Workload("", 1, (nbytes // 8,), works[name], max(8, works[name] // 10)), taken[name])
+        for name, each in contenders.items()
     }
+    found = rounds(once, n)
     rows = []
-    for nbytes, steps in SIZES.items():
-        calls: dict[str, list[np.ndarray]] = {name: [] for name in runs}
-        contenders = {name: contender(run, nbytes, steps, calls[name]) for name, run in runs.items()}
-        found = rounds(contenders, options.rounds)
-        best, copying = (max(found[name] for name in names) for names in (VARIANTS, COPYING))
-        for name, rate in found.items():
-            p50, p95 = np.percentile(np.concatenate(calls[name]), [50, 95])
-            worst = max(float(each.max()) for each in calls[name])
-            rows.append({
-                "block_KiB": nbytes >> 10, "contender": name, "MiB/s": rate, "of best pyzmq": rate / best,
-                "of copying pyzmq": rate / copying, "call_p50_us": p50, "call_p95_us": p95, "call_max_us": worst,
-            })  # fmt: skip
-    report("One rank to one staging node", rows, options.json)
+    for name, rate in found.items():
+        calls = [took.calls_us for took in taken[name]]
+        p50, p95 = np.percentile(np.concatenate(calls), [50, 95])
+        rows.append({
+            "block_KiB": nbytes >> 10, "contender": name, "MiB/s": rate,
+            "call_p50_us": float(p50), "call_p95_us": float(p95),
+            "call_max_us": float(np.median([each.max() for each in calls])),
+        })  # fmt: skip
+    return rows
+
+
+def round_trips(contenders: dict[str, Contender], n: int) -> list[dict[str, Any]]:
+    """Return a row for each contender that can answer."""
+    work = Workload("", 1, (ANSWERED_BYTES // 8,), ANSWERED_STEPS, 50, answers=True)
+    taken: dict[str, list[Timing]] = {name: [] for name, each in contenders.items() if each.answers}
+    rounds({name: timed(contenders[name], work, kept) for name, kept in taken.items()}, n)
+    rows = []
+    for name, kept in taken.items():
+        p50, p95 = np.median([np.percentile(took.calls_us, [50, 95]) for took in kept], axis=0)
+        rows.append({"contender": name, "round_trip_p50_us": float(p50), "round_trip_p95_us": float(p95)})
+    return rows
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    contenders, missing = present(CONTENDERS)
+    rows = [
+        row
+        for nbytes, steps in (QUICK_SIZES if options.quick else SIZES).items()
+        for row in throughput(contenders, nbytes, steps, options.rounds)
+    ]
+    answers = round_trips(contenders, options.rounds)
+    report("One rank to one staging node", rows, RESULTS / "put_receive.json", missing)
+    report("Round trip of 64 KiB", answers, RESULTS / "round_trip.json", missing)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,11 @@ class RankLink:
         late = max(self.received_bytes - self.acked_received_bytes, self.folded_bytes - self.acked_folded_bytes)
         return self.dirty and late * _SHARE > self.credit_bytes
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that came is folded, and the rank does not know: it may wait for this, and nothing follows it."""
+        return self.dirty and self.folded_bytes != self.acked_folded_bytes and not self.here
+
     def ack(self) -> Ack:
         """Return the acknowledgement of all so far."""
         return Ack(self.received, self.folded, self.received_bytes, self.folded_bytes)

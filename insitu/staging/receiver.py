@@ -59,7 +59,8 @@ from insitu.wire.viewing import Peek
 
 #: How often the controller hears how this node does.
 STATUS_S = 0.1
-#: Acknowledgements that are not urgent go at the latest when nothing has come for so long, ...
+#: Acknowledgements that are not urgent go when nothing is there to do and all that came is folded, at the latest when
+#: nothing has come for so long, ...
 LULL_S = 0.001
 #: ... and while more is coming a rank gets one at most this often, times the number of ranks.
 ACK_S = 0.00025
@@ -164,8 +165,9 @@ class Receiver:
         """Take in what is there and answer it; wait only where there is nothing to do."""
         if len(self._assembler) + self._folding_steps > 1:
             self._closing.wait(NAP_S)
-        unsaid = self._newly_closed or any(link.dirty for link in self._links.values())
-        ready = poll([self._listener, self._controller, self._waker], LULL_S if unsaid else STATUS_S)
+        wait_s = self._wait_s()
+        ready = poll([self._listener, self._controller, self._waker], wait_s)
+        lull = not ready and wait_s > 0
         # An attempt to receive where nothing is costs more than this whole look.
         if self._listener in ready:
             self._receive_from_ranks()
@@ -179,12 +181,19 @@ class Receiver:
         if self._consumer is not None and not self._consumer.alive:
             raise RunError("A thread that takes steps on this staging node has ended; its traceback stands above.")
         self._submit(self._assembler.take_approved())
-        self._report_closed(lull=not ready)
-        self._acknowledge(lull=not ready)
+        self._report_closed(lull)
+        self._acknowledge(idle=not ready)
         self._outbox.extend(self._feeders.send(self._listener.send))
         if time.monotonic() - self._status_at > STATUS_S:
             self._report()
         self._empty_outbox()
+
+    def _wait_s(self) -> float:
+        """How long to wait for news: not at all while a rank may stand still until it knows that all is folded."""
+        links = self._links.values()
+        if any(link.caught_up for link in links):
+            return 0.0
+        return LULL_S if self._newly_closed or any(link.dirty for link in links) else STATUS_S
 
     def _receive_from_ranks(self) -> None:
         for _ in range(MESSAGES_PER_TURN):
@@ -362,11 +371,11 @@ class Receiver:
             self._waited_for = False
             self._closed_at = now
 
-    def _acknowledge(self, lull: bool) -> None:
+    def _acknowledge(self, idle: bool) -> None:
         now = time.monotonic()
         pace_s = ACK_S * len(self._links)
         for link in self._links.values():
-            if link.dirty and (lull or link.urgent or now - link.acked_at > pace_s):
+            if link.dirty and (idle or link.urgent or now - link.acked_at > pace_s):
                 # Where its connection is closed, or it does not read, the next message makes it dirty again.
                 sent = self._listener.send(link.identity, link.session.send(link.ack()))
                 link.acked(now, sent)

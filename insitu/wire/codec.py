@@ -35,6 +35,7 @@ from insitu.wire.messages import (
     Propose,
     Publish,
     PublishEncoded,
+    PublishLent,
     Request,
     Ship,
     Shown,
@@ -50,7 +51,7 @@ Frame = bytes | memoryview
 #: The extension that stands for an array of a state.
 _ARRAY = 1
 
-_PUBLISH = NUMBERS[Publish]
+_PUBLISH, _LENT = NUMBERS[Publish], NUMBERS[PublishLent]
 #: Those with states, and how many bytes their arrays may have: what a rank ships stands for its blocks of many steps.
 _STATES = {NUMBERS[cls]: STATES_BYTES for cls in (Partial, Propose, Request, Shown)} | {NUMBERS[Ship]: BUFFER_BYTES}
 _BUFFERED = frozenset({NUMBERS[PublishEncoded], NUMBERS[News], NUMBERS[Sight], NUMBERS[Glimpse], NUMBERS[Lesson]})
@@ -104,6 +105,8 @@ def kind(frames: Sequence[Frame]) -> type:
 def _encode(number: int, message: Any) -> list[Buffer]:
     if number == _PUBLISH:
         return _encode_publish(message)
+    if number == _LENT:
+        return _encode_lent(message)
     fields = KINDS[number].dump(message)
     if number in _BUFFERED:
         return [_pack([VERSION, number, *fields[:-1]]), *message.buffers]
@@ -121,6 +124,8 @@ def _decode(record: Record, fields: list[Any], frames: Sequence[Frame]) -> Any:
         return record.load(_decode_states(frames, _STATES[NUMBERS[record.cls]]))
     if len(frames) != 1:
         raise Wrong("no frame behind the header", len(frames) - 1, "frames")
+    if record.cls is PublishLent:
+        return _decode_lent(record, fields)
     return record.load(fields)
 
 
@@ -189,6 +194,33 @@ def _decode_publish(record: Record, fields: list[Any], frames: Sequence[Frame]) 
         sequence, index, time, layout = fields
         return Publish(sequence, index, time, layout, buffers)
     return cast(Publish, record.load([*fields, buffers]))
+
+
+def _are_places(places: Any, sequence: type[tuple[Any, ...]] | type[list[Any]]) -> bool:
+    """Whether these are pairs of whole numbers, told without the record as for `_is_publish`."""
+    for place in places:
+        if type(place) is not sequence or len(place) != 2:
+            return False
+        for number in place:
+            if type(number) is not int or not 0 <= number <= WHOLE:
+                return False
+    return True
+
+
+def _encode_lent(message: PublishLent) -> list[Buffer]:
+    places = message.places
+    fields = [message.sequence, message.index, message.time, message.layout]
+    if type(places) is tuple and _is_publish(fields, len(places)) and _are_places(places, tuple):
+        return [_pack([VERSION, _LENT, *fields, places])]
+    return [_pack([VERSION, _LENT, *KINDS[_LENT].dump(message)])]
+
+
+def _decode_lent(record: Record, fields: list[Any]) -> PublishLent:
+    *numbers, places = fields or [None]
+    if type(places) is list and _is_publish(numbers, len(places)) and _are_places(places, list):
+        sequence, index, time, layout = numbers
+        return PublishLent(sequence, index, time, layout, tuple(map(tuple, places)))
+    return cast(PublishLent, record.load(fields))
 
 
 def _encode_states(header: list[Any], limit_bytes: int) -> list[Buffer]:

@@ -155,6 +155,17 @@ def test_what_a_rank_may_soon_wait_for_is_acknowledged_at_once(make: MakeNode, m
     assert node.ranks[0].hear(Ack).received == 8
 
 
+def test_a_rank_hears_at_once_that_all_of_it_is_folded(make: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may stand still until then, and nothing would follow that brings the word along."""
+    monkeypatch.setattr(module, "LULL_S", NEVER_S)
+    monkeypatch.setattr(module, "ACK_S", math.inf)
+    node = make()
+    node.approve()
+    for sequence in range(3):
+        node.publish(sequence)
+        wait_until(lambda sequence=sequence: folded(node.ranks[0]) == sequence, what="the word that it is folded")
+
+
 def test_acknowledgements_say_all_so_far(make: MakeNode) -> None:
     """There are fewer of them than messages, and none goes back."""
     node = make(ranks=2)
