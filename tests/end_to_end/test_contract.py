@@ -58,7 +58,7 @@ def left(start_shared: Start) -> Left:
         nodes=2,
         operators=operators,
         variables=variables,
-        staging={"transport": "tcp"},
+        staging={"transport": "ipc"},
     )
     left = running.wait()
     assert left.status == 0, left.stderr

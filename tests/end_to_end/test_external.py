@@ -118,7 +118,15 @@ def test_a_contact_file_that_is_none_is_named(tmp_path: Path, change: dict[str, 
 def test_an_old_contact_file_costs_a_wait_and_the_simulation_goes_on(tmp_path: Path) -> None:
     """Nobody listens there any more."""
     contact = tmp_path / "contact.json"
-    said = {"version": VERSION, "run": "a", "address": "tcp://127.0.0.1:1", "pid": 1, "host": "", "directory": ""}
+    said = {
+        "version": VERSION,
+        "run": "a",
+        "address": "tcp://127.0.0.1:1",
+        "pid": 1,
+        "host": "",
+        "directory": "",
+        "folds": {},
+    }
     contact.write_text(json.dumps(said))
     contact.chmod(0o600)
     code = (

@@ -13,7 +13,7 @@ REAL = [name for name in ARRAYS if name != "spectrum"]
 
 @pytest.fixture(scope="module")
 def left(start_shared: Start) -> Left:
-    """Through shared memory; over tcp go the selections of `test_contract.py`."""
+    """Through shared memory; over sockets go the selections of `test_contract.py`."""
     operators = {f"{name}_cells": total(name, window=4) for name in REAL}
     operators |= {f"{name}_each": total(name, over="space") for name in (*REAL, "particles", "agreed", "lonely")}
     staging = {"transport": "shm"}
