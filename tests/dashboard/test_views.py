@@ -49,7 +49,14 @@ def test_a_run_that_left_nothing_has_every_view(view: Any, ended: Finished) -> N
     parts = view.parts([ended])
     said = json.loads(encoded(view.update([ended], {}), [ended], signature(parts)))
     places = {part.id for part in parts}
-    assert {*said["texts"], *said["cards"], *said["tables"], *said["flows"], *said["hidden"]} <= places
+    assert {
+        *said["texts"],
+        *said["cards"],
+        *said["tables"],
+        *said["drawings"],
+        *said["links"],
+        *said["hidden"],
+    } <= places
     text = page(view, list(VIEWS.values()), [ended], Role.OBSERVER)
     assert all(f"part-{part.id}" in text for part in parts)
 
