@@ -5,7 +5,7 @@ For the pages, notebooks and reports alike it is drawn as SVG, in the colours of
 escaped: they may be anything.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,6 +15,8 @@ from insitu.text import count, size
 #: Variables and operators that are drawn; of more the first ones, and a box that says how many there are.
 VARIABLES, OPERATORS = 12, 24
 WIDTH, HEIGHT, ACROSS, DOWN = 156, 40, 92, 54
+#: Columns: the simulation has 0, variables 1, operators from 2 on, those behind others from 3 on, and at last files.
+_CHAINED, FILES = 3, 99
 _MARGIN = 4
 _TITLE, _TEXT = 20, 25
 
@@ -77,8 +79,7 @@ def of_snapshot(now: Snapshot, before: Snapshot) -> Graph:
 
 def of_operators(operators: Sequence[Mapping[str, Any]]) -> Graph:
     """Return the graph of a configuration; of each operator are told name, use, of, and whether it is stored."""
-    names = {one["name"] for one in operators}
-    variables = [name for one in operators for name in one["of"] if name.partition(".")[0] not in names]
+    variables = [name for one in operators for name in one["of"] if _source_of(name, {}, operators) == name]
     return _graph("", dict.fromkeys(variables, ""), operators, {}, {})
 
 
@@ -94,12 +95,13 @@ def svg(graph: Graph) -> str:
     at = {
         name: (
             _MARGIN + columns[column] * (WIDTH + ACROSS),
-            _MARGIN + (most - len(names)) * DOWN / 2 + k * DOWN,
+            _MARGIN + (most - len(names)) * DOWN / 2 + k * DOWN + _lowered(column),
         )
         for column, names in rows.items()
         for k, name in enumerate(names)
     }
-    width, height = 2 * _MARGIN + len(rows) * (WIDTH + ACROSS) - ACROSS, 2 * _MARGIN + (most - 1) * DOWN + HEIGHT
+    width = 2 * _MARGIN + len(rows) * (WIDTH + ACROSS) - ACROSS
+    height = 2 * _MARGIN + (most - 1) * DOWN + HEIGHT + max(map(_lowered, rows))
     drawn = "".join(_edge(edge, graph, at) for edge in graph.edges) + _labels(graph, at)
     drawn += "".join(_box(box, *at[name]) for name, box in graph.boxes.items())
     label = '"' + _safe("The pipeline: " + "; ".join(_told(edge, graph) for edge in graph.edges)) + '"'
@@ -124,6 +126,7 @@ def _graph(
         graph.boxes["more variables"] = Box(f"and {len(variables) - VARIABLES} more", "variables", 1)
     drawn = operators[:OPERATORS]
     sources = {one["name"]: _sources(one, variables, operators) for one in drawn}
+    yielding = {f"operator {one['name']}": yielded.get(one["name"]) for one in operators}
     for one in drawn:
         text = f"{one['use']}, failed" if one.get("failed") else str(one["use"])
         column = 2 + _depth(one["name"], sources)
@@ -132,8 +135,8 @@ def _graph(
         graph.boxes["more operators"] = Box(f"and {len(operators) - OPERATORS} more", "operators", 2)
     for name, found in sources.items():
         for source in found:
-            flows = yielded.get(source) if source in sources else sent.get(source)
-            _join(graph, f"{'operator' if source in sources else 'variable'} {source}", f"operator {name}", flows)
+            flows = yielding[source] if source in yielding else sent.get(source.removeprefix("variable "))
+            _join(graph, source, f"operator {name}", flows)
     for one in drawn:
         if one.get("stored"):
             _join(graph, f"operator {one['name']}", "results.zarr", yielded.get(one["name"]))
@@ -145,25 +148,36 @@ def _join(graph: Graph, source: str, target: str, flows: float | None) -> None:
     if source not in graph.boxes:
         return  # one of those that are too many to be drawn
     if target not in graph.boxes:
-        graph.boxes[target] = Box(target, "on the disk", 99)
+        graph.boxes[target] = Box(target, "on the disk", FILES)
     graph.edges.append(Edge(source, target, flows))
 
 
-def _sources(one: Mapping[str, Any], variables: Mapping[str, str], operators: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what an operator takes: variables, or the operator whose results it does."""
-    names = {each["name"] for each in operators}
-    found = [name if name in variables or (head := name.partition(".")[0]) not in names else head for name in one["of"]]
-    return list(dict.fromkeys(found))
+def _sources(one: Mapping[str, Any], variables: Mapping[str, str], operators: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the boxes of what an operator takes: variables, or the operator whose results it does."""
+    found = [(name, _source_of(name, variables, operators)) for name in one["of"]]
+    return list(dict.fromkeys(f"variable {name}" if name == whole else f"operator {whole}" for name, whole in found))
+
+
+def _source_of(name: str, variables: Mapping[str, str], operators: Sequence[Mapping[str, Any]]) -> str:
+    """Return the operator whose result this is, as ``stats`` of ``stats.mean``; the name itself of a variable."""
+    head, dot, _ = name.partition(".")
+    return head if dot and name not in variables and any(each["name"] == head for each in operators) else name
 
 
 def _depth(name: str, sources: Mapping[str, Sequence[str]]) -> int:
     """Return how many operators come before this one."""
-    return max((1 + _depth(source, sources) for source in sources.get(name, []) if source in sources), default=0)
+    before = (box.removeprefix("operator ") for box in sources.get(name, []) if box.startswith("operator "))
+    return max((1 + _depth(each, sources) for each in before), default=0)
 
 
 def _extent(variable: Mapping[str, Any]) -> str:
     shape = "joined" if variable["shape"] is None else " x ".join(map(str, variable["shape"])) or "one value"
     return f"{shape} [{variable['units']}]" if variable["units"] else shape
+
+
+def _lowered(column: int) -> float:
+    """Return how much lower a column stands: every second of chained operators, so that edges pass between them."""
+    return DOWN / 2 if _CHAINED <= column < FILES and column % 2 else 0.0
 
 
 def _edge(edge: Edge, graph: Graph, at: Mapping[str, tuple[float, float]]) -> str:
@@ -184,7 +198,7 @@ def _labels(graph: Graph, at: Mapping[str, tuple[float, float]]) -> str:
     for edge in graph.edges:
         if edge.bytes_per_s is None:
             continue
-        if graph.boxes[edge.target].column == 99:
+        if graph.boxes[edge.target].column == FILES:
             x, y = at[edge.source]
             drawn.append(_text(x + WIDTH + 4, y + HEIGHT / 2 - 5, f"{size(edge.bytes_per_s)}/s", "start"))
         else:

@@ -20,6 +20,8 @@ from insitu.results.groups import COORDINATES_OF, array_of, leading_of, rows_of
 
 #: The result that says where an operator's bins begin and end.
 EDGES = "edges"
+#: Results that say where others are, and are nothing to look at.
+UNSEEN = (EDGES, "column")
 #: Points of one line that are shown: as many as a wide screen has.
 POINTS = 1200
 #: Cells of a profile: a histogram's bins, a spectrum's lines. Longer ones are fields.
@@ -179,7 +181,7 @@ def kind_of(stored: Stored) -> str:
     'bars'
     """
     dims, shape, complex_ = stored.dims, stored.shape, np.dtype(stored.dtype).kind == "c"
-    if np.dtype(stored.dtype).kind not in "biufc" or stored.name == EDGES:
+    if np.dtype(stored.dtype).kind not in "biufc" or stored.name in UNSEEN:
         return ""
     if len(shape) < 2 and complex_:
         return "circle" if stored.name == EIGENVALUES and shape else ""
@@ -188,7 +190,7 @@ def kind_of(stored: Stored) -> str:
     if len(shape) == 1 and shape[0] <= PROFILE_CELLS:
         if stored.leading == "step" and dims[0] == "component" and shape[0] > 1:
             return "plane"
-        return "bars" if dims[0] in COUNTED and shape[0] <= BARS and stored.name != "column" else "profile"
+        return "bars" if dims[0] in COUNTED and shape[0] <= BARS else "profile"
     small = prod(shape[-2:]) * np.dtype(stored.dtype).itemsize <= FIELD_BYTES
     return "field" if len(shape) in (2, 3) and small else ""
 

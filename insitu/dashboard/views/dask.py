@@ -47,7 +47,7 @@ def update(runs: Sequence[Source], choice: Mapping[str, str]) -> Update:
         ]
         update.texts[f"say-{k}"] = "" if pages else ENDED if not run.live else OWN
         update.links[f"pages-{k}"] = _links(pages)
-        if not pages:
+        if not update.links[f"pages-{k}"]:
             update.hidden.append(f"pages-{k}")
     return update
 

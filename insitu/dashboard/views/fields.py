@@ -226,9 +226,11 @@ def _results(runs: Iterable[Source]) -> dict[str, Stored]:
 
 
 def _first_of(results: Mapping[str, Stored], runs: Sequence[Source], variable: str) -> str:
-    """Return the result that is shown first: a mean of the variable, else any of it."""
-    of = {one["name"] for run in runs for one in run.snapshot.get("operators", []) if variable in one["of"]}
-    here = [key for key, one in results.items() if one.operator in of] or list(results)
+    """Return the result that is shown first: a mean of the variable, rather of it alone, else any of it."""
+    operators = [one for run in runs for one in run.snapshot.get("operators", []) if variable in one["of"]]
+    names = [one["name"] for one in sorted(operators, key=lambda one: len(one["of"]))]
+    here = [key for name in dict.fromkeys(names) for key, one in results.items() if one.operator == name]
+    here = here or list(results)
     return next((key for key in here if key.endswith("mean")), here[0] if here else NONE)
 
 
