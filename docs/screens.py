@@ -84,11 +84,13 @@ def running(place: Path, config: dict[str, Any]) -> Iterator[str]:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         url = next(found[0] for line in lines if (found := re.findall(r"Dashboard: (\S+)", line)))
-        threading.Thread(target=lambda: list(lines), daemon=True).start()
+        reading = threading.Thread(target=lambda: list(lines))
+        reading.start()
         try:
             yield url
         finally:
             process.terminate()
+            reading.join()
 
 
 def take(browser: Any, url: str, run: str, folder: Path, everything: bool) -> None:
