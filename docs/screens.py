@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take the pictures of dashboard.md: ``python docs/screens.py [FOLDER] [--all]``, of two runs, into docs/pictures/.
+"""Take the pictures of dashboard.md, of two runs, into docs/pictures/: ``python docs/screens.py [FOLDER]``.
 
 The Gray-Scott demo, steered by a rule and by hand, gives Run, Fields, Series and Steer; the plates of
 configs/surrogate_heat.yaml give Training. With ``--all`` every view of both, at 1280 and 390 pixels, light and dark, to
@@ -50,13 +50,14 @@ SPOTS: dict[str, Any] = {
     "steering": [{"name": "rich", "when": "amount.mean > 0.06", "set": {"feed": 0.019}}],
     "dashboard": {"port": 0},
 }
-#: What is seen of each run, and how many rows of results are waited for before.
+#: What is seen of each run.
 SHOWN = {"gray-scott": ("run", "fields", "series", "steer"), "heat": ("training",)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=HERE / "pictures")
+    parser.add_argument("--run", choices=list(SHOWN), help="of one of the runs only")
     parser.add_argument("--all", action="store_true", help="every view, in both widths and both colours")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def main() -> None:
     heat["outputs"] = [{"of": ["surrogate", "trust"]}]
     heat["dashboard"] = {"port": 0}
     with tempfile.TemporaryDirectory() as place, chromium() as browser:
-        for config in (SPOTS, heat):
+        for config in (each for each in (SPOTS, heat) if options.run in (None, each["run"])):
             with running(Path(place), config) as url:
                 take(browser, url, config["run"], options.folder, options.all)
 
@@ -111,7 +112,10 @@ def take(browser: Any, url: str, run: str, folder: Path, everything: bool) -> No
     else:
         pages.open("training")
         page.wait_for_function("(model('loss-surrogate-0')?.data.x || []).length > 12", timeout=240_000)
-        page.wait_for_function("(model('prediction-trust-0')?.data.image || []).length", timeout=120_000)
+        page.wait_for_function(
+            "Array.from(model('error-trust-0')?.data.error || []).filter(Number.isFinite).length > 200",
+            timeout=240_000,
+        )
     for view in VIEWS if everything else SHOWN[run]:
         pages.open(view)
         page.wait_for_timeout(2500)
@@ -123,7 +127,9 @@ def take(browser: Any, url: str, run: str, folder: Path, everything: bool) -> No
                 path = folder / (f"{run}-{view}-{width}-{scheme}.png" if everything else f"dashboard-{view}.png")
                 pages.picture(folder, path.stem)
                 if not everything:
-                    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+                    # By coverage, so that the few cells of a legend keep their colours.
+                    kept = Image.open(path).convert("RGB").quantize(200, Image.Quantize.MAXCOVERAGE)
+                    kept.save(path, optimize=True)
         page.set_viewport_size({"width": 1280, "height": 900})
         page.emulate_media(color_scheme="light")
     if pages.errors:

@@ -2,6 +2,7 @@
 """What the views Series and Training show of stored results."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def whole(view: View, run: Finished) -> str:
     return encoded(view.update([run], {}), [run], "")
 
 
-def learnt(store: ResultStore) -> None:
+def learnt(store: ResultStore, errors: Sequence[float] = (np.nan, 0.5, 0.1)) -> None:
     """A classifier that is trained, and a network that is asked, with a sample of each step."""
     common = {"use": "train", "inputs": ["u"], "targets": "class", "sample": "cell", "batch": 4}
     loss, buffer = {"kind": "cross_entropy", "classes": 3}, {"kind": "fifo", "capacity": "1 MiB"}
@@ -68,7 +69,7 @@ def learnt(store: ResultStore) -> None:
     predict = Predict(model="net", inputs=("u",), example=True)
     store.declare_group("trust", "window", predict, predict.describe({"u": U}), {})
     truth = np.arange(48, dtype="f4").reshape(6, 8)
-    for error, row in zip((np.nan, 0.5, 0.1), rows(3), strict=True):
+    for error, row in zip(errors, rows(len(errors)), strict=True):
         values = {"error": error, "threshold": 0.2, "trusted": error < 0.2, "version": 1}
         values |= {"truth": truth, "prediction": truth * (1 - error)}
         store.append([Result("trust", row, {key: np.asarray(value) for key, value in values.items()})])
@@ -89,6 +90,14 @@ def test_a_network_is_shown_by_what_it_yields(store: ResultStore, tmp_path: Path
     assert (truth.low, truth.high, truth.labels) == (made.low, made.high, ("x", "y"))
     said = json.loads(whole(training, run))
     assert said["sources"]["error-trust-0"]["error"] == [None, 0.5, 0.1]
+
+
+def test_a_network_that_was_not_asked_yet_has_no_empty_pictures(store: ResultStore, tmp_path: Path) -> None:
+    learnt(store, [np.nan])
+    update = training.update([ended(tmp_path)], {})
+    assert update.texts["say-trust-0"] == "trust was not asked yet: there was no version of its model."
+    assert update.sources["error-trust-0"]["x"] == []
+    assert {"truth-trust-0", "prediction-trust-0"} <= set(update.hidden)
 
 
 def test_a_sample_that_is_too_large_is_refused_before_the_run() -> None:

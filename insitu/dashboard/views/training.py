@@ -98,14 +98,17 @@ def _show_trained(update: Update, run: Source, name: str, k: int) -> None:
 
 def _show_asked(update: Update, run: Source, name: str, k: int) -> None:
     columns = run.store.together(name, ["error", "threshold", "trusted"])
+    asked = np.isfinite(columns["error"])
+    if not asked.any():
+        update.texts[f"say-{name}-{k}"] = f"{name} was not asked yet: there was no version of its model."
+        update.sources[f"error-{name}-{k}"] = {key: [] for key in ("x", *ASKED)}
+        update.hidden += [f"{part}-{name}-{k}" for part in ("pair", "truth", "prediction")]
+        return
     shown = {label: _column(columns, column, log=True) for label, column in ASKED.items()}
     update.sources[f"error-{name}-{k}"] = {"x": columns["step"].tolist(), **shown}
-    asked = np.isfinite(columns["error"])
-    share = float(columns["trusted"][asked].mean()) if asked.any() else 0.0
+    share = 100 * float(columns["trusted"][asked].mean())
     update.texts[f"say-{name}-{k}"] = (
-        f"{name} may stand for the truth in {100 * share:.0f} % of the steps that it was asked about."
-        if asked.any()
-        else f"{name} was not asked yet: there is no version of its model."
+        f"{name} may stand for the truth in {share:.0f} % of the steps that it was asked about."
     )
     pair = [run.store.results.get(f"{name}.{one}") for one in ("truth", "prediction")]
     if not all(one is not None and run.store.rows(one) for one in pair):
