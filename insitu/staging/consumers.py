@@ -38,10 +38,14 @@ class OneConsumer(Consumer, Protocol):
     def cause(self) -> str: ...
 
 
-class Merger(OneConsumer, Protocol):
+class Merger(Consumer, Protocol):
     """A consumer that also merges what ranks have folded themselves."""
 
     def merge(self, whole: Whole) -> None: ...
+
+
+class OneMerger(OneConsumer, Merger, Protocol):
+    """The one of several that merges."""
 
 
 class Consumers:
@@ -49,7 +53,7 @@ class Consumers:
 
     def __init__(
         self,
-        make_merger: Callable[[Done], Merger],
+        make_merger: Callable[[Done], OneMerger],
         make: Sequence[Callable[[Done], OneConsumer]],
         done: Done,
         clock: Callable[[], float] = time.monotonic,
@@ -63,7 +67,10 @@ class Consumers:
         self._ahead = [0] * (1 + len(make))
         self._unfinished = 1 + len(make)
         self._merger = make_merger(self._done_of(0))
-        self._all: list[OneConsumer] = [self._merger, *(one(self._done_of(number)) for number, one in enumerate(make, 1))]
+        self._all: list[OneConsumer] = [
+            self._merger,
+            *(one(self._done_of(number)) for number, one in enumerate(make, 1)),
+        ]
 
     @property
     def alive(self) -> bool:

@@ -86,7 +86,7 @@ def test_the_time_is_put_down_to_the_last_one_while_steps_wait() -> None:
         players.append(Player(name, done))
         return players[-1]
 
-    both = Consumers([partial(make, "fold"), partial(make, "trainer")], lambda folded: None, clock=lambda: now[0])
+    both = Consumers(partial(make, "fold"), [partial(make, "trainer")], lambda folded: None, clock=lambda: now[0])
     now[0] = 5.0  # nothing waits yet
     both.submit(STEPS)
     now[0] = 6.0
