@@ -36,6 +36,7 @@ class DMD(Decomposition):
     ``growth``      float64     component         g, per unit of the steps' time; NaN beyond the rank
     ``frequency``   float64     component         f, likewise
     ``amplitude``   complex128  component         b, fitted to the first step; 0 beyond the rank
+    ``eigenvalue``  complex128  component         of K, from a step to the next; NaN beyond the rank
     ``residual``    float64                       ‖y - Kx‖ / ‖y‖ over all pairs (x, y) of a step and the next, K the map
     ``column``      int64       component         in which column of the series' ``projection`` a mode is
     ``truncation``  float64                       bound on the error of what was cut off on the way, as a share
@@ -85,6 +86,7 @@ class DMD(Decomposition):
             Variable("growth", real, k, each, "", "growth rate, per unit of time"),
             Variable("frequency", real, k, each, "", "frequency, per unit of time"),
             Variable("amplitude", both, k, each, units, "amplitude in the first step"),
+            Variable("eigenvalue", both, k, each, "1", "eigenvalue of the map from a step to the next"),
             Variable("residual", real, (), (), "1", "error of the map, relative"),
         ]
         results.append(Variable("column", np.dtype(np.int64), k, each, "1", "column of the projection"))
@@ -132,6 +134,7 @@ class DMD(Decomposition):
             "growth": padded(rates.real, k, np.nan),
             "frequency": padded(rates.imag / (2 * np.pi), k, np.nan),
             "amplitude": padded(found.amplitude, k),
+            "eigenvalue": padded(found.values, k, np.nan),
             "residual": np.array(found.residual),
             "column": np.argsort(summary["order"]),
             "truncation": np.array(found.truncation),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a trained network makes of each step, against what the step shows, as an entry of the YAML."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +12,9 @@ from pydantic import Field
 from analytics.nn.conformal import TrustGate
 from analytics.nn.needed import fault
 from analytics.nn.steps import Sampler, Sampling, variables_of
+from insitu.errors import OperatorError
 from insitu.learner import Learner, Learning, Workspace
-from insitu.model import Variable
+from insitu.model import Extent, Variable
 from insitu.operator import Names
 
 #: What each row holds: dtype, units, meaning.
@@ -22,6 +24,10 @@ SERIES: dict[str, tuple[str, str, str]] = {
     "trusted": ("bool", "1", "whether the network may stand for the truth here"),
     "version": ("i8", "1", "version of the model that was asked, 0 for none yet"),
 }
+
+
+#: A sample with more bytes is not stored with each step; it is read where the variable is.
+EXAMPLE_BYTES = 1 << 18
 
 
 class Predict(Learner):
@@ -35,6 +41,10 @@ class Predict(Learner):
     there is no model; the trust gate's threshold and verdict, and the version that was asked. The gate
     (`analytics.nn.conformal.TrustGate`) knows the errors of the steps before, and refuses what is larger than all but a
     part `false_alarms` of them: where steps are as those before were, so many are refused without a reason.
+
+    With `example` also the first sample of each step, as the step shows it and as the network makes it: ``truth`` and
+    ``prediction``, float32 of the shape of the targets, NaN while there is no model. They are stored with every step,
+    so a sample may have at most 256 KiB.
     """
 
     model: str = Field(description="a train operator of this run, or the folder of a version of another run's model")
@@ -46,6 +56,9 @@ class Predict(Learner):
     )
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.05, description="part of the steps that the gate refuses though they are as those before"
+    )
+    example: bool = Field(
+        default=False, description="whether the first sample of each step is stored beside what the network makes of it"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of the lots of per_step")
 
@@ -68,10 +81,30 @@ class Predict(Learner):
         return Sampler(self.inputs, self.targets, self.sample, variables, per_step=self.per_step, seed=self.seed)
 
     def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
-        self.sampler(inputs)
-        return {
+        shapes = self.sampler(inputs).shapes
+        found = {
             name: Variable(name, np.dtype(kind), (), (), units, text) for name, (kind, units, text) in SERIES.items()
         }
+        return found | self._examples(shapes.inputs if shapes.targets is None else shapes.targets, inputs)
+
+    def _examples(self, shape: Extent, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
+        """Describe the sample that is stored with each step; none where none is wanted."""
+        if not self.example:
+            return {}
+        nbytes = 4 * math.prod(shape)
+        if nbytes > EXAMPLE_BYTES:
+            raise OperatorError(
+                f"example: a sample has {nbytes} bytes, and at most {EXAMPLE_BYTES} are stored with each step; leave "
+                "it out, or select fewer cells"
+            )
+        names = self.targets or self.inputs
+        whole = inputs.get(names[0]) if len(names) == 1 else None
+        dims = whole.dims[len(whole.dims) - len(shape) :] if whole is not None else ()
+        if len(dims) != len(shape):
+            dims = tuple(f"target_{k}" for k in range(len(shape)))
+        units = whole.units if whole is not None else ""
+        about = {"truth": "first sample of the step", "prediction": "what the network makes of it"}
+        return {name: Variable(name, np.dtype("f4"), shape, dims, units, text) for name, text in about.items()}
 
     def begin(self, inputs: Mapping[str, Variable], workspace: Workspace) -> Learning:
         from analytics.nn.asking import Asking  # brings PyTorch, which the process of the run does without
@@ -80,4 +113,6 @@ class Predict(Learner):
         if "/" in self.model:
             folder = Path(self.model)
             models, name, version = folder.parent.parent, folder.parent.name, int(folder.name)
-        return Asking(name, models, version, self.sampler(inputs), TrustGate(self.false_alarms), self.threads)
+        return Asking(
+            name, models, version, self.sampler(inputs), TrustGate(self.false_alarms), self.threads, self.example
+        )

@@ -36,7 +36,8 @@ class Train(Streaming, Learner):
     the variables, the simulation. When the stream has ended the buffer drains, and training ends.
 
     **Results**, a row for each `report` batches: loss, validation_loss (of samples that no batch ever holds),
-    learning_rate, batches, samples, unseen, reuse, starving and full. Rules may act on them, as on ``loss > 1``.
+    learning_rate, batches, samples, unseen, reuse, starving and full; with classes also confusion, which of the samples
+    that are held out are taken for which, (class, taken_for) int64. Rules may act on them, as on ``loss > 1``.
 
     **What stays**: ``models/NAME/VERSION/`` with the weights as safetensors and a card; the last version is that of the
     end. ``checkpoints/NAME.ckpt`` is where a process that was killed goes on.
@@ -67,9 +68,14 @@ class Train(Streaming, Learner):
 
     def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         self.sampler(inputs)
-        return {
+        found = {
             name: Variable(name, np.dtype(kind), (), (), units, text) for name, (kind, units, text) in SERIES.items()
         }
+        if (classes := self.loss.classes) is not None:
+            about = "held-out samples by their class and the class that they are taken for"
+            dims = ("class", "taken_for")
+            found["confusion"] = Variable("confusion", np.dtype("i8"), (classes, classes), dims, "1", about)
+        return found
 
     def begin(self, inputs: Mapping[str, Variable], workspace: Workspace) -> Learning:
         from analytics.nn.online import OnLine  # as above

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ import xarray as xr
 
 from insitu.config.words import nearest
 from insitu.console import Console
+from insitu.dashboard.launch import Address, dashboard
+from insitu.dashboard.notebook import run_html
 from insitu.dashboard.pictures import Picture, assembled
 from insitu.dashboard.viewer import Viewer
 from insitu.errors import LocalProtocolError, RunError
@@ -44,10 +47,14 @@ _POLL_S = 0.1
 class AttachedRun:
     """A run that goes on, seen from outside. Made by `attach`; belongs to one thread; to be closed."""
 
-    def __init__(self, contact: Contact) -> None:
+    def __init__(self, contact: Contact, path: Path) -> None:
         self.name = contact.run
         self.directory = Path(contact.directory)
         self._contact = contact
+        self._path = path
+        self._serving = ExitStack()
+        self._address: Address | None = None
+        self._last: dict[str, Any] = {}
         self._viewer = Viewer(contact)
         self._console: Console | None = None
         self._number = 0
@@ -80,7 +87,8 @@ class AttachedRun:
             return bool(found)
 
         self._wait(take, NEWS_S, "how it does")
-        return found[-1].snapshot
+        self._last = found[-1].snapshot
+        return self._last
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:
@@ -137,6 +145,25 @@ class AttachedRun:
                 if not self.over:
                     raise
 
+    def plot(self, variable: str, at: Mapping[str, int] | None = None, *, timeout: float = STEP_S, **how: Any) -> Any:
+        """Draw the next step of a variable by `xarray.DataArray.plot`, which takes `how`, and return what that does.
+
+        One dimension is a line, two are a picture, more a histogram; `at` takes a slice. Errors of `latest`, and
+        `ImportError` without matplotlib.
+        """
+        return self.latest(variable, at, timeout=timeout).plot(**how)
+
+    def dashboard(self, host: str = "127.0.0.1", port: int = 0) -> Address:
+        """Serve the dashboard of this run until `close`, and return where it is; a notebook shows that as links.
+
+        `port` 0 is any free one. The second call returns the same. Raises `RunError` where its libraries are missing
+        (``pip install 'insitu[dashboard]'``), or it cannot listen.
+        """
+        if self._address is None:
+            found = self._serving.enter_context(dashboard([self._path], host, port))
+            self._address = found()
+        return self._address
+
     def results(self) -> xr.DataTree:
         """Open what is stored of the results so far: one group for each operator, read from the disk when it is used.
 
@@ -156,9 +183,17 @@ class AttachedRun:
 
     def close(self) -> None:
         """Let go of the run, which goes on. May be called twice."""
+        self._serving.close()
+        self._address = None
         self._viewer.close()
         if self._console is not None:
             self._console.close()
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook as it is now; once it has ended, as it was last seen."""
+        with suppress(RunError, TimeoutError):
+            self.snapshot()
+        return run_html(self._last or {"run": self.name})
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +242,8 @@ def attach(contact: str | os.PathLike[str]) -> AttachedRun:
     Raises `RunError` where there is no such run, it lets nobody look, or it does not answer.
     """
     path = Path(contact)
-    return AttachedRun(Contact.read(path / "contact.json" if path.is_dir() else path))
+    path = path / "contact.json" if path.is_dir() else path
+    return AttachedRun(Contact.read(path), path)
 
 
 def _array(name: str, picture: Picture, at: Mapping[str, int]) -> xr.DataArray:

@@ -15,6 +15,7 @@ from insitu.config import Config, build
 from insitu.config.function import Function
 from insitu.controller.progress import Progress, new_progress
 from insitu.controller.run import Run
+from insitu.dashboard.notebook import mistakes_html, pipeline_html
 from insitu.errors import ConfigError, RunError
 from insitu.learner import Learner
 from insitu.operator import Operator
@@ -120,6 +121,13 @@ class Pipeline:
         if outcome.status != "done":
             raise RunError(f"{outcome.status}: {'; '.join(outcome.reasons) or run.directory.path}")
         return run.directory.path
+
+    def _repr_html_(self) -> str:
+        """Show the pipeline in a notebook as a graph; what is wrong with it, where something is."""
+        try:
+            return pipeline_html(self.config)
+        except ConfigError as error:
+            return mistakes_html(error)
 
     def _with(self, key: str, value: Any) -> "Pipeline":
         other = Pipeline()

@@ -23,12 +23,20 @@ class Asking(Learning):
     """Asks the newest version of model `name` in folder `models`, or a fixed one, about the samples of each step."""
 
     def __init__(
-        self, name: str, models: Path, version: int | None, sampler: Sampler, gate: TrustGate, threads: int
+        self,
+        name: str,
+        models: Path,
+        version: int | None,
+        sampler: Sampler,
+        gate: TrustGate,
+        threads: int,
+        example: bool = False,
     ) -> None:
         torch.set_num_threads(threads)
         self._name, self._models, self._fixed = name, models, version
         self._sampler = sampler
         self._gate = gate
+        self._example = example
         self._model: Version | None = None
         self._looked_at = -math.inf
         self._waiting: Taken | None = None
@@ -53,17 +61,21 @@ class Asking(Learning):
         self._look()
         samples = self._sampler.samples(taken)
         error = math.nan
-        if self._model is None or samples is None:
+        targets = predicted = None
+        if samples is not None:
+            targets = samples.inputs if samples.targets is None else samples.targets
+        if self._model is None or samples is None or targets is None:
             self._without += 1
         else:
-            targets = samples.inputs if samples.targets is None else samples.targets
-            error = _relative(self._model(samples.inputs), targets)
+            predicted = self._model(samples.inputs)
+            error = _relative(predicted, targets)
         trusted = self._gate.trusts(error)
         values = {
             "error": error,
             "threshold": self._gate.threshold,
             "trusted": trusted,
             "version": self._model.number if self._model is not None else 0,
+            **(self._first_of(targets, predicted) if self._example else {}),
         }
         self._gate.calibrate([error])  # only now: a step is judged by those before it
         self._rows.append(Row(taken.step, taken.step, 1, {name: np.asarray(value) for name, value in values.items()}))
@@ -78,6 +90,15 @@ class Asking(Learning):
 
     def close(self) -> None:
         """Nothing is to stay but the rows."""
+
+    def _first_of(self, targets: Array | None, predicted: Array | None) -> dict[str, Array]:
+        """Return the first sample, and what the network makes of it; NaN for what there is none of."""
+        shapes = self._sampler.shapes
+        nothing = np.full(shapes.inputs if shapes.targets is None else shapes.targets, np.nan, np.float32)
+        return {
+            name: nothing if values is None else np.asarray(values[0], np.float32)
+            for name, values in (("truth", targets), ("prediction", predicted))
+        }
 
     def _look(self) -> None:
         if self._fixed is None and time.monotonic() - self._looked_at > LOOK_S:

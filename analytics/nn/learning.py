@@ -133,6 +133,18 @@ class Learner:
             total += float(self._loss_of(some)) * len(some["inputs"])
         return total / samples if samples else math.nan
 
+    @torch.no_grad()
+    def confusion(self, rows: Rows) -> Array:
+        """Return how often a class (first index) was taken for which (second), (classes, classes) int64."""
+        classes = self.spec.loss.classes or 0
+        table = np.zeros((classes, classes), np.int64)
+        self.module.eval()
+        for first in range(0, len(rows["inputs"]), self.spec.batch):
+            some = {name: values[first : first + self.spec.batch] for name, values in rows.items()}
+            taken = self._predicted(some).argmax(dim=1).cpu().numpy()
+            np.add.at(table, (some["targets"].reshape(-1), taken.reshape(-1)), 1)
+        return table
+
     def network(self) -> Network:
         """Return a copy of what was learned so far, on the CPU, that takes and gives raw values."""
         module = copy.deepcopy(self.module).cpu()
@@ -172,13 +184,16 @@ class Learner:
         """Return the loss that counts: of all samples, where others learn beside this one."""
         return loss
 
-    def _loss_of(self, rows: Rows) -> Tensor:
+    def _predicted(self, rows: Rows) -> Tensor:
+        """Return what the module makes of the scaled inputs, as float32."""
         raw = torch.from_numpy(rows["inputs"]).to(self.device)
-        x = (raw - self._on(self.inputs.mean)) / self._on(self.inputs.std)
-        target = torch.from_numpy(rows["targets"]).to(self.device) if "targets" in rows else raw
         with self._precision():
-            prediction = self._forward(x)
-        prediction = prediction.float()
+            prediction = self._forward((raw - self._on(self.inputs.mean)) / self._on(self.inputs.std))
+        return prediction.float()
+
+    def _loss_of(self, rows: Rows) -> Tensor:
+        target = torch.from_numpy(rows["targets" if "targets" in rows else "inputs"]).to(self.device)
+        prediction = self._predicted(rows)
         if self.outputs is not None and self._raw:
             prediction = prediction * self._on(self.outputs.std) + self._on(self.outputs.mean)
         elif self.outputs is not None:

@@ -4,6 +4,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -46,6 +47,8 @@ class OnLine(Learning):
         self._rows: list[Row] = []
         self._losses: list[float] = []
         self._rate = self._validation = math.nan
+        classes = spec.loss.classes
+        self._confusion = np.zeros((classes, classes), np.int64) if classes is not None else None
         self._starving, self._full = _Watch(), _Watch()
         self._row_at = time.monotonic()
         self._written_s, self._begin_s = 0.0, time.monotonic()
@@ -85,7 +88,7 @@ class OnLine(Learning):
         self._rate = trained.learning_rate
         batches = trained.batch + 1
         if batches % self._spec.validation.every == 0:
-            self._validation = self._trainer.validate()
+            self._validate()
         if batches % self._spec.report == 0:
             self._report()
         if self._is_due(batches, self._spec.publish):
@@ -111,7 +114,7 @@ class OnLine(Learning):
         }
 
     def close(self) -> None:
-        self._validation = self._trainer.validate()
+        self._validate()
         if self._losses or not math.isnan(self._validation):
             self._report()
         if self._trainer.batches:
@@ -121,6 +124,11 @@ class OnLine(Learning):
                 f"the stream ended before one batch of {self._spec.batch} samples was to be had; nothing is learned"
             )
 
+    def _validate(self) -> None:
+        self._validation = self._trainer.validate()
+        if self._confusion is not None:
+            self._confusion = self._trainer.confusion()
+
     def _report(self) -> None:
         """Add a row."""
         now = time.monotonic()
@@ -129,7 +137,7 @@ class OnLine(Learning):
         trainer, counts = self._trainer, self._trainer.ledger
         unseen = getattr(trainer.buffer, "unseen", trainer.buffer.held)
         seen = len(counts.samples) - trainer.heldout.held - unseen
-        values: dict[str, float] = {
+        values: dict[str, Any] = {
             "batches": trainer.batches,
             "loss": float(np.mean(self._losses)) if self._losses else math.nan,
             "validation_loss": self._validation,
@@ -140,6 +148,8 @@ class OnLine(Learning):
             "starving": self._starving.take() / passed_s,
             "full": self._full.take() / passed_s,
         }
+        if self._confusion is not None:
+            values["confusion"] = self._confusion
         self._losses = []
         first, last, steps = self._steps.take()
         self._rows.append(Row(first, last, steps, {name: np.asarray(value) for name, value in values.items()}))

@@ -165,6 +165,10 @@ class Trainer:
         """Return the mean loss of the samples that are held out; NaN where there are none."""
         return self.learner.loss(self.heldout.rows())
 
+    def confusion(self) -> Array:
+        """Return which classes of the held-out samples are taken for which, (classes, classes) int64."""
+        return self.learner.confusion(self.heldout.rows())
+
     def network(self) -> Network:
         """Return a copy of the network as it is now, from raw inputs to raw outputs."""
         return self.learner.network()

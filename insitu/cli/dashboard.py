@@ -36,6 +36,6 @@ def _place(run: Path) -> Path:
     contact = run / "contact.json"
     if contact.is_file():
         return contact
-    if run.name == "contact.json" or (run / "config.yaml").is_file():
+    if run.is_file() or (run / "config.yaml").is_file():
         return run
     raise ConfigError(f"there is no run in {run}; give the directory of a run, such as runs/gray-scott")

@@ -96,7 +96,7 @@ class Client:
         self._steered = self._be_steered(welcome)
         contract = Contract(self.rank, welcome.needs, self._controller.say)
         publisher = self._attach(contact, welcome, contract)
-        self._steered.meet(welcome.steering.scheduled, CONNECT_TIMEOUT_S, publisher.pump)
+        self._steered.meet(welcome.steering.scheduled, CONNECT_TIMEOUT_S, publisher.patience.stand_still)
         self._models = Models(contact.directory)
         self._writer = StepWriter(Catalogue(self.rank, contract), contract, publisher, self._steered)
         self._unpublished = UnpublishedStep(publisher, self._steered)

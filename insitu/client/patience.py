@@ -27,8 +27,8 @@ class Patience:
     def __init__(self, rank: int, max_wait_s: float, links: Sequence[NodeLink], pump: Callable[[float], None]) -> None:
         self.shedding = False
         self.max_wait_s = max_wait_s
-        #: How long was waited for the nodes' folds, and for the network.
-        self.waited_s = {"wait_staging_s": 0.0, "wait_network_s": 0.0}
+        #: How long was waited for the nodes' folds, for the network, and where an action made this rank stand still.
+        self.waited_s = {"wait_staging_s": 0.0, "wait_network_s": 0.0, "wait_action_s": 0.0}
         self._rank = rank
         self._links = links
         self._pump = pump
@@ -52,6 +52,12 @@ class Patience:
             before, now = now, time.monotonic()
             self.waited_s["wait_staging_s" if starved else "wait_network_s"] += now - before
         return found
+
+    def stand_still(self, wait_s: float) -> None:
+        """Pump at most so long, because of an action: in a pause, or until it is decided."""
+        begin = time.monotonic()
+        self._pump(wait_s)
+        self.waited_s["wait_action_s"] += time.monotonic() - begin
 
     def meet(self, timeout_s: float) -> None:
         """Pump until all staging nodes have said how much they take, or are gone; at most so long."""

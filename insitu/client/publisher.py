@@ -78,7 +78,7 @@ class Publisher:
         self.links: list[NodeLink] = []
         self._counters = {"steps": 0, "dropped": 0}
         self._rank = rank
-        self._patience = Patience(rank, max_wait_s, self.links, self.pump)
+        self.patience = Patience(rank, max_wait_s, self.links, self.pump)
         self._policy = policy
         self._then = then
         self._controller = controller
@@ -103,15 +103,15 @@ class Publisher:
         """What this rank has done so far, and how long it has waited."""
         spilled = self._spool.counters if self._spool is not None else {}
         folded = self._folding.counters if self._folding is not None else {}
-        return {**self._counters, "put_bytes": self._outbox.put_bytes, **self._patience.waited_s, **spilled, **folded}
+        return {**self._counters, "put_bytes": self._outbox.put_bytes, **self.patience.waited_s, **spilled, **folded}
 
     def meet(self, timeout_s: float) -> None:
         """Wait for all staging nodes to say how much they take: only then is it known which step is too large."""
-        self._patience.meet(timeout_s)
+        self.patience.meet(timeout_s)
 
     def done(self, sequence: int) -> None:
         """One staging node needs a step's memory no more."""
-        self._patience.shedding = False
+        self.patience.shedding = False
         self._outbox.done(sequence)
 
     def lost(self, sequence: int) -> None:
@@ -134,6 +134,8 @@ class Publisher:
         for link in self.links:
             link.send()
         self._unspill()
+        if self._pumped_at - self._said_at > STATUS_S:
+            self.report()
         if self._segment is not None and self._segment.named and all(link.lent is not None for link in self.links):
             self._segment.unlink()
 
@@ -238,11 +240,12 @@ class Publisher:
         done = [each for commit in self._controller.commits for each in self._folding.decide(commit)]
         self._controller.commits.clear()
         for sequence in [*done, *self._folding.fold(self.links[0])]:
-            self._patience.shedding = False
+            self.patience.shedding = False
             self._outbox.done(sequence)
 
     def report(self) -> None:
         """Tell the controller how this rank does."""
+        self._said_at = self._pumped_at
         self._controller.say(Status(dict(self.counters)))
         sent = sum((link.sent for link in self.links), Counter[str]())
         lossless = sum((link.encoder.lossless for link in self.links), Counter[str]())
@@ -282,9 +285,6 @@ class Publisher:
         self._last_bytes = sum(put.nbytes for put in puts)
         self._step, self._lost, self._puts = None, None, {}
         self._counters["steps"] += 1
-        if time.monotonic() - self._said_at > STATUS_S:
-            self._said_at = time.monotonic()
-            self.report()
         for link in self.links:
             link.send()
 
@@ -403,7 +403,7 @@ class Publisher:
     def _no_room(self) -> str:
         if self._step is not None and not self._policy.ends(self._step.sequence):
             return f"no room in its buffer of {self._pool.limit_bytes} bytes (policy: {self._policy.name})"
-        return f"no room in its buffer of {self._pool.limit_bytes} bytes after {self._patience.max_wait_s:g} s"
+        return f"no room in its buffer of {self._pool.limit_bytes} bytes after {self.patience.max_wait_s:g} s"
 
     def _lose(self, reason: str) -> None:
         if self._lost is not None:
@@ -423,4 +423,4 @@ class Publisher:
 
     def _wait(self, done: Callable[[], T | None], what: str) -> T | None:
         where = self._step.index if self._step else "end"
-        return self._patience.wait(done, what, where, lambda: self._lost is not None)
+        return self.patience.wait(done, what, where, lambda: self._lost is not None)

@@ -57,6 +57,9 @@ class Simulation(Section):
     )
     environment: dict[str, str] = Field(default={}, description="variables added to the environment of every rank")
     directory: str | None = Field(default=None, description="the ranks' working directory; null: that of the run")
+    steps: Count | None = Field(
+        default=None, description="how many steps it is going to publish, for the time that is left; null: not known"
+    )
 
     @model_validator(mode="after")
     def _command_fits_launcher(self) -> "Simulation":

@@ -8,7 +8,7 @@ nobody looks: a dozen sums once a second.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,17 +27,28 @@ from insitu.registry import use_of
 #: Ranks that are told one by one; of more, those that have waited longest.
 RANKS = 256
 #: What a rank says of itself, and a staging node, as far as it is shown.
-RANK_COUNTERS = ("steps", "dropped", "put_bytes", "wait_staging_s", "wait_network_s")
+RANK_COUNTERS = ("steps", "dropped", "put_bytes", "wait_staging_s", "wait_network_s", "wait_action_s")
 NODE_COUNTERS = (
     "newest", "received_bytes", "waiting_bytes", "peak_bytes", "state_bytes", "folded_steps", "batches", "fold_s",
     "recorded_steps", "recorded_bytes",
 )  # fmt: skip
+#: How long steps have waited on staging nodes, and for what.
+WAITED_FOR = ("waited_for_fold_s", "waited_for_trainer_s", "waited_for_recording_s", "waited_for_room_s")
 
 
 class Feed:
-    """The snapshots of one run. `clock` is that of `time.monotonic`. Belongs to the controller's thread."""
+    """The snapshots of one run. `clock` is that of `time.monotonic`. Belongs to the controller's thread.
 
-    def __init__(self, pipeline: Pipeline, sink: Sink, clock: Callable[[], float] = time.monotonic) -> None:
+    `dask` says where the scheduler is, and its pages (`insitu.staging.executors.Cluster.told`).
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        sink: Sink,
+        dask: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         #: ``staging``, ``streaming``, ``finishing`` or ``ended``.
         self.phase = "staging"
         self.outcome: Outcome | None = None
@@ -52,6 +63,9 @@ class Feed:
         self._hash = config_hash(pipeline.config)
         self._needed = {need.name for need in pipeline.needs}.difference(pipeline.stays)
         self._uses = {name: use_of(type(operator)) for name, operator in pipeline.config.operators.items()}
+        self._stored = frozenset(pipeline.stored)
+        self._recorded = sorted(pipeline.config.recorded)
+        self._dask = dict(dask or {})
 
     def note(self, service: Service) -> None:
         """Add to the timeline, when it is time. To be called often."""
@@ -82,6 +96,10 @@ class Feed:
             "fed": len(service.fed),
             "variables": self._variables(service),
             "operators": self._operators(service),
+            "learners": self._learners(service),
+            "dask": self._dask,
+            "expected_steps": config.simulation.steps,
+            "recorded": self._recorded,
             "actions": dict(service.steering.counts),
             "budgets": {
                 "policy": config.buffering.policy,
@@ -101,10 +119,12 @@ class Feed:
             "put_bytes": int(_sum(ranks, "put_bytes")),
             "staging_s": round(_sum(ranks, "wait_staging_s"), 3),
             "network_s": round(_sum(ranks, "wait_network_s"), 3),
+            "action_s": round(_sum(ranks, "wait_action_s"), 3),
             "ranks": sum(not rank.ended for rank in ranks),
             "waiting_bytes": int(_sum(nodes, "waiting_bytes")),
             "state_bytes": int(_sum(nodes, "state_bytes")),
             "fold_s": round(_sum(nodes, "fold_s"), 3),
+            **{key: round(_sum(nodes, key), 3) for key in WAITED_FOR},
             "results": self._sink.rows,
         }
 
@@ -137,9 +157,19 @@ class Feed:
                 "use": self._uses[name],
                 **_entry(operator),
                 "results": self._sink.rows_of.get(name, 0),
+                "row_bytes": self._sink.row_bytes(name),
+                "stored": name in self._stored,
                 "failed": service.failed.get(name) or self._sink.failures.get(name, ""),
             }
             for name, operator in self._pipeline.config.operators.items()
+        ]
+
+    def _learners(self, service: Service) -> list[dict[str, Any]]:
+        """Say what each learner counts, by the names that it gives it."""
+        told = service.learners
+        return [
+            {"name": name, "restarts": told.restarts[name], **told.counters.get(name, {})}
+            for name in self._pipeline.learners
         ]
 
 
@@ -196,5 +226,8 @@ def _sum(peers: Iterable[Peer], key: str) -> float:
 
 def _counter(peer: Peer, key: str) -> int | float:
     """Return what a peer has counted. What it says is its own: text where a number belongs counts as nothing."""
-    value = peer.counters.get(key, 0)
+    return _number(peer.counters.get(key, 0))
+
+
+def _number(value: int | float | str) -> int | float:
     return 0 if isinstance(value, str) else value

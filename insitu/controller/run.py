@@ -137,7 +137,7 @@ class Run:
             self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal, decisions
         )
         stack.callback(self._sink.close)
-        self._feed = Feed(self._pipeline, self._sink)
+        self._feed = Feed(self._pipeline, self._sink, self._cluster.told)
         record = ActionRecord(self.directory.actions)
         stack.callback(record.close)
         self._service = Service(

@@ -8,6 +8,7 @@ result then goes on to the operators that take it (`insitu.controller.chains`), 
 An operator whose results cannot be made or stored is given up with its reason; the others go on.
 """
 
+import math
 import threading
 import time
 import traceback
@@ -97,6 +98,12 @@ class Sink:
     def rows(self) -> int:
         """How many rows are stored, of all operators."""
         return sum(self.rows_of.values())
+
+    def row_bytes(self, name: str) -> int:
+        """Return how many bytes one row of an operator's results has; 0 while that is not known."""
+        recipe = self._recipes.get(name)
+        described = recipe.described if recipe is not None else self._learnt.get(name, {})
+        return sum(each.dtype.itemsize * math.prod(each.shape or ()) for each in described.values())
 
     def published(self, offered: Mapping[str, Variable], sent: Mapping[str, Variable]) -> None:
         """Say what ranks put so far, and what arrived of it: what cannot be folded is told of now, not at the end."""

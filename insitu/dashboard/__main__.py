@@ -27,7 +27,7 @@ async def serve(places: list[str], host: str, port: int) -> None:
             loop.call_soon_threadsafe(server.hub.wake)
 
     runs: list[Source] = [
-        Live(Path(place), news) if place.endswith("contact.json") else Finished(Path(place)) for place in places
+        Live(Path(place), news) if place.endswith(".json") else Finished(Path(place)) for place in places
     ]
     tell_apart(runs)
     server = Server(runs, host, port, Access())

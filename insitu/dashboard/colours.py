@@ -4,9 +4,21 @@
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#999999")
 
 #: Where the ranks' time goes.
-TIME = {"computing": "#009E73", "staging": "#D55E00", "network": "#E69F00"}
+TIME = {
+    "computing": "#009E73",
+    "fold": "#D55E00",
+    "trainer": "#CC79A7",
+    "recording": "#0072B2",
+    "memory": "#E69F00",
+    "network": "#56B4E9",
+    "action": "#999999",
+}
 TIME_LEGEND = (
     ("computing", TIME["computing"]),
-    ("waiting for room on the staging nodes", TIME["staging"]),
-    ("waiting for the network", TIME["network"]),
+    ("waiting for a fold", TIME["fold"]),
+    ("for the trainer", TIME["trainer"]),
+    ("for the recording", TIME["recording"]),
+    ("for staging memory", TIME["memory"]),
+    ("for the network", TIME["network"]),
+    ("for an action", TIME["action"]),
 )

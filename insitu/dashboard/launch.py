@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,11 @@ class Address:
     port: int
     operator: str
     observer: str
+
+    def _repr_html_(self) -> str:
+        """Show the addresses in a notebook, to be followed from there."""
+        links = ((self.operator, "Open the dashboard"), (self.observer, "To look only"))
+        return " &middot; ".join(f'<a href="{escape(url)}" target="_blank">{text}</a>' for url, text in links)
 
 
 def lacking() -> str:

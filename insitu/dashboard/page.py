@@ -74,7 +74,8 @@ def encoded(update: Update, runs: Sequence[Source], shape: str) -> str:
         "runs": [{"name": run.name, "live": run.live, "warning": run.warning, **_state(run)} for run in runs],
         "texts": update.texts,
         "cards": update.cards,
-        "flows": update.flows,
+        "drawings": update.drawings,
+        "links": update.links,
         "tables": {
             key: {"head": list(table.head), "rows": table.rows, "states": table.states}
             for key, table in update.tables.items()

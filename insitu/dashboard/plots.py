@@ -5,16 +5,30 @@ Colour maps of fields are perceptually uniform. Text and lines take the colours 
 come there.
 """
 
+from collections.abc import Sequence
+from math import cos, pi, sin
 from typing import Any, Literal
 
-from bokeh.models import ColumnDataSource, HoverTool, LinearColorMapper, NumeralTickFormatter
+from bokeh.models import (
+    ColumnDataSource,
+    HoverTool,
+    LinearColorMapper,
+    NumeralTickFormatter,
+    SingleIntervalTicker,
+)
 from bokeh.models.annotations import ColorBar
 from bokeh.palettes import Cividis256, Magma256, Viridis256
 from bokeh.plotting import figure
+from bokeh.transform import dodge
 
 from insitu.dashboard.colours import COLOURS, TIME
 
 PALETTES = {"viridis": Viridis256, "cividis": Cividis256, "magma": Magma256}
+#: What is drawn across lines: where a rule fires, and when an action was applied.
+LEVEL, ACTION = "#D55E00", "#808080"
+LEVEL_LEGEND = (("threshold of a rule", LEVEL),)
+#: Runs are told apart by dashes where colours tell quantities apart.
+DASHES = ("solid", "dashed", "dotted", "dotdash")
 QUEUES_LEGEND = (("blocks that wait", COLOURS[1]), ("states of operators", COLOURS[0]))
 
 
@@ -47,14 +61,78 @@ def queues(name: str) -> Any:
 
 
 def lines(name: str, runs: int, x_label: str, y_label: str) -> Any:
-    """One line for each of `runs` runs; source ``NAME-k`` belongs to run k."""
+    """One line for each of `runs` runs; source ``NAME-k`` belongs to run k.
+
+    ``NAME-levels`` are thresholds of rules, which are drawn across, and ``NAME-actions`` the steps of actions.
+    """
     plot = _figure(x_label, y_label, height=260)
+    drawn = []
     for k in range(runs):
         source = ColumnDataSource({"x": [], "y": []}, name=f"{name}-{k}")
         colour = COLOURS[k % len(COLOURS)]
-        plot.line("x", "y", source=source, line_width=1.5, color=colour)
+        drawn.append(plot.line("x", "y", source=source, line_width=1.5, color=colour))
+        drawn.append(plot.scatter("x", "y", source=source, size=3, color=colour))
+    levels = ColumnDataSource({"y": []}, name=f"{name}-levels")
+    plot.hspan(y="y", source=levels, line_color=LEVEL, line_width=1.2, line_dash="dashed")
+    actions = ColumnDataSource({"x": []}, name=f"{name}-actions")
+    plot.vspan(x="x", source=actions, line_color=ACTION, line_width=1, line_dash="dotted")
+    return _hover(plot, [(x_label, "@x{0.[000000]}"), (y_label, "@y{0.[000000]}")], mode="vline", of=drawn)
+
+
+def curves(
+    name: str, runs: int, labels: Sequence[str], x_label: str, y_label: str, log: bool = False, first: int = 0
+) -> Any:
+    """Several quantities over one axis, of `runs` runs from the `first` on.
+
+    Source ``NAME-k`` has run k's `x` and a column for each label.
+    """
+    plot = _figure(x_label, y_label, height=240, **({"y_axis_type": "log"} if log else {}))
+    drawn = []
+    for k in range(first, first + runs):
+        source = ColumnDataSource({key: [] for key in ("x", *labels)}, name=f"{name}-{k}")
+        for j, label in enumerate(labels):
+            dash = DASHES[k % len(DASHES)]
+            drawn.append(plot.line("x", label, source=source, line_width=1.8, color=COLOURS[j], line_dash=dash))
+            drawn.append(plot.scatter("x", label, source=source, size=3, color=COLOURS[j]))
+    tips = [(x_label, "@x"), *((label, f"@{{{label}}}{{0.[00000]}}") for label in labels)]
+    return _hover(plot, tips, mode="vline", of=drawn[:1])
+
+
+def bars(name: str, runs: int, x_label: str, y_label: str) -> Any:
+    """A bar for each number of run k, beside those of the other runs, with a whisker from `low` to `high`."""
+    plot = _figure(x_label, y_label, height=260)
+    width = 0.8 / runs
+    for k in range(runs):
+        source = ColumnDataSource({key: [] for key in ("x", "y", "low", "high")}, name=f"{name}-{k}")
+        at = dodge("x", (k - (runs - 1) / 2) * width)
+        plot.vbar(x=at, top="y", width=0.9 * width, source=source, color=COLOURS[k % len(COLOURS)])
+        plot.segment(x0=at, x1=at, y0="low", y1="high", source=source, line_width=2, color=ACTION)
+    plot.xaxis.ticker = SingleIntervalTicker(interval=1, num_minor_ticks=0)
+    return _hover(plot, [(x_label, "@x"), (y_label, "@y{0.[00000]}")])
+
+
+def plane(name: str, runs: int, x_label: str, y_label: str) -> Any:
+    """The way of each run in a plane; the newest point is marked."""
+    plot = _figure(x_label, y_label, height=320)
+    for k in range(runs):
+        colour = COLOURS[k % len(COLOURS)]
+        source = ColumnDataSource({"x": [], "y": [], "step": []}, name=f"{name}-{k}")
+        plot.line("x", "y", source=source, line_width=1, color=colour, alpha=0.5)
         plot.scatter("x", "y", source=source, size=3, color=colour)
-    return _hover(plot, [(x_label, "@x{0.[000000]}"), (y_label, "@y{0.[000000]}")], mode="vline")
+        newest = ColumnDataSource({"x": [], "y": []}, name=f"{name}-newest{k}")
+        plot.scatter("x", "y", source=newest, size=11, color=colour, line_color=ACTION, line_width=2)
+    return _hover(plot, [("step", "@step"), (x_label, "@x{0.[00000]}"), (y_label, "@y{0.[00000]}")])
+
+
+def circle(name: str, runs: int) -> Any:
+    """Eigenvalues in the complex plane: those outside of the unit circle grow, those inside decay."""
+    plot = _figure("real part", "imaginary part", height=320, match_aspect=True)
+    angles = [2 * pi * k / 180 for k in range(181)]
+    plot.line([cos(angle) for angle in angles], [sin(angle) for angle in angles], color=ACTION, line_dash="dashed")
+    for k in range(runs):
+        source = ColumnDataSource({"x": [], "y": []}, name=f"{name}-{k}")
+        plot.scatter("x", "y", source=source, size=8, color=COLOURS[k % len(COLOURS)], fill_alpha=0.6)
+    return _hover(plot, [("real", "@x{0.[00000]}"), ("imaginary", "@y{0.[00000]}")])
 
 
 def image(name: str, palette: str = "viridis") -> Any:
@@ -80,6 +158,11 @@ def _figure(x_label: str, y_label: str, height: int, **more: Any) -> Any:
     return plot
 
 
-def _hover(plot: Any, tooltips: list[tuple[str, str]], mode: Literal["mouse", "vline"] = "mouse") -> Any:
-    plot.add_tools(HoverTool(tooltips=tooltips, mode=mode))
+def _hover(
+    plot: Any,
+    tooltips: list[tuple[str, str]],
+    mode: Literal["mouse", "vline"] = "mouse",
+    of: Sequence[Any] | None = None,
+) -> Any:
+    plot.add_tools(HoverTool(tooltips=tooltips, mode=mode, renderers="auto" if of is None else list(of)))
     return plot

@@ -4,14 +4,18 @@
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from insitu.dashboard.derive import RATE_S
 from insitu.dashboard.helm import Helm
 from insitu.dashboard.journal import LogTail
 from insitu.dashboard.pictures import Looks
 from insitu.dashboard.stored import Store
+from insitu.dashboard.thresholds import Thresholds, thresholds
 from insitu.dashboard.viewer import Viewer
 from insitu.errors import ConfigError, InsituError
 from insitu.wire.contact import Contact
@@ -39,12 +43,19 @@ class Source:
         self.warning = ""
         #: Pictures of its variables; a run that has ended has none.
         self.looks = Looks()
+        #: What was told of variables and operators some seconds ago; nothing for a run that has ended.
+        self.earlier: dict[str, Any] = {}
         #: What it is called on the pages, where the name of the run does not tell it from another one.
         self.label = ""
 
     @property
     def name(self) -> str:
         return self.label or str(self.snapshot.get("run") or self.directory.resolve().name)
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """What its rules compare results with."""
+        return thresholds(self.directory)
 
     @property
     def live(self) -> bool:
@@ -107,6 +118,7 @@ class Live(Source):
         self._closing = threading.Event()
         self._over = False
         self._asking = False
+        self._flows: deque[dict[str, Any]] = deque()
         self._asked_at = -ASK_S
         self._heard_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="insitu-viewer", daemon=True)
@@ -136,6 +148,7 @@ class Live(Source):
         if not self._over:
             self._over = True
             snapshot, self.warning = last_snapshot(self.directory)
+            self.earlier = {}
             self.snapshot = snapshot or {**self.snapshot, "phase": "ended", "status": "unknown"}
             self._news()
 
@@ -177,7 +190,15 @@ class Live(Source):
                     self._news()
             elif not self._over:
                 self._asking = False
-                self.snapshot = answer.snapshot
+                self._remember(answer.snapshot)
                 self._news()
         if viewer.over:
             self.end()
+
+    def _remember(self, snapshot: dict[str, Any]) -> None:
+        """Take in a snapshot, and keep of those before what rates are told by."""
+        self._flows.append({name: snapshot.get(name) for name in ("duration_s", "variables", "operators")})
+        while len(self._flows) > 1 and self._flows[1]["duration_s"] <= snapshot["duration_s"] - RATE_S:
+            self._flows.popleft()
+        self.earlier = self._flows[0] if len(self._flows) > 1 else {}
+        self.snapshot = snapshot

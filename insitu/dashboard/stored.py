@@ -5,6 +5,7 @@ The store is read as any other reader would, while the run goes on: the controll
 kept, so that a refresh costs the new ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,10 +20,16 @@ from insitu.results.groups import COORDINATES_OF, array_of, leading_of, rows_of
 
 #: The result that says where an operator's bins begin and end.
 EDGES = "edges"
+#: Results that say where others are, and are nothing to look at.
+UNSEEN = (EDGES, "column")
 #: Points of one line that are shown: as many as a wide screen has.
 POINTS = 1200
 #: Cells of a profile: a histogram's bins, a spectrum's lines. Longer ones are fields.
 PROFILE_CELLS = 4096
+#: Dims whose indices are numbers of things, not places; how many bars one figure has room for.
+COUNTED, BARS = ("component", "parameter", "cluster"), 64
+#: The result that says whether modes grow or decay.
+EIGENVALUES = "eigenvalue"
 #: Rows with more bytes are not read to be looked at.
 FIELD_BYTES = 256 << 20
 
@@ -106,6 +113,28 @@ class Store:
         keep = spread(columns["value"], POINTS)
         return {name: values[keep] for name, values in columns.items()}
 
+    def together(self, operator: str, names: Sequence[str]) -> dict[str, Array]:
+        """Return numbers of an operator over the same rows, and their last steps; thinned evenly to about `POINTS`."""
+        group = self._groups[operator]
+        rows = rows_of(group)
+        keep = np.unique(np.linspace(0, max(0, rows - 1), min(rows, POINTS)).astype(int))
+        step = "step" if leading_of(group) == "step" else "last_step"
+        found = {name: self._grown(group, f"{operator}.{name}", name, rows)[keep] for name in names}
+        return found | {"step": self._grown(group, f"{operator}/{step}", step, rows)[keep]}
+
+    def way(self, stored: Stored) -> dict[str, Array]:
+        """Return the first two numbers of a result of each step, and the step; thinned evenly to about `POINTS`."""
+        group = self._group(stored)
+        rows = rows_of(group)
+        keep = np.unique(np.linspace(0, max(0, rows - 1), min(rows, POINTS)).astype(int))
+        values = self._grown(group, stored.key, stored.name, rows)[keep]
+        steps = self._grown(group, f"{stored.operator}/step", "step", rows)[keep]
+        return {"x": values[:, 0], "y": values[:, 1], "step": steps}
+
+    def newest(self, stored: Stored) -> Array:
+        """Return the newest row of a result."""
+        return _newest(self._group(stored), stored.name)
+
     def profile(self, stored: Stored) -> tuple[Array, Array]:
         """Return the newest row of a one-dimensional result, and where its values lie."""
         group = self._group(stored)
@@ -116,13 +145,16 @@ class Store:
         return where, np.asarray(values, float)
 
     def field(self, stored: Stored, at: int, most: int) -> Array:
-        """Return the newest row of a two-dimensional result, or of a three-dimensional one at `at`, thinned."""
+        """Return the newest row of a two-dimensional result, or of a three-dimensional one at `at`, thinned.
+
+        Of complex numbers it is the real part.
+        """
         shape = stored.shape[-2:]
         stride = 1
         while prod(-(-n // stride) for n in shape) > most:
             stride += 1
         values = _newest(self._group(stored), stored.name, *((at,) if len(stored.shape) > 2 else ()))
-        return np.asarray(values[::stride, ::stride], np.float32)
+        return np.asarray(values[::stride, ::stride].real, np.float32)
 
     def _group(self, stored: Stored) -> zarr.Group:
         return self._groups[stored.operator]
@@ -132,24 +164,35 @@ class Store:
         before = self._series.get(key, np.empty(0))
         if len(before) < rows:
             new = np.asarray(array_of(group, name)[len(before) : rows], float)
-            before = self._series[key] = np.concatenate([before, new])
+            before = self._series[key] = np.concatenate([before, new]) if len(before) else new
         return before[:rows]
 
 
 def kind_of(stored: Stored) -> str:
-    """Say how a result is shown: as a ``series``, a ``profile``, a ``field``, or not at all.
+    """Say how a result is shown, or with an empty text that it is not.
+
+    A number over the steps is a ``series``, a few numbers for each step are a way in the ``plane`` of the first two.
+    Of one dimension, numbers that are counted off (components, parameters) are ``bars``, others a ``profile``;
+    eigenvalues lie about the unit ``circle``. More dimensions are a ``field``.
 
     >>> kind_of(Stored("spread", "counts", "window", ("bin",), (64,), "int64", "", ""))
     'profile'
+    >>> kind_of(Stored("modes", "energy", "window", ("component",), (8,), "float64", "1", ""))
+    'bars'
     """
-    if np.dtype(stored.dtype).kind not in "biuf" or stored.name == EDGES:
+    dims, shape, complex_ = stored.dims, stored.shape, np.dtype(stored.dtype).kind == "c"
+    if np.dtype(stored.dtype).kind not in "biufc" or stored.name in UNSEEN:
         return ""
-    if not stored.shape:
+    if len(shape) < 2 and complex_:
+        return "circle" if stored.name == EIGENVALUES and shape else ""
+    if not shape:
         return "series"
-    if len(stored.shape) == 1 and stored.shape[0] <= PROFILE_CELLS:
-        return "profile"
-    small = prod(stored.shape[-2:]) * np.dtype(stored.dtype).itemsize <= FIELD_BYTES
-    return "field" if len(stored.shape) in (2, 3) and small else ""
+    if len(shape) == 1 and shape[0] <= PROFILE_CELLS:
+        if stored.leading == "step" and dims[0] == "component" and shape[0] > 1:
+            return "plane"
+        return "bars" if dims[0] in COUNTED and shape[0] <= BARS else "profile"
+    small = prod(shape[-2:]) * np.dtype(stored.dtype).itemsize <= FIELD_BYTES
+    return "field" if len(shape) in (2, 3) and small else ""
 
 
 def spread(values: Array, points: int) -> Array:

@@ -12,7 +12,17 @@ from insitu.text import count, duration, size
 
 Cell = str | int | float
 
-RANKS_HEAD = ("rank", "host", "state", "steps", "dropped", "put", "waited for staging", "for the network")
+RANKS_HEAD = (
+    "rank",
+    "host",
+    "state",
+    "steps",
+    "dropped",
+    "put",
+    "waited for staging",
+    "for the network",
+    "for actions",
+)
 NODES_HEAD = ("node", "host", "state", "folded steps", "queued", "states", "of", "peak queue", "busy folding")
 VARIABLES_HEAD = ("variable", "dims", "shape", "dtype", "units", "put", "sent", "delivered in", "left out of")
 OPERATORS_HEAD = ("operator", "use", "of", "over", "window", "results", "failed")
@@ -34,9 +44,13 @@ def cards(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is asked for most, each with its label."""
     progress = snapshot.get("progress", {})
     index, moment = progress.get("index"), progress.get("time")
+    nodes = snapshot.get("nodes", [])
+    queued = sum(node.get("waiting_bytes", 0) for node in nodes)
+    room = len(nodes) * snapshot.get("budgets", {}).get("node_bytes", 0) / 2  # the other half is for states
+    left_s = derive.left_s(snapshot)
     return [
         ("state", state_of(snapshot)),
-        ("steps", f"{progress.get('steps', 0):,}"),
+        ("steps", _of(progress.get("steps", 0), snapshot.get("expected_steps"))),
         ("newest step", "none" if index is None else f"{index:,}"),
         ("physical time", "none" if moment is None else f"{moment:.6g}"),
         ("steps a second", f"{derive.rate(snapshot, 'steps'):.3g}"),
@@ -44,31 +58,19 @@ def cards(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("received", size(progress.get("bytes", 0))),
         ("dropped steps", f"{progress.get('dropped', 0):,}"),
         ("results", f"{progress.get('results', 0):,}"),
+        ("queued", f"{size(queued)} of {size(room)}"),
         ("duration", duration(snapshot.get("duration_s", 0.0))),
+        *([("time left", f"about {duration(round(left_s))}")] if left_s is not None else []),
     ]
+
+
+def _of(steps: int, expected: int | None) -> str:
+    return f"{steps:,} of {expected:,}" if expected else f"{steps:,}"
 
 
 def state_of(snapshot: Mapping[str, Any]) -> str:
     """Say in a word or two how far a run is."""
     return str(snapshot.get("status") or snapshot.get("phase") or "unknown")
-
-
-def flow(snapshot: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the boxes of the pipeline: title, what stands in it, and the edge to the next one."""
-    progress, ranks = snapshot.get("progress", {}), snapshot.get("ranks", {})
-    nodes, operators = snapshot.get("nodes", []), snapshot.get("operators", [])
-    budgets = snapshot.get("budgets", {})
-    per_second = size(derive.rate(snapshot, "bytes")) + "/s"
-    queued = sum(node.get("waiting_bytes", 0) for node in nodes)
-    room = len(nodes) * budgets.get("node_bytes", 0) / 2  # the other half is for states
-    folds = "\n".join(f"{one['name']}: {one['use']} of {', '.join(one['of'])}" for one in operators[:12])
-    waits = f"policy {budgets.get('policy', 'unknown')}"
-    return [
-        ("Simulation", f"{count(ranks.get('here', 0), 'rank')}\n{waits}", per_second),
-        ("Staging", f"{count(len(nodes), 'node')}\nqueued {size(queued)} of {size(room)}", per_second),
-        ("Operators", folds or "none", f"{derive.rate(snapshot, 'results'):.3g}/s"),
-        ("Results", f"{progress.get('results', 0):,} in results.zarr", ""),
-    ]
 
 
 def nodes(snapshot: Mapping[str, Any]) -> Table:
@@ -97,7 +99,7 @@ def ranks(snapshot: Mapping[str, Any]) -> Table:
         table.rows.append(
             [
                 rank["rank"], rank["host"], rank["state"], rank["steps"], rank["dropped"], size(rank["put_bytes"]),
-                duration(rank["wait_staging_s"]), duration(rank["wait_network_s"]),
+                *(duration(rank.get(f"wait_{cause}_s", 0.0)) for cause in ("staging", "network", "action")),
             ]
         )  # fmt: skip
         table.states.append(rank["state"])
@@ -155,6 +157,19 @@ def receipts(actions: Iterable[Mapping[str, Any]]) -> Table:
         )
         table.states.append({"applied": "", "refused": "warning"}.get(receipt.outcome, "gone"))
     return table
+
+
+def applied(actions: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Return after which steps actions of ``actions.jsonl`` were applied."""
+    steps = []
+    for told in actions:
+        try:
+            receipt = Receipt.from_plain(told)
+        except ActionError:
+            continue
+        if receipt.outcome == "applied" and receipt.step is not None:
+            steps.append(receipt.step)
+    return steps
 
 
 def _value(value: Any) -> str:

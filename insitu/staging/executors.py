@@ -171,6 +171,12 @@ class Cluster:
         """The scheduler's own address, such as ``tcp://10.0.0.7:8786``."""
         return str(self._client.scheduler_info()["address"])
 
+    @property
+    def told(self) -> dict[str, str]:
+        """Say where the scheduler is (`scheduler`), and its own pages (`pages`); those are empty where it has none."""
+        served = self._own is None and "dashboard" in self._client.scheduler_info().get("services", {})
+        return {"scheduler": self.scheduler, "pages": str(self._client.dashboard_link) if served else ""}
+
     def __enter__(self) -> "Cluster":
         return self
 

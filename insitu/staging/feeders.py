@@ -33,6 +33,8 @@ Send = Callable[[bytes, list[Buffer]], bool]
 class Feeder:
     """The consumer that keeps the steps of one `member` for learner `operator`, which `needs` some variables."""
 
+    cause = "trainer"
+
     def __init__(self, operator: str, needs: Collection[str], member: int, done: Done) -> None:
         self._operator = operator
         self._needs = frozenset(needs)

@@ -71,6 +71,8 @@ class FoldCounters:
     batches: int = 0
     busy_s: float = 0.0
     state_bytes: int = 0
+    #: How long held states left no room to fold.
+    room_s: float = 0.0
 
 
 class Folder:
@@ -80,6 +82,8 @@ class Folder:
     the controller to take them, and with it, by their credits, the ranks. A batch has at most `batch` steps. `done` is
     called from the folding thread.
     """
+
+    cause = "fold"
 
     def __init__(
         self,
@@ -118,6 +122,7 @@ class Folder:
             "folded_steps": counters.steps,
             "batches": counters.batches,
             "fold_s": counters.busy_s,
+            "waited_for_room_s": round(counters.room_s, 3),
             "state_bytes": counters.state_bytes,
         }
 
@@ -187,9 +192,12 @@ class Folder:
         self._done(Folded([], messages, whole.nbytes))
 
     def _wait_for_room(self) -> None:
+        begin = time.perf_counter()
         while self._holder.held_bytes() + self._folds.nbytes > self._memory_bytes:
             if self._closing.wait(_ROOM_S):
                 return
+            self.counters.room_s += time.perf_counter() - begin
+            begin = time.perf_counter()
 
     def _messages(self, yields: list[Yield | Failure]) -> list[Message]:
         messages: list[Message] = []

@@ -14,7 +14,7 @@ from insitu.config.plugins import plugin_entry
 from insitu.errors import OperatorError
 from insitu.learner import Learner
 from insitu.operator import Operator
-from insitu.staging.consumers import Consumer, Consumers, Done, Merger
+from insitu.staging.consumers import Consumers, Done, Merger, OneConsumer
 from insitu.staging.feeders import Feeders
 from insitu.staging.folder import STEPS_PER_BATCH, Folder, Holder
 from insitu.staging.keeper import Keeper
@@ -66,10 +66,10 @@ class StagingNode:
                 prefix = f"insitu-{contact.run}-{number}"
                 return Folder(feed.member, operators, half - room, holder, prefix, done, batch)
 
-            others: list[Callable[[Done], Consumer]] = [*feeders.makers(feed.member)]
+            others: list[Callable[[Done], OneConsumer]] = [*feeders.makers(feed.member)]
             if recording is not None:
                 others.append(_recorder(recording, number, feed, room))
-            return Consumers(make_folder, others, done) if others else make_folder(done)
+            return Consumers(make_folder, others, done)
 
         feeders = Feeders(contact.run, {name: learner.needs for name, learner in learners.items()})
         keepers = [

@@ -49,6 +49,8 @@ class Recorder:
     Small blocks wait to be written together; `limit_bytes` bounds them. `done` is called from the recording thread.
     """
 
+    cause = "recording"
+
     def __init__(
         self,
         member: int,

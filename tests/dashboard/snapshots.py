@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots to test with: of a run of some ranks on two staging nodes, told once a second."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
 def snapshot(
-    staging_s: list[float], network_s: list[float], ranks: int = 2, fold_s: float = 0.0, **changes: Any
+    staging_s: list[float],
+    network_s: list[float],
+    ranks: int = 2,
+    fold_s: float = 0.0,
+    action_s: float = 0.0,
+    waited: Mapping[str, float] | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Return a snapshot whose ranks have waited so long by each second, in all."""
     seconds = len(staging_s)
+    waited = {"fold": 0.0, "trainer": 0.0, "recording": 0.0, "room": 0.0, **(waited or {})}
     timeline = {
         "at_s": [float(k) for k in range(seconds)],
         "steps": [10 * k for k in range(seconds)],
@@ -20,6 +28,8 @@ def snapshot(
         "waiting_bytes": [0] * seconds,
         "state_bytes": [0] * seconds,
         "fold_s": [fold_s * k for k in range(seconds)],
+        "action_s": [action_s * k for k in range(seconds)],
+        **{f"waited_for_{name}_s": [each * k for k in range(seconds)] for name, each in waited.items()},
         "results": list(range(seconds)),
     }
     node = {"host": "n17", "pid": 1, "state": "running", "newest": 9, "folded_steps": 7, "waiting_bytes": 4096}

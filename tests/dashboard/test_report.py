@@ -63,7 +63,7 @@ def test_the_report_says_where_the_time_went(tmp_path: Path) -> None:
     told = snapshot([0.0, 1.0, 2.0], [0.0, 0.0, 0.0])
     (tmp_path / "snapshot.json").write_text(json.dumps(told))
     text = html(left(tmp_path))
-    assert text.count("<polygon") == 3
+    assert text.count("<polygon") == 7
     assert "it waits for 50 % of its time" in text
     assert "no room" in text
 

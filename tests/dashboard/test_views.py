@@ -14,7 +14,7 @@ from insitu.dashboard.access import Role
 from insitu.dashboard.page import encoded, page, signature
 from insitu.dashboard.pictures import Picture, Wanted
 from insitu.dashboard.sources import Finished, Source, tell_apart
-from insitu.dashboard.views import Image, Update, fields
+from insitu.dashboard.views import Image, Update, dask, fields
 from insitu.dashboard.views.registry import VIEWS
 from insitu.errors import ConfigError
 from insitu.model import Variable
@@ -49,9 +49,36 @@ def test_a_run_that_left_nothing_has_every_view(view: Any, ended: Finished) -> N
     parts = view.parts([ended])
     said = json.loads(encoded(view.update([ended], {}), [ended], signature(parts)))
     places = {part.id for part in parts}
-    assert {*said["texts"], *said["cards"], *said["tables"], *said["flows"], *said["hidden"]} <= places
+    assert {
+        *said["texts"],
+        *said["cards"],
+        *said["tables"],
+        *said["drawings"],
+        *said["links"],
+        *said["hidden"],
+    } <= places
     text = page(view, list(VIEWS.values()), [ended], Role.OBSERVER)
     assert all(f"part-{part.id}" in text for part in parts)
+
+
+def test_a_run_without_operators_and_variables_says_so(tmp_path: Path) -> None:
+    run = Going(tmp_path)
+    run.snapshot = snapshot([0.0], [0.0])
+    said = {name: view.update([run], {}) for name, view in VIEWS.items()}
+    assert said["fields"].texts["say-0"] == "No variable was put yet."
+    assert said["series"].texts["none"].startswith("There are no series yet.")
+    assert said["training"].texts["none"].startswith("Nothing is learnt in this run")
+    assert said["run"].tables["operators-0"].rows == []
+
+
+def test_pages_of_a_dask_cluster_are_linked_and_nothing_else_is(tmp_path: Path) -> None:
+    run = Going(tmp_path)
+    for pages, linked in (("http://n17:8787/status", True), ("javascript:alert(1)", False), ("", False)):
+        run.snapshot = snapshot([0.0], [0.0], dask={"scheduler": "tcp://n17:8786", "pages": pages})
+        update = dask.update([run], {})
+        assert dict(update.links["pages-0"]).get("tasks") == ("http://n17:8787/tasks" if linked else None)
+        assert ("pages-0" in update.hidden) == (not linked)
+    assert dict(update.cards["scheduler-0"])["address"] == "tcp://n17:8786"
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

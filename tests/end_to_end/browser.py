@@ -36,29 +36,46 @@ def chromium() -> Iterator[Any]:
 
 
 class Pages:
-    """The pages of one dashboard in one browser context; what goes wrong in a page's script is in `errors`."""
+    """The pages of one dashboard in one browser context; what goes wrong in a page's script is in `errors`.
 
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+    `url` has the token, and leads to the view that is shown first.
+    """
+
+    def __init__(self, browser: Any, url: str, view: str = "run", **options: Any) -> None:
         self.context = browser.new_context(**options)
         self.context.set_default_timeout(LIMIT_MS)
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.base = url.rpartition("/")[0]
-        self.page.goto(url)
+        self.base, _, opened = url.rpartition("/")
+        self.page.goto(f"{self.base}/{opened.replace('run', view, 1)}")
+        self._wait()
 
     def open(self, view: str) -> Any:
-        """Open a view and wait until it shows something."""
+        """Load a view and wait until it shows something."""
         self.page.goto(f"{self.base}/{view}")
-        self.page.wait_for_function("document.body.dataset.updates >= 1")
+        self._wait()
         return self.page
+
+    def show(self, view: str) -> Any:
+        """Return the page of a view; it is loaded where another one is shown, as loading is what costs."""
+        return self.page if self.page.url == f"{self.base}/{view}" else self.open(view)
+
+    def _wait(self) -> None:
+        self.page.wait_for_function("document.body.dataset.updates >= 1")
 
     def column(self, source: str, column: str) -> list[float]:
         """Return what a figure shows: a column of its data."""
+        return self.columns(source, column)[0]
+
+    def columns(self, source: str, *columns: str) -> list[list[float]]:
+        """Return several columns of a figure's data, of one update."""
         self.page.wait_for_function(
-            "([name, column]) => (model(name)?.data[column] || []).length", arg=[source, column]
+            "([name, columns]) => columns.every((column) => (model(name)?.data[column] || []).length)",
+            arg=[source, columns],
         )
-        return list(self.page.evaluate("([name, column]) => Array.from(model(name).data[column])", [source, column]))
+        script = "([name, columns]) => columns.map((column) => Array.from(model(name).data[column]))"
+        return list(self.page.evaluate(script, [source, columns]))
 
     def image(self, source: str) -> tuple[list[int], list[float | None]]:
         """Return what a picture shows: its shape and its values, ``None`` for NaN."""

@@ -7,6 +7,8 @@ import signal
 import numpy as np
 import pytest
 
+from insitu.dashboard.sources import Finished
+from insitu.dashboard.views import training
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import ROOT, Left
 from tests.waiting import wait_until
@@ -105,3 +107,13 @@ def test_the_model_that_is_left_is_what_was_learned(left: Left) -> None:
     assert plate.shape == (CELLS, CELLS)
     assert abs(plate.mean() - 300) < 60
     wait_until(lambda: not list(models.rglob(".new-*")), 1, "nothing half written")
+
+
+def test_the_dashboard_shows_how_they_learned(left: Left) -> None:
+    run = Finished(left.directory)
+    run.refresh(watched=True, reads=True)
+    shown = training.update([run], {})
+    batches = left.results("killed")["batches"].values
+    assert shown.sources["loss-killed-0"]["x"] == batches.tolist()
+    assert dict(shown.cards["cards-killed-0"])["started anew"] == "1 time"
+    assert shown.sources["error-trust-0"]["x"] == left.results("trust")["last_step"].values.tolist()

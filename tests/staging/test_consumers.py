@@ -16,7 +16,7 @@ class Player:
 
     def __init__(self, name: str, done: Done) -> None:
         self.alive = True
-        self.name = name
+        self.name = self.cause = name
         self.done = done
         self.taken: list[ReadyStep] = []
 
@@ -50,7 +50,7 @@ def test_steps_are_done_with_when_all_are() -> None:
     both = Consumers(partial(make, "folds"), [partial(make, "records")], told.append)
     both.submit(STEPS)
     folds, records = players
-    assert both.status() == {"folds": 4, "records": 4}
+    assert both.status().items() >= {"folds": 4, "records": 4}.items()
     folds.done(Folded(STEPS[:3], []))
     assert told == []
     records.done(Folded(STEPS[:1], []))
@@ -77,3 +77,22 @@ def test_the_end_is_said_once_and_by_the_last() -> None:
     assert [folded.messages for folded in told] == [[Event("info", "x", "y")]]
     players[1].done(Folded([], [Finished(0)]))
     assert told[-1].messages == [Finished(0)]
+
+
+def test_the_time_is_put_down_to_the_last_one_while_steps_wait() -> None:
+    now, players = [0.0], list[Player]()
+
+    def make(name: str, done: Done) -> Player:
+        players.append(Player(name, done))
+        return players[-1]
+
+    both = Consumers(partial(make, "fold"), [partial(make, "trainer")], lambda folded: None, clock=lambda: now[0])
+    now[0] = 5.0  # nothing waits yet
+    both.submit(STEPS)
+    now[0] = 6.0
+    players[0].done(Folded(STEPS, []))
+    now[0] = 9.0
+    players[1].done(Folded(STEPS, []))
+    now[0] = 20.0
+    told = both.status()
+    assert (told["waited_for_fold_s"], told["waited_for_trainer_s"]) == (1.0, 3.0)

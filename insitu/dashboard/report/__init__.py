@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from insitu.dashboard import derive, tables
+from insitu.dashboard import derive, graph, tables
 from insitu.dashboard.colours import COLOURS, TIME, TIME_LEGEND
 from insitu.dashboard.journal import LogTail
 from insitu.dashboard.report import png, svg
@@ -24,6 +24,7 @@ from insitu.text import duration, size
 HERE = Path(__file__).parents[1]
 #: Plots and pictures in a report; of more results the first ones, by operator, are shown.
 PLOTS, PICTURES = 48, 16
+DRAWN = ("series", "profile", "bars", "plane")
 #: Cells of a picture, and bytes of a row that is read for one.
 PICTURE_CELLS, PICTURE_BYTES = 256 * 256, 32 << 20
 EVENTS = 200
@@ -59,6 +60,8 @@ def html(directory: Path) -> str:
     store.refresh()
     log = LogTail(directory / "log.jsonl")
     log.refresh()
+    actions = LogTail(directory / "actions.jsonl")
+    actions.refresh()
     return _templates.get_template("report.html").render(
         css=Markup((HERE / "static" / "page.css").read_text(encoding="utf-8")),
         report=report,
@@ -69,6 +72,7 @@ def html(directory: Path) -> str:
             "Steps that were dropped": tables.drops(snapshot),
             "Variables": tables.variables(snapshot),
             "Operators": tables.operators(snapshot),
+            "Actions": tables.receipts(deque(actions.events, EVENTS)),
             "Staging nodes": tables.nodes(snapshot),
             "Ranks": tables.ranks(snapshot),
             "Events": tables.events(deque(log.events, EVENTS)),
@@ -77,7 +81,8 @@ def html(directory: Path) -> str:
         strip=Markup(_strip(snapshot)),
         legend=TIME_LEGEND,
         rate=Markup(_rate(snapshot)),
-        plots=[(stored, Markup(_plot(store, stored))) for stored in _of_kind(store, "series", "profile")[:PLOTS]],
+        graph=Markup(graph.svg(graph.of_snapshot(snapshot, {}))),
+        plots=[(stored, Markup(_plot(store, stored))) for stored in _of_kind(store, *DRAWN)[:PLOTS]],
         pictures=[_picture(store, stored) for stored in _of_kind(store, "field")[:PICTURES]],
         config=config,
         duration=duration,
@@ -105,6 +110,9 @@ def _plot(store: Store, stored: Stored) -> str:
     if kind_of(stored) == "series":
         columns = store.series(stored)
         return svg.line(columns["step"].tolist(), columns["value"].tolist(), "step", stored.title, COLOURS[0])
+    if kind_of(stored) == "plane":
+        way, dim = store.way(stored), stored.dims[0]
+        return svg.line(way["x"].tolist(), way["y"].tolist(), f"{dim} 0", f"{dim} 1", COLOURS[0])
     where, values = store.profile(stored)
     return svg.line(where.tolist(), values.tolist(), stored.dims[0], stored.title, COLOURS[0])
 

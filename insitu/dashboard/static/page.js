@@ -50,15 +50,26 @@ function fill_cards(list, cards) {
   }));
 }
 
-function fill_flow(list, boxes) {
-  const made = [];
-  for (const [title, text, edge] of boxes) {
-    const box = element("li");
-    box.append(element("b", title), element("span", text));
-    made.push(box);
-    if (edge) made.push(element("li", `\u2192 ${edge} \u2192`, "edge"));
-  }
-  list.replaceChildren(...made);
+function fill_drawing(place, svg) {
+  // Made by the server, with all names escaped; parsed as XML, so what is no drawing stays out.
+  const drawn = svg ? new DOMParser().parseFromString(svg, "image/svg+xml").documentElement : null;
+  place.replaceChildren(...(drawn && drawn.nodeName === "svg" ? [document.importNode(drawn, true)] : []));
+  place.closest(".part").querySelector(".empty").hidden = !!svg;
+}
+
+function fill_links(list, links) {
+  const known = JSON.stringify(links);
+  if (list.dataset.known === known) return; // so that nobody's focus is lost
+  list.dataset.known = known;
+  list.replaceChildren(...links.map(([text, address]) => {
+    const line = element("li");
+    const away = element("a", text);
+    away.href = address;
+    away.target = "_blank";
+    away.rel = "noreferrer";
+    line.append(away);
+    return line;
+  }));
 }
 
 function documents() { return (window.Bokeh && Bokeh.documents) || []; }
@@ -226,7 +237,7 @@ async function fill_image(name, {shape, data, place, labels, low, high, palette}
   const nd = Bokeh.require("core/util/ndarray").ndarray(values.buffer, {dtype: "float32", shape});
   const colours = model(`${name}-colours`);
   if (colours.low !== low || colours.high !== high) colours.setv({low, high});
-  if (colours.palette[128] !== palettes[palette][128]) colours.palette = palettes[palette];
+  if (palettes[palette] && colours.palette[128] !== palettes[palette][128]) colours.palette = palettes[palette];
   const plot = model(`${name}-plot`);
   plot.below[0].axis_label = labels[0];
   plot.left[0].axis_label = labels[1];
@@ -259,7 +270,8 @@ async function receive(said) {
   show_runs(said.runs);
   all("data-text", said.texts, (place, text) => { place.textContent = text; });
   all("data-cards", said.cards, fill_cards);
-  all("data-flow", said.flows, fill_flow);
+  all("data-drawing", said.drawings, fill_drawing);
+  all("data-links", said.links, fill_links);
   all("data-table", said.tables, fill_table);
   for (const [name, columns] of Object.entries(said.sources)) fill_source(name, columns);
   all("data-choices", said.choices, fill_choices);

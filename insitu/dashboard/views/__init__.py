@@ -22,10 +22,10 @@ Columns = Mapping[str, Sequence[Any]]
 class Part:
     """One piece of a page: a `title`, and below it what `kind` says, under the name `id`.
 
-    ``text`` a sentence, ``cards`` numbers with labels, ``table`` a table, ``flow`` boxes with arrows between them,
-    ``choices`` widgets to choose by, ``controls`` widgets that ask the run for something, ``figure`` a Bokeh figure,
-    which `figure` makes, and whose `legend` has labels and colours. `run` is the number of the run that it belongs to,
-    or ``None`` for all.
+    ``text`` a sentence, ``cards`` numbers with labels, ``table`` a table, ``drawing`` an SVG that was made here,
+    ``links`` addresses of other pages, ``choices`` widgets to choose by, ``controls`` widgets that ask the run for
+    something, ``figure`` a Bokeh figure, which `figure` makes, and whose `legend` has labels and colours. `run` is the
+    number of the run that it belongs to, or ``None`` for all.
     """
 
     kind: str
@@ -93,7 +93,8 @@ class Update:
     texts: dict[str, str] = field(default_factory=dict)
     cards: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
-    flows: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
+    drawings: dict[str, str] = field(default_factory=dict)
+    links: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     sources: dict[str, Columns] = field(default_factory=dict)
     choices: dict[str, list[Choice]] = field(default_factory=dict)
     images: dict[str, Image] = field(default_factory=dict)

@@ -143,7 +143,7 @@ def _draw(
         return _particles(update, k, picture, limits, palette)
     if picture.values.ndim == 2:
         stride_y, stride_x = picture.stride
-        update.images[f"field-{k}"] = _image(
+        update.images[f"field-{k}"] = image_of(
             picture.values, (0, 0, picture.values.shape[1] * stride_x, picture.values.shape[0] * stride_y),
             tuple(variable.dims[:-3:-1]), limits, palette,
         )  # fmt: skip
@@ -173,7 +173,7 @@ def _particles(
     place = (x[0], y[0], x[-1] - x[0], y[-1] - y[0])
     update.texts[f"say-{k}"] += " Shown is how many particles there are, over their first two columns."
     values = (density.T * many).astype(np.float32)
-    update.images[f"field-{k}"] = _image(values, place, ("column 0", "column 1"), limits, palette)
+    update.images[f"field-{k}"] = image_of(values, place, ("column 0", "column 1"), limits, palette)
     return f"field-{k}"
 
 
@@ -190,16 +190,17 @@ def _stored(update: Update, k: int, run: Source, chosen: Stored | None, row: int
         f": {stored.long_name}" if stored.long_name else ""
     )
     height, width = stored.shape[-2:]
-    update.images[f"stored-{k}"] = _image(values, (0, 0, width, height), stored.dims[:-3:-1], (None, None), palette)
+    update.images[f"stored-{k}"] = image_of(values, (0, 0, width, height), stored.dims[:-3:-1], (None, None), palette)
 
 
-def _image(
+def image_of(
     values: Array,
     place: tuple[float, float, float, float],
     labels: Sequence[str],
-    limits: tuple[float | None, float | None],
-    palette: str,
+    limits: tuple[float | None, float | None] = (None, None),
+    palette: str = "viridis",
 ) -> Image:
+    """Return a picture whose colours go from the first limit to the second; where there is none, as the values do."""
     finite = values[np.isfinite(values)]
     low = limits[0] if limits[0] is not None else float(finite.min()) if finite.size else 0.0
     high = limits[1] if limits[1] is not None else float(finite.max()) if finite.size else 1.0
@@ -225,9 +226,11 @@ def _results(runs: Iterable[Source]) -> dict[str, Stored]:
 
 
 def _first_of(results: Mapping[str, Stored], runs: Sequence[Source], variable: str) -> str:
-    """Return the result that is shown first: a mean of the variable, else any of it."""
-    of = {one["name"] for run in runs for one in run.snapshot.get("operators", []) if variable in one["of"]}
-    here = [key for key, one in results.items() if one.operator in of] or list(results)
+    """Return the result that is shown first: a mean of the variable, rather of it alone, else any of it."""
+    operators = [one for run in runs for one in run.snapshot.get("operators", []) if variable in one["of"]]
+    names = [one["name"] for one in sorted(operators, key=lambda one: len(one["of"]))]
+    here = [key for name in dict.fromkeys(names) for key, one in results.items() if one.operator == name]
+    here = here or list(results)
     return next((key for key in here if key.endswith("mean")), here[0] if here else NONE)
 
 

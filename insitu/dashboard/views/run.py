@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from insitu.dashboard import derive, plots, tables
+from insitu.dashboard import derive, graph, plots, tables
 from insitu.dashboard.colours import TIME_LEGEND
 from insitu.dashboard.sources import Source
 from insitu.dashboard.views import Part, Update
@@ -26,7 +26,7 @@ def parts(runs: Sequence[Source]) -> list[Part]:
                 "figure", f"time-{k}", "Where the ranks' time went", k, partial(plots.time_strip, f"time-{k}"),
                 legend=TIME_LEGEND,
             ),
-            Part("flow", f"pipeline-{k}", "Pipeline", k),
+            Part("drawing", f"pipeline-{k}", "Pipeline, and what flows through it", k),
             Part("figure", f"rate-{k}", "From the ranks to the staging nodes", k, partial(plots.rates, f"rate-{k}")),
             Part(
                 "figure", f"queues-{k}", "Memory of the staging nodes in use", k, partial(plots.queues, f"queues-{k}"),
@@ -45,11 +45,11 @@ def update(runs: Sequence[Source], choice: Mapping[str, str]) -> Update:
     """Return what stands there now."""
     update = Update()
     for k, run in enumerate(runs):
-        _one(update, k, run.snapshot)
+        _one(update, k, run.snapshot, run.earlier)
     return update
 
 
-def _one(update: Update, k: int, snapshot: Mapping[str, Any]) -> None:
+def _one(update: Update, k: int, snapshot: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
     update.cards[f"progress-{k}"] = tables.cards(snapshot)
     update.texts[f"verdict-{k}"] = derive.verdict(snapshot)
     update.sources[f"time-{k}"] = derive.shares(snapshot)
@@ -61,7 +61,7 @@ def _one(update: Update, k: int, snapshot: Mapping[str, Any]) -> None:
         "waiting": [value / MIB for value in timeline.get("waiting_bytes", [])],
         "states": [value / MIB for value in timeline.get("state_bytes", [])],
     }
-    update.flows[f"pipeline-{k}"] = tables.flow(snapshot)
+    update.drawings[f"pipeline-{k}"] = graph.svg(graph.of_snapshot(snapshot, earlier))
     update.tables[f"nodes-{k}"] = tables.nodes(snapshot)
     update.tables[f"ranks-{k}"] = tables.ranks(snapshot)
     update.tables[f"drops-{k}"] = tables.drops(snapshot)
