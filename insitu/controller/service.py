@@ -387,10 +387,10 @@ class Service:
         sites = [self._site(self.ranks.get(rank)) for rank in range(size)]
         self._parts = parts_by_rank(sites, [self._site(self.nodes.get(node)) for node in range(self._expected_nodes)])
         self.tracker = Tracker(MEMBER, size, self.fed)
-        home = homes(self._parts)
+        home = homes(self._parts) if self._terms.folds else []
         self._gather = Gather(self._operators, self.fed, home)
         for node in self.fed:
-            ship = tuple(rank for rank in range(size) if home[rank] == node) if self._terms.folds else ()
+            ship = tuple(rank for rank, its in enumerate(home) if its == node)
             self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node), ship))
         self.learners.begin({node: self.nodes[node].address for node in self.fed})
 
