@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 #: Values of single steps, in order.
 OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
 
-#: How long results of single steps may wait to be stored together: an append costs tens of milliseconds at any size.
+#: How long results may wait to be stored together: an append costs tens of milliseconds at any size.
 STORE_S = 1.0
 
 
@@ -86,7 +87,7 @@ class Sink:
         self._series: dict[str, dict[str, Variable]] = {}
         self._memories: dict[str, State] = {}
         self._rows: dict[str, list[Entry]] = {}
-        #: Results of single steps that are not stored yet, by operator and group.
+        #: Results that are not stored yet, by operator and group; without arrays, where the nodes have written those.
         self._unstored: dict[tuple[str, str], list[Result]] = {}
         self._stored_at = 0.0
         self._lock = threading.Lock()
@@ -130,7 +131,7 @@ class Sink:
         """Store what has waited for more of its kind; to be called now and then."""
         if self._unstored and time.monotonic() - self._stored_at > STORE_S:
             self._stored_at = time.monotonic()
-            self._writer.submit(self._store_steps)
+            self._writer.submit(self._store_rows)
 
     def stopped(self, operators: Iterable[str]) -> None:
         """Say, before `close`, which operators were stopped elsewhere: those behind them lack results, and who decides
@@ -153,7 +154,7 @@ class Sink:
             self._closing = True
             for name in self._pipeline.chained:
                 self._writer.submit(self._finish, name)
-            self._writer.submit(self._store_steps)
+            self._writer.submit(self._store_rows)
         self._writer.shutdown(wait=True)
         if self._decisions is not None:
             self._decisions.close()
@@ -248,22 +249,29 @@ class Sink:
         """Store what belongs to single steps, at once or a little later."""
         if operator not in self._pipeline.stored or not rows:
             return
-        results = [_of_step(group, step, arrays, complete) for step, arrays in rows]
+        self._keep(operator, group, [_of_step(group, step, arrays, complete) for step, arrays in rows])
+
+    def _keep(self, operator: str, group: str, results: list[Result]) -> None:
+        """Store rows, at once or a little later: a store takes many as quickly as one."""
         self._unstored.setdefault((operator, group), []).extend(results)
+        if group == operator:
+            self.rows_of[operator] += len(results)
         if time.monotonic() - self._stored_at > STORE_S:
             self._stored_at = time.monotonic()
-            self._store_steps()
+            self._store_rows()
 
-    def _store_steps(self) -> None:
+    def _store_rows(self) -> None:
         """Store all that waits, also of operators that have failed since."""
         for operator, group in list(self._unstored):
             self._attempt(operator, partial(self._store_group, operator, group))
 
     def _store_group(self, operator: str, group: str) -> None:
-        results = self._unstored.pop((operator, group))
-        self._store.append(results)
-        if group == operator:
-            self.rows_of[operator] += len(results)
+        for here, some in groupby(self._unstored.pop((operator, group)), key=lambda result: bool(result.arrays)):
+            results = list(some)
+            if here:
+                self._store.append(results)
+            else:
+                self._store.publish(group, [result.provenance for result in results])
 
     def _put_learnt(self, window: Window) -> None:
         """Take a row of a learner; all that wait are written together, as a store takes many as quickly as one."""
@@ -318,11 +326,7 @@ class Sink:
             row, series = recipe.assemble(small, memory)
         self._show(window, provenance, recipe, row, done)
         if stored:
-            if row is not None:
-                self._store.append([Result(name, provenance, row)])
-            else:
-                self._store.publish(name, [provenance])
-            self.rows_of[name] += 1
+            self._keep(name, name, [Result(name, provenance, row or {})])
         steps, self._memories[name] = series
         self._keep_steps(name, series_of(name), steps, provenance.complete)
         self._pass_on_steps(name, self._series.get(name, {}), steps, provenance.complete)
@@ -380,15 +384,13 @@ class Sink:
                 folder = self._path.parent / "figures"
                 folder.mkdir(exist_ok=True)
                 (folder / f"{name}-{window.window:06}.png").write_bytes(answer.told.picture)
+                self.rows_of[name] += 1
             elif name in self._pipeline.stored:
                 if answer.is_first:
                     self._store.declare_group(name, "window", function, answer.told.described, self._attrs)
-                if answer.told.values is not None:
-                    self._store.append([Result(name, provenance, answer.told.values)])
-                else:
+                if answer.told.values is None:
                     answer.write(self._path, name, self.rows_of[name])
-                    self._store.publish(name, [provenance])
-            self.rows_of[name] += 1
+                self._keep(name, name, [Result(name, provenance, answer.told.values or {})])
         finally:
             self._cluster.release([each.key for each in held])
 

@@ -141,7 +141,7 @@ def test_squares_that_no_float64_holds(operator, inputs, size):
 @pytest.mark.parametrize(("operator", "inputs"), tried(FIRST))
 def test_integers_at_the_end_of_their_range_are_as_float64(operator, inputs):
     """Nothing overflows: what is found is what is found of the same numbers as float64."""
-    dtype = "u8"
+    dtype = "i8"
     ends = np.iinfo(dtype)
     rng = np.random.default_rng(1)
     kinds = [each if each.name == "id" else replace(each, dtype=np.dtype(dtype)) for each in inputs]

@@ -62,7 +62,7 @@ def test_laws(over, keys):
     operator = Exceedance(of="u", over=over, threshold=-1.0, **keys)
     check_operator(operator, [FIELD])
     check_operator(operator, [SCALAR])
-    check_operator(operator, [replace(FIELD, dtype=np.dtype("i4"))])
+    check_operator(operator, [replace(FIELD, dtype=np.dtype("i8"))])
     if over != "step":
         check_operator(operator, [ATOMS])
 

@@ -39,10 +39,10 @@ ATOMS = Variable("u", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
 PLACES = Variable("place", np.dtype("f8"), None, ("atom", "axis"), row=(3,), units="m")
 NUMBERS = Variable("id", np.dtype("i8"), None, ("atom",))
 MOLECULE = Variable("u", np.dtype("f4"), (7, 3), ("atom", "axis"), units="nm")
-TYPES = {"field": [FIELD]} | {t: [replace(FIELD, dtype=np.dtype(t))] for t in ("f4", "i4")}
+TYPES = {"field": [FIELD]} | {t: [replace(FIELD, dtype=np.dtype(t))] for t in ("f4", "i8")}
 ALL = {**TYPES, "scalar": [SCALAR], "atoms": [ATOMS]}
 FIELDS = {"field": [FIELD]}
-SINGLE = {t: TYPES[t] for t in ("f4", "i4")}  # a map from noise to noise is too sensitive for means of 1e8
+SINGLE = {t: TYPES[t] for t in ("f4", "i8")}  # a map from noise to noise is too sensitive for means of 1e8
 PLACED = {"placed": [ATOMS, PLACES]}
 
 SCALER: dict[str, Any] = {"estimator": "sklearn.preprocessing.StandardScaler", "attributes": "mean_"}

@@ -72,11 +72,11 @@ def test_digits_are_kept_where_the_mean_is_large(over, axis):
     np.testing.assert_allclose(found["skewness"], REFERENCES["skewness"](data - 1e8, axis=axis), atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["f2", ">f4", "g", "?", "i4", "u8"])
+@pytest.mark.parametrize("dtype", ["f2", ">f4", "g", "i8"])
 @pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
 def test_every_real_dtype(over, axis, dtype):
     field = replace(FIELD, dtype=np.dtype(dtype))
-    data = np.random.default_rng(4).integers(0, 2 if dtype == "?" else 100, (11, *FIELD.shape)).astype(dtype)
+    data = np.random.default_rng(4).integers(0, 100, (11, *FIELD.shape)).astype(dtype)
     found = fold(Moments(of="u", over=over, orders=4), field, data, (8, 3))
     for name in ("mean", "variance", "min", "max"):
         wanted = REFERENCES[name](data.astype("f8"), axis=axis)
@@ -187,7 +187,7 @@ def test_nothing_but_nan_has_no_moments(over, steps):
     assert all(np.all(np.isnan(found[name])) for name in REFERENCES)
 
 
-@pytest.mark.parametrize("dtype", ["i4", "u8", "f4"])
+@pytest.mark.parametrize("dtype", ["i8", "f4"])
 @pytest.mark.parametrize(("over", "axis"), AXES, ids=str)
 def test_the_ends_of_a_dtype_do_not_overflow(over, axis, dtype):
     about = np.finfo(dtype) if dtype == "f4" else np.iinfo(dtype)

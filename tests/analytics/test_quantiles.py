@@ -38,7 +38,7 @@ def exact(data, axis=None):
 
 
 class TestHistogram:
-    @pytest.mark.parametrize("dtype", ["f8", ">f4", "i4"])
+    @pytest.mark.parametrize("dtype", ["f8", ">f4", "i8"])
     @pytest.mark.parametrize(("over", "axis"), [("step", 0), (["step", "space"], None)], ids=str)
     def test_given_range_is_right_to_a_bin(self, over, axis, dtype):
         data = np.random.default_rng(1).normal(50, 10, (20, 6, 11)).astype(dtype)

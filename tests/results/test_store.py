@@ -88,6 +88,7 @@ class TestWhatIsStored:
             "over": ["step"],
             "window": 10,
             "every": None,
+            "where": "staging",
             "twice": 2,
         }
         tree = xr.open_datatree(path, engine="zarr")
