@@ -84,7 +84,7 @@ def _machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": platform.platform(),
+        "system": platform.system(),
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
     }
