@@ -2,8 +2,9 @@
 """Turns complete windows and rows into results and has them stored, in a thread of its own.
 
 Small states are merged here; large ones stay where they are, and Dask merges and writes them there. The thread keeps
-the disk's delays away from the conversation with ranks and staging nodes. Rows that wait are written together. Each
-result then goes on to the operators that take it (`insitu.controller.chains`), whose windows come back here.
+the disk's delays away from the conversation with ranks and staging nodes. Rows that come within a second are written
+together, and can be read that much later. Each result goes on at once to the operators that take it
+(`insitu.controller.chains`), whose windows come back here.
 
 An operator whose results cannot be made or stored is given up with its reason; the others go on.
 """
