@@ -247,9 +247,19 @@ Work = Callable[[OperatorFolds], Iterator[Yield]]
 
 
 class Folds:
-    """All operators of one node for one member, within `memory_bytes` for their states."""
+    """All operators of one node, or rank, for one member, within `memory_bytes` for their states.
 
-    def __init__(self, operators: Mapping[str, Operator], memory_bytes: int) -> None:
+    Whose that memory is, and what makes it larger, say `whose` and `cure`.
+    """
+
+    def __init__(
+        self,
+        operators: Mapping[str, Operator],
+        memory_bytes: int,
+        whose: str = "staging node",
+        cure: str = "raise staging.memory or staging.nodes",
+    ) -> None:
+        self._whose, self._cure = whose, cure
         self._running = {name: OperatorFolds(name, operator) for name, operator in operators.items()}
         self._memory_bytes = memory_bytes
 
@@ -279,6 +289,6 @@ class Folds:
     def _check_memory(self, folds: OperatorFolds) -> None:
         if self.nbytes > self._memory_bytes:
             raise OperatorError(
-                f"Its states take {folds.nbytes} bytes, of {self.nbytes} in all, and the staging node has "
-                f"{self._memory_bytes} for them; raise staging.memory or staging.nodes."
+                f"Its states take {folds.nbytes} bytes, of {self.nbytes} in all, and the {self._whose} has "
+                f"{self._memory_bytes} for them; {self._cure}."
             )

@@ -48,7 +48,8 @@ class RankFolds:
                 operators[name] = _made(entry)
             except Exception as error:  # noqa: BLE001 - an operator is foreign code; the failure is handed on
                 self.failures.append(_not_made(rank, name, error))
-        self._folds = Folds(operators, memory_bytes)
+        cure = "raise variables.'*'.buffer, or take where: staging"
+        self._folds = Folds(operators, memory_bytes, "rank", cure)
         self.inputs = frozenset(name for operator in operators.values() for name in operator.inputs)
         # What linear algebra would add in threads gets in the way of the other ranks of this machine.
         self._threads = ThreadpoolController()
