@@ -51,7 +51,7 @@ def reference(u, v):
 @pytest.mark.parametrize("nan", ["propagate", "skip"])
 def test_laws(over, nan):
     check_operator(Covariance(of=["u", "v"], over=over, nan=nan), [U, V])
-    check_operator(Covariance(of="u", over=over, nan=nan), [replace(U, dtype=np.dtype("f4"))])
+    check_operator(Covariance(of="u", over=over, nan=nan), [U])
 
 
 @pytest.mark.parametrize("over", WAYS[1:], ids=str)
@@ -135,10 +135,9 @@ def test_a_state_keeps_only_the_fields_at_its_ends():
     assert [each["at"] for each in state["kept"]] == [0, 1, 2, 397, 398, 399]
 
 
-@pytest.mark.parametrize("dtype", [">f4", "i8"])
 @pytest.mark.parametrize("over", WAYS[::2], ids=str)
-def test_every_real_dtype(over, dtype):
-    u = np.random.default_rng(6).integers(0, 100, (11, 6, 11)).astype(dtype)
+def test_pairs_of_different_dtypes(over):
+    u = np.random.default_rng(6).integers(0, 100, (11, 6, 11)).astype(">f4")
     v = np.random.default_rng(7).normal(size=u.shape)
     found = fold(Covariance(of=["u", "v"], over=over), u, v, (8, 3))
     whole = (u, v) if over == "step" else (u.reshape(-1), v.reshape(-1))

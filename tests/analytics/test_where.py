@@ -93,6 +93,14 @@ def results(operator: Operator, yields: Sequence[Yield], ranks: Sequence[Batch])
     return {key: recipe.assemble(parts[key])[0] for key in sorted(parts)}
 
 
+@pytest.fixture
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave kernels of dtypes that nothing here has uncompiled."""
+    for kind in {type(each.values[0]) for each in TRIED}:
+        monkeypatch.setattr(kind, "warm_up", lambda self: None)
+
+
+@pytest.mark.usefixtures("cold")
 @pytest.mark.parametrize(("operator", "inputs"), TRIED)
 def test_results_are_the_same_wherever_an_operator_folds(operator: Operator, inputs: list[Any]) -> None:
     ranks = cut(samples(inputs, sizes=(sum(TOGETHER),), values=numbered)[0], len(HOMES))
