@@ -25,8 +25,8 @@ FACTORIES: dict[str, Callable[..., torch.nn.Module]] = {
 def build(spec: Architecture, inputs: Extent, outputs: Extent, seed: int = 0) -> torch.nn.Module:
     """Return a module with weights drawn by `seed`, whatever else was drawn before.
 
-    It takes (n, *inputs) float32 and gives (n, *outputs). That is tried beforehand on the meta device, where shapes are
-    computed and nothing else; `OperatorError` names both shapes where they do not fit.
+    It takes (n, *inputs) float32 and gives (n, *outputs). That is tried with one sample of zeros; `OperatorError` names
+    both shapes where they do not fit.
 
     >>> from analytics.nn.architectures import Mlp
     >>> network = build(Mlp(hidden=(8,)), inputs=(3,), outputs=(4, 4))
@@ -62,13 +62,12 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _try_shapes(kind: str, module: torch.nn.Module, inputs: Extent, outputs: Extent) -> None:
-    parts = dict(module.named_parameters()) | dict(module.named_buffers())
-    on_meta = {name: torch.empty_like(part, device="meta") for name, part in parts.items()}
+    """PyTorch's meta device would spare the computing, but what it imports for that takes a second of each process."""
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            made = torch.func.functional_call(module, on_meta, (torch.empty(2, *inputs, device="meta"),))
+            made = module(torch.zeros(1, *inputs))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         raise OperatorError(f"model {kind} cannot take inputs of shape {inputs}: {error}") from error
     finally:
