@@ -184,7 +184,10 @@ def _tasks(name: str, operator: Operator, inputs: Mapping[str, Variable], nodes:
 
     cells = inputs[operator.of[0]].shape or () if recipe.cells else ()
     done = tasks.finalized(submit, recipe, [object()] * nodes, _places(cells, nodes, places))
-    tasks.written(submit, Target(recipe, Path(), 0), done)
+    if recipe.small:
+        tasks.gathered(submit, recipe, done)
+    else:
+        tasks.written(submit, Target(recipe, Path(), 0), done)
     return len(counted)
 
 

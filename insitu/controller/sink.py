@@ -82,7 +82,6 @@ class Sink:
         self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
         self.followers = Followers(list(pipeline.operators), self._wanted)
         self._learnt: dict[str, dict[str, Variable]] = {}
-        self._learnt_rows: dict[str, list[Window]] = {}
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
@@ -114,7 +113,7 @@ class Sink:
     def put(self, done: Window | Rows) -> None:
         """Store a complete window, or rows."""
         if isinstance(done, Window) and done.operator in self._pipeline.learners:
-            self._put_learnt(done)
+            self._writer.submit(self._guarded, done.operator, partial(self._write_learnt, done))
         elif isinstance(done, Window):
             self._writer.submit(self._store_window, done)
         elif done.operator in self._wanted and done.operator not in self.failures:
@@ -274,35 +273,15 @@ class Sink:
             else:
                 self._store.publish(group, [result.provenance for result in results])
 
-    def _put_learnt(self, window: Window) -> None:
-        """Take a row of a learner; all that wait are written together, as a store takes many as quickly as one."""
-        with self._lock:
-            waiting = self._learnt_rows.setdefault(window.operator, [])
-            waiting.append(window)
-            if len(waiting) > 1:
-                return  # somebody is on the way to write them already
-        self._writer.submit(self._guarded, window.operator, partial(self._write_learnt, window.operator))
-
-    def _write_learnt(self, name: str) -> None:
-        """Store rows of a learner, which are here as they are."""
-        with self._lock:
-            windows = self._learnt_rows.pop(name, [])
-        described = self._learnt[name]
-        results = [
-            Result(
-                name,
-                self._provenance(window),
-                {key: np.asarray(window.entries[0].state[key], each.dtype) for key, each in described.items()},
-            )
-            for window in windows
-        ]
-        sources = self._sources(name)
+    def _write_learnt(self, window: Window) -> None:
+        """Store a row of a learner, which is here as it is."""
+        name, row = window.operator, window.entries[0].state
+        arrays = {key: np.asarray(row[key], each.dtype) for key, each in self._learnt[name].items()}
+        result, sources = Result(name, self._provenance(window), arrays), self._sources(name)
         if sources is not None:
-            pairs = zip(results, windows, strict=True)
-            self._observe([observed(result, window.since, window.upto, sources) for result, window in pairs])
+            self._observe([observed(result, window.since, window.upto, sources)])
         if name in self._pipeline.stored:
-            self._store.append(results)
-            self.rows_of[name] += len(results)
+            self._keep(name, name, [result])
 
     def _write_window(self, window: Window) -> None:
         operator = self._pipeline.operators[window.operator]
@@ -319,10 +298,13 @@ class Sink:
         series: Series = ([], memory or {})
         row = done = None
         if window.held:
-            path, held = self._path if stored else None, [held for _, held in window.held]
+            which = f"Operator '{name}', window {window.window}"
+            path, held = self._path if stored and not recipe.small else None, [held for _, held in window.held]
             done = self._cluster.write(recipe, path, window.window, self.rows_of[name], held, small, memory)
+            if stored and recipe.small:
+                row = self._cluster.row(recipe, done, which)
             if done.series is not None:
-                series = self._cluster.series(done, f"Operator '{name}', window {window.window}")
+                series = self._cluster.series(done, which)
         elif small:
             row, series = recipe.assemble(small, memory)
         self._show(window, provenance, recipe, row, done)

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a row of results is cut into chunks.
 
-**Windows.** A chunk holds cells of one window only, so whoever writes a window writes none of another's chunks. A row
-above `SLAB_BYTES` is cut in slabs, so that several workers can write it and a reader need not take it whole.
+**Large rows.** A chunk holds cells of one window only, so whoever writes a window writes none of another's chunks. A
+row above `SLAB_BYTES` is cut in slabs, so that several workers can write it and a reader need not take it whole.
 
-**Steps.** Rows are small and many. A chunk holds as many as fit in `SERIES_BYTES`, at most `SERIES_ROWS`: the last
-chunk is written anew with each batch of rows, and this bounds what that costs.
+**Small rows**, of windows, learners or steps, are many, and all written by the controller. A chunk holds as many as fit
+in `SERIES_BYTES`, at most `SERIES_ROWS`: the last chunk is written anew with each batch of rows, and this bounds what
+that costs. A file for each number of each window would cost a millisecond, and a shared file system its patience.
 """
 
+from collections.abc import Mapping
 from itertools import product
 from math import prod
 
-from insitu.model import Extent
+from insitu.model import Extent, Variable
 
 Slab = tuple[slice, ...]
 
 #: One chunk of a large field: big enough for a disk's full speed, small enough that a worker can hold a few of them.
 SLAB_BYTES = 64 * 2**20
+
+#: A row of all results of a window up to this size is small.
+ROW_BYTES = 64 * 2**10
 
 #: Limits of a chunk of rows. zstd takes about 3 ms for the bytes; 1,024 rows of a scalar are one file of 8 KiB.
 SERIES_BYTES = 2**20
@@ -55,6 +60,11 @@ def slabs(shape: Extent, itemsize: int, limit_bytes: int = SLAB_BYTES) -> list[S
         for whole, length in zip(shape, lengths, strict=True)
     ]
     return list(product(*axes))
+
+
+def is_small(described: Mapping[str, Variable]) -> bool:
+    """Say whether a row of these results is written by the controller, wherever the states lie that it comes from."""
+    return sum(prod(each.shape or ()) * each.dtype.itemsize for each in described.values()) <= ROW_BYTES
 
 
 def rows_per_chunk(shape: Extent, itemsize: int) -> int:

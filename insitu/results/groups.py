@@ -16,7 +16,7 @@ from insitu.errors import OperatorError
 from insitu.learner import Learner
 from insitu.model import Extent, Variable
 from insitu.operator import Operator
-from insitu.results.chunks import SERIES_ROWS, rows_per_chunk, slab_shape
+from insitu.results.chunks import SERIES_ROWS, is_small, rows_per_chunk, slab_shape
 
 #: What a coordinate says of its row: dtype and meaning.
 COORDINATES: dict[str, tuple[str, str]] = {
@@ -75,8 +75,9 @@ def make_group(
     """Make a group of the results `described` that lead with the dimension `leading`; `reduced` are gone from them."""
     _require_storable(name, described, leading)
     group = root.create_group(name, attributes=dict(attrs))
+    several = leading == "step" or is_small(described)
     for key, result in described.items():
-        _create_array(group, result.renamed(key), leading, reduced)
+        _create_array(group, result.renamed(key), leading, reduced, several_rows=several)
     for coordinate in COORDINATES_OF[leading]:
         _create_coordinate(group, coordinate, leading)
 
@@ -98,7 +99,9 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def _create_array(group: zarr.Group, result: Variable, leading: str, reduced: Sequence[str]) -> None:
+def _create_array(
+    group: zarr.Group, result: Variable, leading: str, reduced: Sequence[str], *, several_rows: bool
+) -> None:
     shape, itemsize = _shape(result), result.dtype.itemsize
     others = [name for name in COORDINATES_OF[leading] if name != leading]
     attrs = {
@@ -110,7 +113,7 @@ def _create_array(group: zarr.Group, result: Variable, leading: str, reduced: Se
     group.create_array(
         result.name,
         shape=(0, *shape),
-        chunks=(1 if leading == "window" else rows_per_chunk(shape, itemsize), *slab_shape(shape, itemsize)),
+        chunks=(rows_per_chunk(shape, itemsize) if several_rows else 1, *slab_shape(shape, itemsize)),
         dtype=result.dtype,
         dimension_names=(leading, *result.dims),
         fill_value=np.nan if result.dtype.kind in "fc" else 0,

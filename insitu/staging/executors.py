@@ -34,6 +34,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Security, Wo
 from distributed.comm.core import connect
 
 from insitu.errors import InsituError, OperatorError, RunError
+from insitu.model import Array
 from insitu.operator import Operator, State
 from insitu.staging import tasks
 from insitu.staging.folder import Holder
@@ -229,6 +230,12 @@ class Cluster:
                 for state in states:
                     self._kept.pop(state.key, None)
                     state.release()
+
+    def row(self, recipe: Recipe, done: tasks.Done, which: str) -> dict[str, Array]:
+        """Return a small row."""
+        with self._named(which):
+            row: dict[str, Array] = self._result(tasks.gathered(self._task, recipe, done))
+            return row
 
     def series(self, done: tasks.Done, which: str) -> Any:
         """Return what `SeriesOperator.series` says of a window."""

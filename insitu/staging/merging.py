@@ -21,7 +21,7 @@ import numpy as np
 from insitu.errors import OperatorError
 from insitu.model import Array, Extent, Step, Variable, has_cells
 from insitu.operator import JointOperator, Operator, SeriesOperator, State
-from insitu.results.chunks import SLAB_BYTES, Slab, slabs
+from insitu.results.chunks import SLAB_BYTES, Slab, is_small, slabs
 from insitu.results.store import write_slab
 from insitu.steering.series import OVER_CELLS, Reference, Spread, number_of
 
@@ -76,6 +76,11 @@ class Recipe:
         return [(*place, state) for place, state in states.items()]
 
     @property
+    def small(self) -> bool:
+        """Whether a row goes to the controller, which writes it."""
+        return is_small(self.described)
+
+    @property
     def joint(self) -> bool:
         """Whether places are finalised with a summary of all of them."""
         return isinstance(self.operator, JointOperator) and bool(self.cells)
@@ -116,7 +121,7 @@ class Recipe:
             summary = self.operator.follow(summary, memory or {})
             series = self.operator.series(summary)
         cuts = self.cut(self.finalize(merged, summary), whole)
-        return {result: values for result, _, values in self.fill(whole, [cuts])}, series
+        return self.row(whole, [cuts]), series
 
     def bundles(self, limit_bytes: int = SLAB_BYTES) -> list[list[NamedSlab]]:
         """Group the row's slabs, in order, so that a group stays within `limit_bytes` unless one slab is larger."""
@@ -161,6 +166,10 @@ class Recipe:
                 if number == k:
                     values[where] = piece
             yield result, slab, values
+
+    def row(self, whole: Sequence[NamedSlab], several: Iterable[Iterable[Cut]]) -> dict[str, Array]:
+        """Return a whole row, where every result is one slab."""
+        return {result: values for result, _, values in self.fill(whole, several)}
 
     def numbers(self, done: Sequence[Finalized], wanted: Sequence[Reference]) -> Numbers:
         """Return what finalised parts have of the `wanted` numbers of the row; `join_numbers` joins those of all nodes.

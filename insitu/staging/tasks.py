@@ -62,6 +62,12 @@ def written(submit: Submit, target: Target, done: Done) -> Any:
     return submit(_all, writes)
 
 
+def gathered(submit: Submit, recipe: Recipe, done: Done) -> Any:
+    """Have a small row put together; return what stands for its arrays."""
+    [whole] = recipe.bundles()
+    return submit(recipe.row, whole, [submit(recipe.cut, each, whole) for each in done.parts])
+
+
 def _in_pairs(submit: Submit, join: Callable[..., Any], several: list[Any]) -> Any:
     """Join states, or summaries, in pairs, and the pairs in pairs."""
     while len(several) > 1:

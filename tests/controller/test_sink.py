@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,17 @@ class Workers:
 
     def __init__(self) -> None:
         self.released: list[str] = []
-        self.written: list[tuple[str, int, int]] = []
+        self.written: list[tuple[str, int, int | None]] = []
         self.fault: Exception | None = None
 
-    def write(self, recipe: Any, path: Path, window: int, row: int, held: Sequence[Held], *_: Any) -> Done:
+    def write(self, recipe: Any, path: Path | None, window: int, row: int, held: Sequence[Held], *_: Any) -> Done:
         if self.fault is not None:
             raise self.fault
-        self.written.append((recipe.name, window, row))
+        self.written.append((recipe.name, window, None if path is None else row))
         return Done((), (), ())
+
+    def row(self, recipe: Any, *_: Any) -> dict[str, Any]:
+        return {key: np.full(each.shape or (), 7, each.dtype) for key, each in recipe.described.items()}
 
     def release(self, keys: Sequence[str]) -> None:
         self.released += keys
@@ -192,14 +196,18 @@ def test_of_an_operator_that_is_given_up_nothing_piles_up(stored: Stored) -> Non
     assert sink._rows == {}
 
 
-def test_large_states_are_written_where_they_lie(stored: Stored) -> None:
-    stored.sink.published({"u": U}, {"u": U})
+@pytest.mark.parametrize("cells", [4, 5000])
+def test_large_states_are_written_where_they_lie_unless_the_row_is_small(stored: Stored, cells: int) -> None:
+    u, large = replace(U, shape=(cells,)), cells > 4
+    stored.sink.published({"u": u}, {"u": u})
     for number in range(2):
         stored.sink.put(window("mean", number, f"key-{number}"))
     stored.sink.close()
-    assert stored.workers.written == [("mean", 0, 0), ("mean", 1, 1)]
+    assert stored.workers.written == [("mean", number, number if large else None) for number in range(2)]
     assert stored.workers.released == []  # the writing has let go of them
-    assert stored.results("mean")["complete"].values.tolist() == [True, True]
+    found = stored.results("mean")
+    assert found["complete"].values.tolist() == [True, True]
+    np.testing.assert_array_equal(found["total"], np.nan if large else 7)
 
 
 def test_large_states_that_cannot_be_written_do_not_stay(stored: Stored) -> None:

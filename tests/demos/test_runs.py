@@ -12,7 +12,7 @@ from tests.demos.conftest import ROOT, Start
 
 #: Published steps, and how many of the solver's lie between two. From one of the solver's to the next some cells change
 #: by 1e-5 only: the variance is then known to 1e-16 times the square of 1e5, and not to 1e-12, whoever computes it so.
-SIZE, STEPS, EVERY, WINDOW = 37, 30, 10, 12
+SIZE, STEPS, EVERY, WINDOW = 43, 30, 10, 12
 #: Runs that are not called as their file is.
 NAMES = {"surrogate_heat": "heat", "resin_hybrid_twin": "resin"}
 
