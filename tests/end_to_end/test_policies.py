@@ -11,7 +11,7 @@ from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import Left, program, told, total
 from tests.end_to_end.test_back_pressure import MIB, most_memory, slow
 
-STEPS = 200
+STEPS = 120
 #: Of each rank; a buffer holds eight.
 STEP_BYTES = 2 * MIB
 BUFFER_BYTES = 8 * STEP_BYTES
