@@ -22,8 +22,9 @@ def command(contact: str, verb: str | None, values: tuple[str, ...], why: str, t
     """Change a running simulation, on all ranks after the same step.
 
     CONTACT is the directory of a run, or its contact file. ACTION is set, pause, resume, checkpoint, stop, trate, or a
-    name that the simulation declares; set feed=0.03 sets a parameter, trate every=10 publishes each tenth step. Without
-    an ACTION, what can be steered is listed. The exit status is 0 when the action was applied.
+    name that the simulation declares; set feed=0.03 sets a parameter, trate every=10 publishes each tenth step, rules
+    cool=false switches a rule of the run off. Without an ACTION, what can be steered is listed. The exit status is 0
+    when the action was applied.
     """
     with steer(contact) as run:
         if verb is None:

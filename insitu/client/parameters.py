@@ -10,7 +10,7 @@ import numpy as np
 from insitu.client.catalogue import Halo, widths
 from insitu.errors import ActionError, LocalProtocolError
 from insitu.model import Array, Extent
-from insitu.steering.actions import VERBS
+from insitu.steering.actions import RULES, VERBS
 from insitu.steering.parameters import ParameterSpec
 
 
@@ -129,9 +129,9 @@ class Function:
         cls, name: str, call: Callable[..., object], description: str, arguments: Mapping[str, object]
     ) -> "Function":
         """Return the declaration of a custom action. Raises `LocalProtocolError` for a name that is taken."""
-        if name in VERBS or not name.isidentifier():
+        if name in (*VERBS, RULES) or not name.isidentifier():
             raise LocalProtocolError(
-                f"action '{name}': take a name of letters, digits and _ that is none of {', '.join(VERBS)}."
+                f"action '{name}': take a name of letters, digits and _ that is none of {', '.join([*VERBS, RULES])}."
             )
         specs = {}
         for key, said in arguments.items():

@@ -8,7 +8,7 @@ from typing import Any
 from insitu.controller.admission import Peer
 from insitu.controller.followers import Followers
 from insitu.controller.steering import Steering
-from insitu.steering.actions import Action, Receipt, large, substituted
+from insitu.steering.actions import RULES, Action, Receipt, large, substituted
 from insitu.steering.parameters import plain
 from insitu.wire.messages import ConsoleWelcome, Follow, Leave, Message, Paused, Request, Settled, Standing, Steerable
 
@@ -85,6 +85,8 @@ class Consoles:
             name: {argument.name: argument.to_plain() for argument in arguments.values()}
             for name, arguments in declared.functions.items()
         }
+        if switches := self._steering.switches:
+            actions[RULES] = {name: spec.to_plain() for name, spec in switches.items()}
         values = {name: plain(value) for name, value in declared.values.items()}
         parameters = tuple(spec.to_plain() for spec in declared.parameters.values())
         return Steerable(declared.ready, parameters, actions, values)

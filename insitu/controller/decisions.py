@@ -82,11 +82,13 @@ class Decisions:
         #: Of each operator that any rule or controller looks at, the numbers that rules need of its results.
         self.sources: dict[str, frozenset[Reference]] = dict.fromkeys(steered(config), frozenset())
         self._config = config
+        self._names = tuple(rule.name for rule in compiled(config, guessed(config.operators))[0])
         self._simulation: Simulated
         self._journal = journal
         self._stopped: set[str] = set()
         self._under_way: set[Key] = set()
         self._next: dict[Key, Action] = {}
+        self._off: frozenset[str] = frozenset()
         self._end = math.inf
         self._compiled: set[str] = set()
         self._rules: list[Rules] = []
@@ -102,6 +104,16 @@ class Decisions:
         """Say what is to be steered; before anything else is said."""
         self._simulation = simulation
         self._thread.start()
+
+    @property
+    def switches(self) -> dict[str, bool]:
+        """Which rules the run has, and whether they are on. From any thread."""
+        return {name: name not in self._off for name in self._names}
+
+    def switch(self, switches: Mapping[str, bool]) -> None:
+        """Switch rules on or off, from the next result on. From one thread only."""
+        off = {name for name, on in {**self.switches, **switches}.items() if not on}
+        self._off = frozenset(off)
 
     def describe(self, described: Mapping[str, Mapping[str, Variable]]) -> None:
         """Take note of what operators yield; said before the first result of any of them, and when more is known."""
@@ -171,7 +183,7 @@ class Decisions:
         parameters = dict(self._simulation.values)
         judgement = Judgement()
         for rules in self._rules:
-            rules.judge(tick, parameters, judgement)
+            rules.judge(tick, parameters, judgement, self._off)
         for name, controller in self._controllers.items():
             if f"controller '{name}'" not in self.failures:
                 judgement.wishes += self._call(name, controller, tick, parameters)

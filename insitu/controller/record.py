@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from insitu.errors import ActionError, ConfigError
-from insitu.steering.actions import Action, Receipt, large, substituted
+from insitu.steering.actions import RULES, Action, Receipt, large, substituted
 from insitu.steering.parameters import ParameterSpec
 
 Arguments = Mapping[str, ParameterSpec]
-#: What has no meaning, or no good one, in a run that is had again: nobody is there to resume it.
-_NOT_REPLAYED = ("pause", "resume")
+#: What has no meaning, or no good one, in a run that is had again: nobody is there to resume it, and what rules did is
+#: on record itself.
+_NOT_REPLAYED = ("pause", "resume", RULES)
 
 
 class ActionRecord:

@@ -147,6 +147,7 @@ class Run:
             learners=self._pipeline.learners,
         )  # fmt: skip
         decisions.begin(self._service.steering)
+        self._service.steering.rules = decisions
         stack.callback(self._service.shut_down)
         self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
         self._install(contact)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol
 
 from insitu.controller.asked import Asked, Handle, Listener, reasons_of, torn_between
 from insitu.controller.declarations import Declarations
@@ -21,14 +22,27 @@ from insitu.controller.pace import Pace
 from insitu.controller.pauses import Pauses
 from insitu.controller.record import ActionRecord
 from insitu.errors import ActionError
-from insitu.steering.actions import Action, Outcome, Receipt
+from insitu.steering.actions import RULES, Action, Outcome, Receipt, check_values
 from insitu.steering.agreement import Proposal, State, Word
-from insitu.steering.parameters import Value
+from insitu.steering.parameters import ParameterSpec, Value
 from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, Standing, SteeringTerms
 
 #: How long an action may look for a step: ranks answer once in each of theirs, which may take minutes.
 EXPIRES_S = 600.0
 GONE = "is gone"
+
+
+class Switched(Protocol):
+    """Whoever judges rules."""
+
+    @property
+    def switches(self) -> Mapping[str, bool]:
+        """Which rules there are, and whether they are on."""
+        ...
+
+    def switch(self, switches: Mapping[str, bool]) -> None:
+        """Switch rules on or off."""
+        ...
 
 
 class Steering:
@@ -49,6 +63,8 @@ class Steering:
         self.declared = Declarations(journal)
         self.listeners: list[Listener] = []
         self.counts: dict[str, int] = {}
+        #: Whose rules can be switched, where there are any.
+        self.rules: Switched | None = None
         self._terms = terms
         self._say = say
         self._journal = journal
@@ -164,6 +180,8 @@ class Steering:
             asked = Asked(handle, handle.action.numbered(self._number), asked_at, self._pace.passed(asked_at))
             if refusal:
                 self._settle(asked, "refused", refusal)
+            elif handle.action.kind == RULES:
+                self._switch(asked)
             elif handle.action.kind == "stop":
                 self._waiting.appendleft(asked)
             else:
@@ -173,6 +191,29 @@ class Steering:
             self._finish(self._now, "expired", f"no step was agreed on within {EXPIRES_S:g} s")
         while self._now is None and self._waiting and self._begin(self._waiting[0], now):
             pass
+
+    @property
+    def switches(self) -> dict[str, ParameterSpec]:
+        """Each rule as a truth that can be set; the default is what it is now."""
+        switches = self.rules.switches if self.rules is not None else {}
+        return {name: ParameterSpec.of(name, on, description="judge this rule") for name, on in switches.items()}
+
+    def _switch(self, asked: Asked) -> None:
+        """Switch rules: no rank has to agree."""
+        before = dict(self.rules.switches) if self.rules is not None else {}
+        which = asked.action.values
+        try:
+            if not which:
+                raise ActionError("rules switches nothing; give it a rule of this run, as in cool=false.")
+            after = {name: bool(on) for name, on in check_values(asked.action, {}, {RULES: self.switches}).items()}
+        except ActionError as error:
+            self._settle(asked, "refused", str(error))
+            return
+        assert self.rules is not None  # else there were no names to be checked
+        self.rules.switch(after)
+        self.declared.version += 1  # consoles show what is on
+        old, new = ({name: on for name, on in each.items() if name in which} for each in (before, after))
+        self._file(asked, Receipt(asked.action, "applied", old=old, new=new))
 
     def _begin(self, asked: Asked, now: float) -> bool:
         """Take the next request as far as it goes now; return whether it is done with already."""
@@ -287,12 +328,17 @@ class Steering:
             self._mend(asked)
 
     def _settle(self, asked: Asked, outcome: Outcome, reason: str) -> bool:
-        """Write the receipt, and tell everybody who wants to know."""
-        if asked in self._waiting:
-            self._waiting.remove(asked)
+        """Write the receipt of what has come to its end."""
         receipt = self._receipt(asked, outcome, reason)
         if outcome == "applied":
             self._take_effect(receipt)
+        return self._file(asked, receipt)
+
+    def _file(self, asked: Asked, receipt: Receipt) -> bool:
+        """Put a receipt on record, and tell everybody who wants to know."""
+        if asked in self._waiting:
+            self._waiting.remove(asked)
+        outcome = receipt.outcome
         self.counts[outcome] = self.counts.get(outcome, 0) + 1
         self._record.settle(receipt)
         level = "error" if outcome == "torn" else "info" if outcome == "applied" else "warning"

@@ -14,7 +14,8 @@ kind           values                                                 what happe
 another name   the arguments that `Client.action` declared            the author's function of that name is called
 =============  =====================================================  ================================================
 
-The verbs are IMDv3's where it has them (``pause``, ``resume``, ``trate``).
+The verbs are IMDv3's where it has them (``pause``, ``resume``, ``trate``). One kind concerns no rank: ``rules``
+switches rules of the run on or off, by a truth for each name, in the controller and at once.
 """
 
 import time
@@ -30,6 +31,9 @@ from insitu.steering.parameters import ARRAY_CELLS, ParameterSpec, Value, plain
 
 #: The kinds that every simulation knows; a simulation adds names of its own.
 VERBS = ("set", "pause", "resume", "checkpoint", "stop", "trate")
+
+#: Switches rules; no simulation has an action of that name.
+RULES = "rules"
 
 Outcome = Literal["applied", "refused", "expired", "torn"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

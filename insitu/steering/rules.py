@@ -11,7 +11,7 @@ an order that nobody chose would decide. Each refusal names the other.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,8 +149,13 @@ class Rules:
             del self._rules[name]
         return gone
 
-    def judge(self, tick: Tick, parameters: Mapping[str, Value], judgement: Judgement) -> None:
-        """Take in a tick and judge the rules that it concerns, in the order of the file; add to the judgement."""
+    def judge(
+        self, tick: Tick, parameters: Mapping[str, Value], judgement: Judgement, off: Collection[str] = ()
+    ) -> None:
+        """Take in a tick and judge the rules that it concerns, in the order of the file; add to the judgement.
+
+        Those that are `off` are not judged, and begin anew afterwards; the numbers that they read are kept meanwhile.
+        """
         news = {each.operator: each for each in tick.observations}
         for observation in tick.observations:
             for source, number in observation.numbers.items():
@@ -158,7 +163,9 @@ class Rules:
                     self._series[source].add(number)
         self._spoken |= news.keys()
         for rule, progress in self._rules.values():
-            if rule.operators & news.keys() and rule.operators <= self._spoken:
+            if rule.name in off:
+                progress.true_since, progress.fired = None, False
+            elif rule.operators & news.keys() and rule.operators <= self._spoken:
                 first = max(news[operator].first for operator in rule.operators & news.keys())
                 self._judge(rule, progress, tick, first, parameters, judgement)
 

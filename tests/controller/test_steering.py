@@ -2,7 +2,7 @@
 """The controller's part of steering, among ranks that say what a test tells them to; no sockets."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -419,3 +419,39 @@ def test_the_lead_grows_when_ranks_wait_and_shrinks_when_all_know_early() -> Non
     for _ in range(8):
         pace.was_applied(waited_s=0.0, spare=4)
     assert pace.lead == 1
+
+
+class Judged:
+    """Rules that do nothing but be on or off."""
+
+    def __init__(self, *names: str) -> None:
+        self.switches = dict.fromkeys(names, True)
+
+    def switch(self, switches: Mapping[str, bool]) -> None:
+        self.switches |= switches
+
+
+def test_rules_are_switched_without_asking_any_rank(make: Make) -> None:
+    ranks = make()
+    ranks.steering.rules = judged = Judged("cool", "end")
+    said, version = len(ranks.said), ranks.steering.declared.version
+    receipt = ranks.ask("rules", cool=False).receipt(0)
+    assert (receipt.outcome, receipt.old, receipt.new) == ("applied", {"cool": True}, {"cool": False})
+    assert judged.switches == {"cool": False, "end": True}
+    assert len(ranks.said) == said
+    assert ranks.steering.declared.version > version
+    assert {name: spec.default for name, spec in ranks.steering.switches.items()} == judged.switches
+    ranks.steering.close()
+    assert to_replay(ranks.folder / "actions.jsonl") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [({"cold": False}, "no argument 'cold'; it takes cool"), ({"cool": 3}, "cool"), ({}, "give it a rule of this run")],
+)
+def test_what_is_no_switch_of_a_rule_is_refused(make: Make, values: dict[str, Any], why: str) -> None:
+    ranks = make()
+    ranks.steering.rules = Judged("cool")
+    receipt = ranks.ask("rules", **values).receipt(0)
+    assert receipt.outcome == "refused"
+    assert why in receipt.reason

@@ -330,6 +330,13 @@ class TestSteerView:
             pages.until("[data-table='receipts-0'] tr:nth-child(2)", action)
             assert pages.table("receipts-0")[1][4] == "applied"
 
+    def test_rules_are_switched(self, pages: Pages) -> None:
+        page = pages.show("steer")
+        page.uncheck("[data-name='rules'] input[type=checkbox]")
+        page.click("[data-name='rules'] button")
+        pages.until("[data-table='receipts-0'] tr:nth-child(2)", "rules")
+        assert pages.table("receipts-0")[1][1:5] == ["rules", "rule_1: True to False", "user:dashboard", "applied"]
+
     def test_stop_asks_first(self, pages: Pages) -> None:
         page = pages.show("steer")
         asked: list[str] = []

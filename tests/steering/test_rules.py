@@ -72,6 +72,15 @@ def test_a_rule_fires_when_its_words_say(true: list[bool], holds: int, cooldown:
     assert fired(rules, numbers) == when_it_should(true, holds, cooldown, once)
 
 
+def test_a_rule_that_is_off_is_not_judged_and_begins_anew() -> None:
+    rules, fires = Rules([rule(holds=3), rule("x > 0", "other", holds=3)]), []
+    for sequence in range(10):
+        judgement = Judgement()
+        rules.judge(tick(sequence, x=1.0), {"feed": 1.0}, judgement, off={"r"} if sequence < 5 else ())
+        fires += [(sequence, wish.action.by) for wish in judgement.wishes]
+    assert fires == [(2, "rule:other"), (7, "rule:r")]
+
+
 def test_windows_count_as_the_steps_that_they_cover() -> None:
     assert fired(Rules([rule(holds=10)]), [1.0, 1.0, 1.0], length=5) == [1]
     assert fired(Rules([rule(cooldown=10)]), [1.0] * 5, length=5) == [0, 2, 4]

@@ -20,6 +20,7 @@ ABOUT = {
     "resume": "It goes on.",
     "checkpoint": "It writes its checkpoint, if it has one.",
     "stop": "It ends after a common step.",
+    "rules": "Those with a tick act on the simulation.",
 }
 QUESTION = "Stop the simulation? It ends after its next common step, and cannot be resumed."
 
