@@ -77,7 +77,7 @@ class Sink:
         self._path = path
         self._store = ResultStore.create(path, attrs)
         self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
-        functions = (name for name, operator in pipeline.operators.items() if isinstance(operator, Function))
+        functions = [name for name, operator in pipeline.operators.items() if isinstance(operator, Function)]
         steered = decisions.sources if decisions else ()
         self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
         self.followers = Followers(list(pipeline.operators), self._wanted)
@@ -94,6 +94,8 @@ class Sink:
         self._closing = False
         self._stopped: set[str] = set()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="insitu-sink")
+        if functions:
+            self._writer.submit(lambda: self._functions)  # while the staging nodes start, and not in the first window
 
     @property
     def rows(self) -> int:

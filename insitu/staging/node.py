@@ -8,8 +8,10 @@ passes between them passes through queues.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from insitu.config.function import Function
 from insitu.config.plugins import plugin_entry
 from insitu.errors import OperatorError
 from insitu.learner import Learner
@@ -105,5 +107,7 @@ def _recorder(plan: "RecordingPlan", node: int, feed: Feed, room: int) -> "Calla
 def _warm_up(name: str, operator: Operator) -> None:
     try:
         operator.warm_up()
+        if isinstance(operator, Function):
+            import_module("insitu.staging.calling")  # xarray and dask.array, which take a second
     except Exception as error:  # an operator is foreign code, and so may its errors be
         raise OperatorError(f"Operator '{name}' cannot be prepared: {type(error).__name__}: {error}") from error
