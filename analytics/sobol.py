@@ -7,7 +7,7 @@ from statistics import NormalDist
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from analytics.fields import OneName, label, power, require_real
 from analytics.sampling import Reals
@@ -19,6 +19,16 @@ ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
 #: Which powers of what A and B deviate from their means, times which of C's, are summed up over the groups.
 MIXED = ((1, 1), (2, 1), (1, 2), (3, 1), (2, 2), (1, 3))
+
+
+class Until(BaseModel):
+    """What is known well enough for the simulation to stop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        description="how wide the widest interval may be"
+    )
 
 
 class Sobol(Operator):
@@ -59,6 +69,10 @@ class Sobol(Operator):
     depends on anything there. A value that is NaN or infinite makes what it enters NaN in its cell: of a C, the indices
     of its parameter; of A or B, all.
 
+    **Until.** ``until: {interval: 0.05}`` is short for a rule that stops the simulation once the widest interval of all
+    cells that are not masked is no wider than that: ``{when: NAME.interval.max <= 0.05, do: stop, once: true}``. More
+    than that (another action, several steps in a row) says a rule of one's own.
+
     **Accuracy.** Exact but for rounding in any order, tree and split; right where the mean is 1e8 times the standard
     deviation: means and co-moments are merged (P. Pébay, SAND2008-6212, 2008), never sums of products.
 
@@ -88,6 +102,15 @@ class Sobol(Operator):
     floor: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="the variance, in squared units, up to which a cell is masked"
     )
+    until: Until | None = Field(
+        default=None, description="{interval: 0.05} stops the simulation once no interval is wider"
+    )
+
+    def stop_when(self, name: str, dims: Mapping[str, int] | None) -> str:
+        if self.until is None:
+            return ""
+        widest = f"{name}.interval" if (dims or {}).get("interval") == 0 else f"{name}.interval.max"
+        return f"{widest} <= {self.until.interval!r}"
 
     def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         require_array(self, inputs)

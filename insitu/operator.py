@@ -213,6 +213,14 @@ class Operator(BaseModel, ABC):
         """Members are entries of a batch; a result has no such dimension."""
         return "member" in self.over
 
+    def stop_when(self, name: str, dims: Mapping[str, int] | None) -> str:
+        """Return the condition, as a rule has it, under which the simulation may stop; none where it is empty.
+
+        For operators with a key ``until``. `name` is the operator's in the configuration; `dims` has the number of
+        dimensions of each result, ``None`` where they are not known yet.
+        """
+        return ""
+
     def seen(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         """Return the variables as this operator gets them: with ``over: member``, those of one member."""
         return {name: _of_one_member(each) if self.over_members else each for name, each in inputs.items()}

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from insitu import config, registry
 from insitu.cli.options import configuration
-from insitu.config import Buffering, Config
+from insitu.config import Buffering, Config, rules
 from insitu.config.function import Function
 from insitu.errors import ConfigError
 from insitu.forecast import STEPS, Forecast, forecast
@@ -116,9 +116,9 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
     for name, learner in pipeline.learners.items():
         what = f"{registry.use_of(type(learner))} of {', '.join(learner.needs)}, in a process of its own"
         lines.append(("learner", f"{name}: {what}{'' if name in pipeline.stored else ', not stored'}"))
-    for index, rule in enumerate(checked.steering.rules):
+    for _, name, rule in rules.entries(checked, rules.guessed(checked.operators)):
         does = [*(["set"] if rule.set else []), *(kind for each in rule.do for kind in each)] or ["notify"]
-        lines.append(("rule", f"{rule.name or f'rule_{index + 1}'}: {', '.join(does)} when {rule.when}"))
+        lines.append(("rule", f"{name}: {', '.join(does)} when {rule.when}"))
     for name, controller in checked.steering.controllers.items():
         lines.append(("controller", f"{name}: {registry.use_of(type(controller))} of {', '.join(controller.of)}"))
     return lines
@@ -144,12 +144,12 @@ def _when_full(buffering: Buffering) -> str:
 
 def _sent(checked: Config, name: str) -> str:
     """Say what of a variable leaves its rank, where that is not all of it as it is."""
-    rules = checked.rules(name)
+    kept = checked.rules(name)
     stays = ["stays on its ranks, which fold it"] if name in Pipeline(checked).stays else []
-    parts = [f"{dim} {indices}" for dim, indices in rules.select.items()]
-    parts += [f"as {rules.dtype}"] if rules.dtype else []
-    if rules.codec != "none":
-        parts.append(f"codec {rules.codec}" + (f" within {rules.tolerance:g}" if rules.tolerance else ""))
+    parts = [f"{dim} {indices}" for dim, indices in kept.select.items()]
+    parts += [f"as {kept.dtype}"] if kept.dtype else []
+    if kept.codec != "none":
+        parts.append(f"codec {kept.codec}" + (f" within {kept.tolerance:g}" if kept.tolerance else ""))
     return ", ".join(stays + parts)
 
 

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules as the YAML has them, compiled; and what is wrong with rules and controllers, each at its own line.
 
+Beside those of the section ``steering`` there are rules that operators bring along, as a key of theirs is short for one
+(`Operator.stop_when`). From here on nobody can tell the two apart.
+
 This is done twice. When a configuration is loaded, the names of operators are known, and in most cases those of their
 results too, because an operator can be asked what it would yield of some variable. When the simulation has published
 and declared its parameters, all is known. A mistake that is found only then still names its file and line.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,13 +46,23 @@ def compiled(config: Configured, vocabulary: Vocabulary) -> tuple[list[Rule], li
     """Return the rules that can be judged, and what is wrong with the others and with the controllers."""
     rules: list[Rule] = []
     problems = _of_controllers(config, vocabulary)
-    for index, entry in enumerate(config.steering.rules):
-        compiling = _Compiling(config, vocabulary, (*_RULES, index))
-        rule = compiling.rule(entry, entry.name or f"rule_{index + 1}")
+    for path, name, entry in entries(config, vocabulary):
+        compiling = _Compiling(config, vocabulary, path)
+        rule = compiling.rule(entry, name)
         problems += compiling.problems
         if not compiling.problems:
             rules.append(rule)
-    return rules, problems + _of_names(config)
+    return rules, problems + _of_names(config, vocabulary)
+
+
+def entries(config: Configured, vocabulary: Vocabulary) -> Iterator[tuple[Path, str, RuleEntry]]:
+    """Yield all rules, with the path of each and its name: those of the file, and those that operators bring along."""
+    for index, entry in enumerate(config.steering.rules):
+        yield (*_RULES, index), entry.name or f"rule_{index + 1}", entry
+    for operator, one in config.operators.items():
+        if isinstance(one, Operator) and (when := one.stop_when(operator, vocabulary.results.get(operator))):
+            entry = RuleEntry.model_validate({"when": when, "do": "stop", "once": True})
+            yield ("operators", operator, "until"), f"{operator}_until", entry
 
 
 def guessed(operators: Mapping[str, Operator | Learner]) -> Vocabulary:
@@ -115,17 +128,18 @@ class _Compiling:
         return expression
 
     def _problem(self, at: Path, message: str) -> None:
-        self.problems.append(self._config.problem((*self._path, *at), message))
+        inside = at if self._path[:1] == ("steering",) else ()  # a key of an operator has no keys of a rule
+        self.problems.append(self._config.problem((*self._path, *inside), message))
 
 
-def _of_names(config: Configured) -> list[Problem]:
+def _of_names(config: Configured, vocabulary: Vocabulary) -> list[Problem]:
     """Find names that two rules have."""
     seen: set[str] = set()
     problems = []
-    for index, entry in enumerate(config.steering.rules):
-        name = entry.name or f"rule_{index + 1}"
+    for path, name, _ in entries(config, vocabulary):
         if name in seen:
-            problems.append(config.problem((*_RULES, index, "name"), f'another rule is called "{name}" already'))
+            at = (*path, "name") if path[:1] == ("steering",) else path
+            problems.append(config.problem(at, f'another rule is called "{name}" already'))
         seen.add(name)
     return problems
 

@@ -100,3 +100,38 @@ def test_what_is_known_only_in_the_run_is_found_there_at_its_line(tmp_path: Path
         '7 steering.rules.0.set.feet: the simulation has no parameter "feet"; did you mean "f',
         '7 steering.rules.1.when: "stats.mean" is an array; of its numbers [0] is none: i',
     ]
+
+
+UNTIL = TEXT.replace("steering: STEERING", "  ways: {use: sobol, of: w, parameters: 2, UNTIL}\nsteering: STEERING")
+
+
+def test_until_is_short_for_a_rule(tmp_path: Path) -> None:
+    """One mechanism: what stands under the operator is, compiled, the rule that one would have written."""
+    by_hand = '[{name: ways_until, when: "ways.interval.max <= 0.05", do: stop, once: true}]'
+    short = load(tmp_path, UNTIL.replace("UNTIL", "until: {interval: 0.05}").replace("STEERING", "[]"))
+    long = load(tmp_path, UNTIL.replace(", UNTIL", "").replace("STEERING", by_hand))
+    for dims, when in (("member",), "ways.interval"), (("member", "y"), "ways.interval.max"):
+        w = Variable("w", np.dtype("f8"), (8,) * len(dims), dims)
+        described = Pipeline(short).describe({"w": w}, lacking=None)
+        (rule,), problems = compiled(short, known(described, []))
+        assert (problems, rule.when.text) == ([], f"{when} <= 0.05")
+    (other,), _ = compiled(long, known(described, []))
+    assert all(getattr(rule, key) == getattr(other, key) for key in ("name", "do", "once", "holds", "references"))
+    assert rule.when.text == other.when.text
+
+
+@pytest.mark.parametrize(
+    ("until", "rules", "text"),
+    [
+        ("{interval: 1, intervall: 1}", "[]", '7: operators.ways.until.intervall: unknown key; did you mean "inter'),
+        ("{interval: 0}", "[]", "7: operators.ways.until.interval: expected a number above 0, got 0"),
+        (
+            "{interval: 0.1}",
+            '[{name: ways_until, when: "each.max > 0", do: stop}]',
+            '7: operators.ways.until: another rule is called "ways_until" already',
+        ),
+    ],
+)
+def test_a_mistake_in_until_has_its_line(tmp_path: Path, until: str, rules: str, text: str) -> None:
+    mistake, *_ = mistakes(tmp_path, UNTIL.replace("UNTIL", f"until: {until}").replace("STEERING", rules))
+    assert mistake.startswith(f"melt.yaml:{text}")

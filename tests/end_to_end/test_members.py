@@ -14,7 +14,7 @@ def test_members_of_all_ranks_are_folded_together(start: Start) -> None:
     operators = {
         "spread": {"use": "moments", "of": "u", "over": "member"},
         "pooled": {"use": "moments", "of": "u", "over": ["member", "step"], "window": 2},
-        "indices": {"use": "sobol", "of": "u", "parameters": 1},
+        "indices": {"use": "sobol", "of": "u", "parameters": 1, "until": {"interval": 2}},  # which all intervals are
     }
     left = start(*program("members"), ranks=RANKS, nodes=2, operators=operators).wait()
     assert left.status == 0, left.stderr
@@ -33,3 +33,5 @@ def test_members_of_all_ranks_are_folded_together(start: Start) -> None:
             a, b, c = (groups[n, :, role, *cell] for role in range(3))
             np.testing.assert_allclose(indices["first"][n, 0, *cell], np.corrcoef(b, c)[0, 1], rtol=1e-10)
             np.testing.assert_allclose(indices["total"][n, 0, *cell], 1 - np.corrcoef(a, c)[0, 1], rtol=1e-10)
+    (fired,) = left.events("rule-fired")
+    assert (fired["by"], fired["step"]) == ("rule:indices_until", 0)
