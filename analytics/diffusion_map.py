@@ -2,17 +2,21 @@
 """The few coordinates in which the states of a simulation are far apart when it takes long from one to the other."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from analytics.fields import Length
-from analytics.sampling import Reals, Sampling, Whole, by_lot, common, require_squares, squared_distances, steps_of
+from analytics.sampling import Reals, Sampling, Whole, by_lot, common, squared_distances, steps_of
+from analytics.superposition import joined, products_of, squared_rmsd
 from insitu.errors import OperatorError
 from insitu.model import Array, Variable
 from insitu.operator import Over, State
+
+#: Squared distances that are so much smaller than the largest are rounding's.
+SAME = 1e-13
 
 
 class DiffusionMap(Sampling):
@@ -44,18 +48,22 @@ class DiffusionMap(Sampling):
     variable that is joined over the ranks is refused, as its particles change places: publish an array in the order of
     their numbers.
 
-    **Landmarks.** The eigenvectors are those of `landmarks` steps, drawn by lot, uniformly over the window
-    (`analytics.sampling`). All others of up to `sample` steps that were kept get theirs by Nyström's extension, which
-    is the same formula, Pψ. With at least as many landmarks as steps it is the whole diffusion map, but for rounding;
-    with fewer, an approximation, which another number of landmarks tells the quality of.
+    **Landmarks.** The eigenvectors are those of `landmarks` steps among the up to `sample` that were kept, uniformly
+    over the window (`analytics.sampling`). All others get theirs by Nyström's extension, which is the same formula, Pψ.
+    With at least as many landmarks as steps it is the whole diffusion map, but for rounding; with fewer, an
+    approximation, which another number of landmarks tells the quality of. ``landmarks_by: reservoir`` draws them by
+    lot, so they are as dense as the steps. ``farthest`` takes each as far as can be from those before (T. Gonzalez,
+    Theor. Comput. Sci. 38, 1985), so rare states have some too, and gives it the weight of the steps that it is nearest
+    to (A. Long, A. Ferguson, Appl. Comput. Harmon. Anal. 47, 2019): exact where all steps lie on landmarks.
 
     **Width.** ``auto`` takes the median distance of a landmark from its √m-th nearest of m. Wider ones smear, narrower
     ones break the steps into islands, which shows as eigenvalues of 1.
 
     **Places.** The same for any order, tree and split, but for rounding: what places exchange is a table of steps by
     landmarks of squared distances, or with `align` of 3 by 3 products, however many cells they have: 8 (or 72) bytes
-    for each of `sample` times `landmarks`. State: 8 bytes for each value of `sample` steps. NaN and infinite values: as
-    `kmeans`.
+    for each of `sample` times `landmarks`; with ``farthest``, times `sample`, as only all distances tell which are far.
+    Where two steps are as far but for rounding, a split may so take the other. State: 8 bytes for each value of
+    `sample` steps. NaN and infinite values: as `kmeans`.
 
     >>> import numpy as np
     >>> from insitu.model import Variable
@@ -73,6 +81,11 @@ class DiffusionMap(Sampling):
     over: Over = Field(default=("step",), description="what is reduced: step")
     components: Annotated[int, Field(ge=1)] = Field(default=3, description="how many coordinates")
     landmarks: Annotated[int, Field(ge=2)] = Field(default=200, description="how many steps the map is made of")
+    landmarks_by: Literal["reservoir", "farthest"] = Field(
+        default="reservoir",
+        description="which steps these are. reservoir: by lot, as dense as the steps; farthest: each the farthest from "
+        "those before, so that rare states have some",
+    )
     align: bool = Field(default=False, description="whether steps are shifted and rotated onto each other first")
     width: Length | Literal["auto"] = Field(
         default="auto", description="the distance over which similarity falls to 1/e"
@@ -111,13 +124,15 @@ class DiffusionMap(Sampling):
         if not state:
             return {}
         steps, indices, values = steps_of(state)
-        chosen = np.sort(by_lot(steps)[: self.landmarks])
+        drawn = by_lot(steps)
+        # Which are farthest is known only when the places are put together: till then all may be.
+        chosen = np.sort(drawn[: self.landmarks] if self.landmarks_by == "reservoir" else drawn)
         told = {"steps": steps, "index": indices, "landmarks": steps[chosen]}
         if not self.align:
             return told | {"cells": values.shape[1], "squares": squared_distances(values, chosen)}
         if state["count"][-1] != 3:
             raise OperatorError(f"'{self.of[0]}' is cut between x, y and z; each rank must publish whole positions")
-        return told | _products(values.reshape(len(steps), values.shape[1] // 3, 3), chosen)
+        return told | products_of(values.reshape(len(steps), values.shape[1] // 3, 3), chosen)
 
     def combine(self, a: State, b: State) -> State:
         if not a or not b:
@@ -125,56 +140,99 @@ class DiffusionMap(Sampling):
         steps, here, there = common(a["steps"], b["steps"])
         landmarks, mine, theirs = common(a["landmarks"], b["landmarks"])
         told = {"steps": steps, "index": a["index"][here], "landmarks": landmarks}
-        join = _joined if self.align else _added
+        join = joined if self.align else _added
         return told | join(_part(a, here, mine), _part(b, there, theirs), np.searchsorted(steps, landmarks))
 
     def finalize_place(self, state: State, summary: State) -> dict[str, Array]:
-        at = np.asarray(np.searchsorted(summary["steps"], summary["landmarks"]))
-        squares = squared_rmsd(summary, at) if self.align else summary["squares"] / max(1, summary["cells"])
-        good = np.flatnonzero(np.isfinite(squares[at, np.arange(len(at))]))
-        squares = squares[:, good]
-        known = np.flatnonzero(np.isfinite(squares).all(axis=1)) if len(good) else good
+        at, squares = self._landmarks(summary)
+        known = np.flatnonzero(np.isfinite(squares).all(axis=1)) if len(at) else at
         coordinates = np.full((self.sample, self.components), np.nan)
         sampled = np.full(self.sample, -1)
         eigenvalues = np.full(self.components + 1, np.nan)
         n, width = len(known), math.nan
         if n:
-            near = np.searchsorted(known, at[good])
+            near = np.searchsorted(known, at)
             width = _width(squares[known][near]) if self.width == "auto" else self.width
-            found, values = diffused(squares[known], near, width, self.alpha, self.components + 1)
+            stand_for = np.ones(len(at))
+            if self.landmarks_by == "farthest":
+                stand_for = np.bincount(squares[known].argmin(axis=1), minlength=len(at)).astype(np.float64)
+            found, values = diffused(squares[known], near, stand_for, width, self.alpha, self.components + 1)
             most = min(self.components, found.shape[1])
             coordinates[:n, :most], eigenvalues[: len(values)] = found[:, :most], values
             sampled[:n] = summary["index"][known]
-        falls = -np.diff(np.nan_to_num(eigenvalues)) if n > 1 else np.zeros(1)
+        several = len(at) > 1
+        falls = -np.diff(np.nan_to_num(eigenvalues)) if several else np.zeros(1)
         return {
             "coordinates": coordinates,
             "sampled": sampled,
             "eigenvalues": eigenvalues[:-1],
-            "slow": np.array(falls.argmax() + 1 if n > 1 else 0),
-            "gap": np.array(falls.max() if n > 1 else np.nan),
+            "slow": np.array(falls.argmax() + 1 if several else 0),
+            "gap": np.array(falls.max() if several else np.nan),
             "width": np.array(width),
             "samples": np.array(n),
         }
 
+    def _landmarks(self, summary: State) -> tuple[Whole, Reals]:
+        """Return which steps are landmarks, and the squared distances of all steps from them; NaN of some steps."""
+        at = np.asarray(np.searchsorted(summary["steps"], summary["landmarks"]))
 
-def diffused(squares: Reals, landmarks: Whole, width: float, alpha: float, components: int) -> tuple[Reals, Reals]:
+        def columns(some: Whole) -> Reals:
+            if self.align:
+                return squared_rmsd({**summary, "products": summary["products"][:, some]}, at[some])
+            return np.asarray(summary["squares"][:, some] / max(1, summary["cells"]))
+
+        if self.landmarks_by == "farthest":
+            return farthest(columns, by_lot(summary["steps"]), self.landmarks)
+        squares = columns(np.arange(len(at)))
+        good = np.flatnonzero(np.isfinite(squares[at, np.arange(len(at))]))
+        return at[good], squares[:, good]
+
+
+def farthest(columns: Callable[[Whole], Reals], order: Whole, most: int) -> tuple[Whole, Reals]:
+    """Return at most so many steps, sorted, each the farthest from those before, and the squared distances from them.
+
+    ``columns(some)`` has the squared distances of all steps from some of them, NaN where there is none. It begins with
+    the first in `order` that has a distance, and ends where no step lies apart.
+    """
+    found: dict[int, Reals] = {}
+    for first in order:
+        column = columns(np.array([first]))[:, 0]
+        if np.isfinite(column[first]):
+            found[int(first)] = column
+            break
+    else:
+        return np.zeros(0, np.int64), np.zeros((len(order), 0))
+    nearest = np.where(np.isfinite(column), column, 0.0)
+    rounding = SAME * nearest.max()
+    while len(found) < most and nearest.max() > rounding:
+        step = int(nearest.argmax())
+        found[step] = column = columns(np.array([step]))[:, 0]
+        nearest = np.minimum(nearest, np.where(np.isfinite(column), column, 0.0))
+    at = np.array(sorted(found), np.int64)
+    return at, np.stack([found[int(k)] for k in at], axis=1)
+
+
+def diffused(
+    squares: Reals, landmarks: Whole, stand_for: Reals, width: float, alpha: float, components: int
+) -> tuple[Reals, Reals]:
     """Return diffusion coordinates, (steps, at most `components`), and eigenvalues, the trivial one left out.
 
-    `squares` are squared distances of all steps from the `landmarks` among them, (steps, landmarks).
+    `squares` are squared distances of all steps from the `landmarks` among them, (steps, landmarks), each of which is
+    to `stand_for` so many steps.
     """
     scaled = squares / width**2 if width > 0 else np.zeros_like(squares)
     near = np.exp(-(scaled[landmarks] + scaled[landmarks].T) / 2)
-    density = near.sum(axis=1) ** alpha
-    near /= np.outer(density, density)
-    degree = near.sum(axis=1)
-    rest = np.sqrt(degree / degree.sum())
+    density = (near @ stand_for) ** alpha
+    near *= np.sqrt(np.outer(stand_for, stand_for)) / np.outer(density, density)
+    degree = near @ np.sqrt(stand_for) / np.sqrt(stand_for)
+    rest = np.sqrt(stand_for * degree / (stand_for @ degree))
     # The first eigenvector is known: it is put last, as those of islands would mix with it.
     values, vectors = np.linalg.eigh(near / np.sqrt(np.outer(degree, degree)) - 2 * np.outer(rest, rest))
     most = min(components, len(landmarks) - 1)
     order = np.argsort(values)[::-1][:most]
     psi = vectors[:, order] / rest[:, np.newaxis]
     psi *= np.where((rest[:, np.newaxis] ** 2 * psi**3).sum(axis=0) < 0, -1.0, 1.0)
-    onward = np.exp(scaled.min(axis=1, keepdims=True) - scaled) / density
+    onward = np.exp(scaled.min(axis=1, keepdims=True) - scaled) * stand_for / density
     return onward @ psi / onward.sum(axis=1, keepdims=True), values[order]
 
 
@@ -197,41 +255,3 @@ def _part(summary: State, steps: Array, landmarks: Array) -> State:
 
 def _added(a: State, b: State, landmarks: Array) -> State:
     return {"cells": a["cells"] + b["cells"], "squares": a["squares"] + b["squares"]}
-
-
-def _products(positions: Reals, landmarks: Array) -> State:
-    """Return what superposing needs of some particles, (steps, particles, 3): products of deviations from the mean."""
-    n, particles, _ = positions.shape
-    finite = np.asarray(np.isfinite(positions).all(axis=(1, 2)))
-    positions = np.where(finite[:, np.newaxis, np.newaxis], positions, 0.0)
-    means = positions.mean(axis=1) if particles else np.zeros((n, 3))
-    apart = np.ascontiguousarray((positions - means[:, np.newaxis]).transpose(0, 2, 1))
-    require_squares(apart)
-    flat = apart.reshape(3 * n, particles)
-    products = (flat @ apart[landmarks].reshape(3 * len(landmarks), particles).T).reshape(n, 3, len(landmarks), 3)
-    norms = np.where(finite, np.einsum("nip,nip->n", apart, apart), np.nan)
-    return {"particles": particles, "means": means, "norms": norms, "products": products.transpose(0, 2, 1, 3).copy()}
-
-
-def _joined(a: State, b: State, landmarks: Array) -> State:
-    """Return the products of the particles of both."""
-    n = a["particles"] + b["particles"]
-    weight, between = a["particles"] * b["particles"] / max(1, n), b["means"] - a["means"]
-    across = between[:, np.newaxis, :, np.newaxis] * between[landmarks][np.newaxis, :, np.newaxis, :]
-    return {
-        "particles": n,
-        "means": a["means"] + between * (b["particles"] / max(1, n)),
-        "norms": a["norms"] + b["norms"] + weight * (between**2).sum(axis=1),
-        "products": a["products"] + b["products"] + weight * across,
-    }
-
-
-def squared_rmsd(summary: State, landmarks: Array) -> Reals:
-    """Return the squared RMSD of all steps from the landmarks after superposing; NaN of steps that are not finite."""
-    norms, products = summary["norms"], summary["products"]
-    lengths = np.linalg.svd(products, compute_uv=False)
-    lengths[..., 2] *= np.sign(np.linalg.det(products))  # rotations only, no mirror images
-    found = norms[:, np.newaxis] + norms[landmarks] - 2 * lengths.sum(axis=-1)
-    found = np.maximum(found, 0.0) / max(1, summary["particles"])
-    found[landmarks, np.arange(len(landmarks))] *= 0.0
-    return np.asarray(found)

@@ -6,13 +6,16 @@ from functools import partial
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-from analytics.diffusion_map import DiffusionMap, squared_rmsd
+from analytics.diffusion_map import DiffusionMap
+from analytics.sampling import by_lot
+from analytics.superposition import squared_rmsd
 from insitu.errors import OperatorError
 from insitu.model import Variable
 from insitu.testing import batch
-from tests.analytics.places import read, variable
+from tests.analytics.places import fold, read, variable
 
 ATOMS = Variable("u", np.dtype("f8"), (12, 3), ("atom", "axis"), units="nm")
 
@@ -95,6 +98,44 @@ def test_steps_that_are_no_landmarks_lie_where_the_whole_map_has_them() -> None:
     np.testing.assert_allclose(few["eigenvalues"], whole["eigenvalues"], rtol=0.1)
 
 
+def test_farthest_landmarks_are_those_of_a_search_by_hand() -> None:
+    """Each the farthest from all before, of the whole steps, though every place has only a part of their cells."""
+    steps = np.random.default_rng(3).normal(size=(60, 6)) ** 3
+    operator = DiffusionMap(of="u", components=1, sample=60, landmarks=9, landmarks_by="farthest")
+    summary = operator.init()
+    for state in fold(operator, [variable(6)], {"u": steps}, parts=3):
+        summary = operator.combine(summary, operator.summarize(state))
+    found, squares = operator._landmarks(summary)
+    apart = cdist(steps, steps)
+    wanted = [int(by_lot(np.arange(60))[0])]
+    while len(wanted) < 9:
+        wanted.append(max(range(60), key=lambda step: min(apart[step, other] for other in wanted)))
+    np.testing.assert_array_equal(found, sorted(wanted))
+    np.testing.assert_allclose(squares * 6, apart[:, found] ** 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_a_farthest_landmark_counts_for_all_steps_that_lie_on_it(alpha: float) -> None:
+    """So few landmarks have the map of all steps to the last digits, where by lot they would not."""
+    rng = np.random.default_rng(5)
+    which = np.concatenate([np.arange(14), rng.choice(14, 80, p=rng.dirichlet(np.ones(14)))])
+    steps = rng.normal(size=(14, 4))[which]
+    keys = {"of": "u", "components": 4, "sample": 94, "width": 1.1, "alpha": alpha}
+    whole = read(DiffusionMap(**keys), [variable(4)], {"u": steps})
+    few = read(DiffusionMap(**keys, landmarks=20, landmarks_by="farthest"), [variable(4)], {"u": steps}, parts=2)
+    np.testing.assert_allclose(few["eigenvalues"], whole["eigenvalues"], rtol=1e-10)
+    np.testing.assert_allclose(few["coordinates"], whole["coordinates"], rtol=1e-7, atol=1e-9)
+
+
+def test_a_rare_state_has_a_farthest_landmark() -> None:
+    rng = np.random.default_rng(6)
+    steps = rng.normal(size=(300, 2)) + np.where(np.arange(300) % 150 == 77, 40.0, 0.0)[:, np.newaxis]
+    keys = {"of": "u", "components": 1, "sample": 300, "landmarks": 12, "width": 4.0}
+    found = read(DiffusionMap(**keys, landmarks_by="farthest"), [variable(2)], {"u": steps})
+    np.testing.assert_array_equal(np.flatnonzero(found["coordinates"][:, 0] > 1), [77, 227])
+    np.testing.assert_allclose(found["eigenvalues"], 1, atol=1e-9)
+
+
 def test_basins_that_are_islands_are_told_apart() -> None:
     """Eigenvalues of 1 for two of three islands, and coordinates that are constant on each."""
     rng = np.random.default_rng(2)
@@ -113,6 +154,11 @@ def test_one_step_equal_steps_and_steps_that_are_not_finite() -> None:
     assert np.isnan(one["coordinates"]).all()
     equal = read(DiffusionMap(of="u", components=1, sample=4), [variable(2)], {"u": [[1.0, 2.0]] * 4})
     np.testing.assert_allclose(equal["coordinates"], 0, atol=1e-12)
+    farthest = DiffusionMap(of="u", components=1, sample=4, landmarks_by="farthest")
+    alone = read(farthest, [variable(2)], {"u": [[1.0, 2.0]] * 4})  # one landmark, and so no coordinate
+    assert (alone["samples"], alone["slow"]) == (4, 0)
+    assert np.isnan(alone["coordinates"]).all()
+    assert read(farthest, [variable(2)], {"u": [[np.nan, 2.0]]})["samples"] == 0
     steps = [[0.0, 0.0], [np.nan, 1.0], [1.0, 0.0], [5.0, np.inf], [2.0, 0.0]]
     some = read(DiffusionMap(of="u", components=1, sample=6), [variable(2)], {"u": steps}, parts=2)
     np.testing.assert_array_equal(some["sampled"], [0, 2, 4, -1, -1, -1])

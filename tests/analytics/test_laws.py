@@ -68,6 +68,11 @@ CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Var
     (lambda over: DiffusionMap(of="u", over=over, components=2, sample=20), OVER[:1], ALL),
     (lambda over: DiffusionMap(of="u", over=over, components=2, sample=15, landmarks=9), OVER[:1], FIELDS),
     (
+        lambda over: DiffusionMap(of="u", over=over, components=2, sample=15, landmarks=9, landmarks_by="farthest"),
+        OVER[:1],
+        FIELDS,
+    ),
+    (
         lambda over: DiffusionMap(of="u", over=over, components=2, sample=20, align=True),
         OVER[:1],
         {"molecule": [MOLECULE]},
