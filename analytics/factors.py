@@ -120,12 +120,15 @@ class Factors:
         """
         if not rows.shape[1]:
             return np.zeros((len(rows), 0)), 0.0
-        if np.abs(rows).max() > np.sqrt(np.finfo(float).max / rows.size):
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = rows @ rows.T if self.method == "gram" else np.zeros((0, 0))
+            total = np.trace(products) if self.method == "gram" else np.einsum("rc,rc->", rows, rows)
+        if not np.isfinite(total):
             raise OperatorError(
                 "values are so far from their mean that their squares overflow; publish them in another unit"
             )
         if self.method == "gram":
-            squares, turns = np.linalg.eigh(rows @ rows.T)
+            squares, turns = np.linalg.eigh(products)
             squares, turns = squares[::-1], turns[:, ::-1]
         else:
             _, singular, right = np.linalg.svd(np.linalg.qr(rows.T, mode="r"))
