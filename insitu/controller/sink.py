@@ -211,20 +211,22 @@ class Sink:
     def _store_window(self, window: Window) -> None:
         """Store a window; one that is not stored must not stay at the nodes, where it would leave no room to fold."""
         if window.operator in self._wanted:
-            self._guarded(window.operator, partial(self._write_window, window))
+            # Of what Dask's tasks do, these say themselves for which window it was.
+            at = "" if window.held else f"in window {window.window}: "
+            self._guarded(window.operator, partial(self._write_window, window), at)
         if window.operator not in self._wanted or window.operator in self.failures:
             self._cluster.release([held.key for _, held in window.held])
 
-    def _guarded(self, operator: str, work: Callable[[], None]) -> None:
+    def _guarded(self, operator: str, work: Callable[[], None], at: str = "") -> None:
         """Do a piece of work for an operator; what goes wrong there ends that operator only."""
         if operator not in self.failures:
-            self._attempt(operator, work)
+            self._attempt(operator, work, at)
 
-    def _attempt(self, operator: str, work: Callable[[], None]) -> None:
+    def _attempt(self, operator: str, work: Callable[[], None], at: str = "") -> None:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - an operator is foreign code; journal and report tell
-            self.failures[operator] = f"{type(error).__name__}: {error}"
+            self.failures[operator] = f"{at}{type(error).__name__}: {error}"
             details = {"operator": operator, "traceback": traceback.format_exc()}
             self._journal.write("controller", Event("error", "results-lost", self.failures[operator], details))
             self.followers.withhold(operator, self.failures[operator])

@@ -61,10 +61,16 @@ class OperatorFolds:
         self._due = 0
         self._fresh = False
         self._described = False
+        self._step = 0
 
     @property
     def nbytes(self) -> int:
         return self._closed.nbytes + (self._open.nbytes if self._open else 0)
+
+    @property
+    def at(self) -> str:
+        """Where folding has come to: what is said of a failure."""
+        return f"step {self._step}" if self.operator.keeps_steps else f"window {self._due}"
 
     def blank(self) -> "OperatorFolds":
         """Return one that has come as far, and has folded nothing: for steps that are folded elsewhere."""
@@ -171,6 +177,7 @@ class OperatorFolds:
     def _fold_each(self, steps: Sequence[ReadyStep]) -> Yield:
         entries: list[Entry] = []
         for ready in steps:
+            self._step = ready.step.index
             single = Pane(ready.step.sequence)
             self._fold_into(single, [ready])
             entries += [
@@ -283,7 +290,8 @@ class Folds:
                 self._check_memory(folds)
             except Exception as error:  # noqa: BLE001 - an operator is foreign code; the failure is handed on
                 del self._running[name]
-                done.append(Failure(name, f"{type(error).__name__}: {error}", traceback.format_exc()))
+                reason = f"in {folds.at}: {type(error).__name__}: {error}"
+                done.append(Failure(name, reason, traceback.format_exc()))
         return done
 
     def _check_memory(self, folds: OperatorFolds) -> None:

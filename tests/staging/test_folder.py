@@ -168,7 +168,7 @@ def test_an_operator_that_raises_is_stopped_and_the_thread_goes_on(make: Make) -
     wait_until(lambda: folded_steps() == 4)
     [event] = messages(Event)  # type: ignore[type-abstract]
     assert (event.kind, event.details["operator"]) == ("operator-stopped", "bad")
-    assert "ZeroDivisionError: nothing to divide by in update" in event.text
+    assert "in window 0: ZeroDivisionError: nothing to divide by in update" in event.text
     assert "Traceback" in event.details["traceback"]
     assert len(messages()) == 4
     assert folder.alive
