@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help:
 	@echo "make demo   run the main job: a Lennard-Jones melt in LAMMPS, analysed while it runs"
 	@echo "make test   run all tests (ARGS='-k wire' chooses)"
-	@echo "make bench  measure it beside its peers, ten minutes (ARGS=--quick: two)"
+	@echo "make bench  measure it beside its peers, 15 minutes (ARGS=--quick: four)"
 	@echo "make lint   ruff, mypy --strict and the layers of the design"
 	@echo "make clean  remove the environment and everything built; what runs left behind stays"
 

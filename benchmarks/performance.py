@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that docs/performance.md shows.
 
-    python -m benchmarks.performance            measure it: about ten minutes on a quiet machine
-    python -m benchmarks.performance --quick    the same in two, to see that all of it works
+    python -m benchmarks.performance            measure it: about a quarter of an hour on a quiet machine
+    python -m benchmarks.performance --quick    the same in four, to see that all of it works
     python -m benchmarks.performance --write    put what was measured last into docs/performance.md, and draw its plot
 
 Peers that are not installed are left out: ``python -m benchmarks.peers`` installs them.
@@ -23,8 +23,8 @@ from benchmarks.common import RESULTS, text
 from benchmarks.goals import goals
 from benchmarks.peers import PEERS
 
-BENCHMARKS = ("put_receive", "statistics", "scaling")
-FILES = ("put_receive", "round_trip", "statistics", "scaling")
+BENCHMARKS = ("put_receive", "statistics", "scaling", "operators")
+FILES = ("put_receive", "round_trip", "statistics", "scaling", "operators", "operators_growth")
 PAGE, PICTURE = ROOT / "docs" / "performance.md", ROOT / "docs" / "pictures" / "scaling.png"
 PLOT = RESULTS / "scaling.png"
 
@@ -109,6 +109,42 @@ def sections(found: Measured) -> dict[str, list[str]]:
                 ),
             ),
         ],
+        "operators": table(
+            [
+                "GB/s of input",
+                "folded",
+                "of np.sum",
+                "with the result",
+                "a 16th of the cells",
+                "library",
+                "its",
+                "ratio",
+            ],
+            (
+                [
+                    row["operator"],
+                    text(row["folded_GB/s"]),
+                    text(row["of np.sum"]),
+                    text(row["with_result_GB/s"]),
+                    text(row["a_16th_GB/s"]),
+                    row["library"],
+                    text(row["library_GB/s"]),
+                    text(row["of library"]),
+                ]
+                for row in found["operators"]["rows"]
+            ),
+        ),
+        "growth": table(
+            ["", "against", "from", "to", "ms", "", "exponent"],
+            (
+                [
+                    *(row["operator"], row["against"]),
+                    *(text(row[key]) for key in ("from", "to", "first_ms", "last_ms")),
+                    f"{row['exponent']:.2f}",
+                ]
+                for row in found["operators_growth"]["rows"]
+            ),
+        ),
         "goals": table(
             ["", "goal", "measured", ""],
             (
