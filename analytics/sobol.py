@@ -191,9 +191,9 @@ class Sobol(Operator):
         if not whole:
             return state
         outputs = np.array([[group[str(role)] for role in range(self._size)] for group in whole])
-        means = outputs.mean(axis=0)
-        outputs -= means
         with np.errstate(over="ignore", invalid="ignore"):  # of what is too large, the intervals are not known
+            means = outputs.mean(axis=0)
+            outputs -= means
             powers = [outputs**k for k in range(5)]
             mixed = [
                 [np.einsum("g...,gr...->r...", powers[i][:, k], powers[j][:, 2:]) for k in (0, 1)] for i, j in MIXED

@@ -16,7 +16,7 @@ from analytics.spectrum import Spectrum
 from insitu.errors import OperatorError
 from insitu.operator import JointOperator, Operator
 from insitu.testing import batch
-from tests.analytics.test_laws import CASES, PLACED_ONLY
+from tests.analytics.test_laws import CASES, MEMBERS, OF_MEMBERS, PLACED_ONLY
 
 
 def tried(cases=CASES):
@@ -157,3 +157,31 @@ def test_integers_at_the_end_of_their_range_are_as_float64(operator, inputs):
     found = feed(kinds)
     for name, expected in wanted.items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("operator", OF_MEMBERS, ids=repr)
+def test_members_that_are_not_there_or_do_not_vary_or_are_no_numbers(operator):
+    """No member (blocks of none are left out before), one alone, equal ones, and a cell that is NaN or huge."""
+    described = operator.describe(operator.seen({"u": MEMBERS, "v": replace(MEMBERS, name="v")}))
+    fields = np.random.default_rng(4).normal(size=MEMBERS.shape)
+    tried = [None, fields[:1], np.full(MEMBERS.shape, 0.1), fields[:, :0]]
+    tried += [np.where(fields == fields[3, 1, 0], bad, fields) for bad in (np.inf, -np.inf, np.nan, 1e120, 1e300)]
+    for members in tried:
+        state = operator.init()
+        for step in range(0 if members is None else 2):
+            each = {name: [members] for name in operator.of}
+            inputs = [replace(MEMBERS, name=name) for name in operator.of]
+            state = operator.update(state, operator.seen_batch(batch(inputs, each, first=step)))
+        for name, found in operator.finalize(state).items():
+            assert found.dtype == described[name].dtype
+    equal = folded_members(operator, np.full(MEMBERS.shape, 0.1))
+    for name in ("variance", "covariance"):
+        assert np.all(equal.get(name, np.zeros(1)) <= 1e-30), name
+    for name in ("first", "total", "correlation", "skewness", "kurtosis"):
+        assert np.all(np.isnan(equal.get(name, np.nan))), name
+
+
+def folded_members(operator, members):
+    inputs = [replace(MEMBERS, name=name) for name in operator.of]
+    one = batch(inputs, {name: [members] for name in operator.of})
+    return operator.finalize(operator.update(operator.init(), operator.seen_batch(one)))
