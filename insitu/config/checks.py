@@ -16,6 +16,7 @@ from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import Problem
 from insitu.learner import Learner
+from insitu.operator import Operator
 from insitu.selection import steps_taken
 from insitu.wire.compression import missing
 from insitu.wire.messages import Range
@@ -65,8 +66,9 @@ def _of_chains(config: Config) -> list[Problem]:
                 at(f'no operator is called "{source}"{known_are}; a dot stands between an operator and its result')
             elif isinstance(known[source], Learner):
                 at(f'what "{source}" learns cannot be folded; it is in results.zarr, and rules may read it')
-            elif isinstance(known[source], Function):
-                at(f'what the function "{source}" yields is known only when it has run, too late for who takes it')
+            elif isinstance(one := known[source], Function) and not one.yields:
+                cure = f"say it there before, as in yields: {{{_results(operator, source)[0]}: {{}}}}"
+                at(f'what the function "{source}" yields is known only when it has run; {cure}')
         if operator.sources and isinstance(operator, Function):
             at("is a function, which is given variables; results can be read from results.zarr, also during the run")
         elif operator.sources and not all("." in wanted for wanted in operator.inputs):
@@ -76,6 +78,11 @@ def _of_chains(config: Config) -> list[Problem]:
         elif name in (circle := _onward(config, name)):
             at(f"takes its own results ({' of '.join([name, *circle])}); break the circle")
     return problems
+
+
+def _results(operator: Operator, source: str) -> list[str]:
+    """Return the results of `source` that an operator takes."""
+    return [wanted.partition(".")[2] for wanted in operator.inputs if wanted.startswith(f"{source}.")]
 
 
 def _of_where(config: Config) -> list[Problem]:

@@ -172,6 +172,7 @@ class Sink:
             here = all(each in sent for each in operator.inputs)
             if isinstance(operator, Function):
                 self._inputs[name] = {each: sent[each] for each in operator.inputs} if here else {}
+                self._open_takers(name, operator.yielded)
             elif name in self._wanted and name not in self._recipes and here:
                 self._guarded(name, partial(self._open, name, sent))
         for name, learner in self._pipeline.learners.items():
@@ -196,10 +197,14 @@ class Sink:
             series = self._series[name] = operator.describe_series(inputs)
             if stored:
                 self._store.declare_group(series_of(name), "step", operator, series, self._attrs)
-        yielded = [*recipe.described.items(), *series.items()]
-        results = {f"{name}.{key}": each.renamed(f"{name}.{key}") for key, each in yielded}
+        self._open_takers(name, {**recipe.described, **series})
+
+    def _open_takers(self, name: str, yielded: Mapping[str, Variable]) -> None:
+        """Make room for the results of those that take what this operator yields."""
+        results = {f"{name}.{key}": each.renamed(f"{name}.{key}") for key, each in yielded.items()}
         for taker in self._pipeline.takers(name):
-            if taker in self._wanted and all(wanted in results for wanted in self._pipeline.operators[taker].inputs):
+            known = taker in self._recipes or taker not in self._wanted
+            if not known and all(wanted in results for wanted in self._pipeline.operators[taker].inputs):
                 self._guarded(taker, partial(self._open, taker, results))
 
     def _open_learner(self, name: str, learner: Learner, variables: Mapping[str, Variable]) -> None:
@@ -362,10 +367,11 @@ class Sink:
     def _call(self, function: Function, window: Window) -> None:
         """Call a function of a window, and store what it returns; a window without any step is none."""
         name, held = window.operator, [held for _, held in window.held]
+        provenance = self._provenance(window)
         try:
             if not held or not self._inputs.get(name):
+                self._pass_on(name, function, provenance, None)
                 return
-            provenance = self._provenance(window)
             answer = self._functions.call(name, function, self._inputs[name], window.window, held)
             if answer.told.picture is not None:
                 folder = self._path.parent / "figures"
@@ -378,8 +384,17 @@ class Sink:
                 if answer.told.values is None:
                     answer.write(self._path, name, self.rows_of[name])
                 self._keep(name, name, [Result(name, provenance, answer.told.values or {})])
+            self._pass_on(name, function, provenance, answer.told.values)
         finally:
             self._cluster.release([each.key for each in held])
+
+    def _pass_on(self, name: str, function: Function, provenance: Provenance, row: Mapping[str, Array] | None) -> None:
+        """Have what a function returned for a window, be it nothing, folded by the operators that take it."""
+        recipe = Recipe(name, function, function.yielded, ())
+        step = Step(provenance.index, provenance.last_step, provenance.time)
+        for taker in self._chains.takers(name, function.yielded):
+            fold = partial(self._chains.fold, taker, step, recipe, row, provenance.complete)
+            self._guarded(taker, partial(self._store_all, fold))
 
     def _pass_on_steps(self, name: str, described: Mapping[str, Variable], rows: OfSteps, complete: bool) -> None:
         """Have what belongs to single steps folded by the operators that take it."""

@@ -52,18 +52,24 @@ def call(
     keys: Sequence[str],
     first: Mapping[str, Variable] | None,
 ) -> Called:
-    """Call a function with a window; `first` is what it returned for the first one, and must be the same again."""
+    """Call a function with a window; `first` is what it returned for the first one, and must be the same again.
+
+    Where its entry says what it yields, that is what every window must return.
+    """
     window = dataset(variables, indices, keys, any_step=function.when == "any")
     found = registry.find(function.use)
     assert callable(found)
     result = found(window)
-    if hasattr(result, "savefig"):
+    said = function.yielded
+    if hasattr(result, "savefig") and not said:
         return Called({}, picture=_picture(result))
     data = _as_dataset(function, result)
+    if said:
+        return _as_said(function, data, said)
     if first is not None:
         data = _as_long(data, first)
     described = {str(name): _described(function, str(name), array) for name, array in data.data_vars.items()}
-    if first is not None and (fault := _difference(first, described)):
+    if first is not None and (fault := _difference(first, described, "for the first window")):
         raise OperatorError(f"{function.use} {fault}; results of all windows must have one form")
     if sum(array.nbytes for array in data.data_vars.values()) <= SMALL_BYTES:
         data = data.compute()
@@ -145,12 +151,31 @@ def _described(function: Function, name: str, array: xr.DataArray) -> Variable:
     return Variable(name, array.dtype, array.shape, dims, str(attrs.get("units", "")), str(attrs.get("long_name", "")))
 
 
-def _difference(first: Mapping[str, Variable], described: Mapping[str, Variable]) -> str | None:
+def _as_said(function: Function, data: xr.Dataset, said: Mapping[str, Variable]) -> Called:
+    """Return what the entry says, cast to its dtypes; raise `OperatorError` where it is something else."""
+    if set(said) == set(data.data_vars):
+        data = data[list(said)].map(lambda array: _cast(array, said[str(array.name)]), keep_attrs=True)
+    described = {str(name): _described(function, str(name), array) for name, array in data.data_vars.items()}
+    if fault := _difference(said, described, "in its entry under yields"):
+        raise OperatorError(f"{function.use} {fault}; correct what is wrong of the two")
+    if (nbytes := sum(array.nbytes for array in data.data_vars.values())) > SMALL_BYTES:
+        raise OperatorError(
+            f"{function.use} returned {nbytes} bytes, and what other operators take comes to the controller, up to "
+            f"{SMALL_BYTES} bytes; return less, or leave yields out, so that it is stored only"
+        )
+    return Called(said, data.compute())
+
+
+def _cast(array: xr.DataArray, variable: Variable) -> xr.DataArray:
+    return array.astype(variable.dtype) if np.can_cast(array.dtype, variable.dtype, "safe") else array
+
+
+def _difference(first: Mapping[str, Variable], described: Mapping[str, Variable], where: str) -> str | None:
     if list(first) != list(described):
-        return f"returned {', '.join(described)}, and for the first window {', '.join(first)}"
+        return f"returned {', '.join(described)}, and {where} {', '.join(first)}"
     for name, variable in first.items():
         for key in ("dims", "shape", "dtype"):
             if getattr(variable, key) != getattr(described[name], key):
                 was, now = getattr(variable, key), getattr(described[name], key)
-                return f"returned '{name}' with {key} {now}, and for the first window with {was}"
+                return f"returned '{name}' with {key} {now}, and {where} with {was}"
     return None

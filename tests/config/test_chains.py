@@ -40,7 +40,11 @@ ATOMS = Variable("x", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
         ),
         (
             f'  f: {{use: "{FUNCTION}", of: u}}\n  a: {{use: moments, of: f.it, over: step}}\n',
-            'a.of: what the function "f" yields is known only when it has run',
+            'a.of: what the function "f" yields is known only when it has run; say it there before, as in',
+        ),
+        (
+            f'  f: {{use: "{FUNCTION}", of: u, yields: {{it: {{dims: [x]}}}}}}\n',
+            "f.yields.it: dims names 1 dimensions and shape has 0 lengths",
         ),
         (f'  a: {{use: "{FUNCTION}", of: stats.mean}}\n', "a.of: is a function, which is given variables"),
         (f'  a: {{use: "{FUNCTION}", of: u, over: step}}\n', "a: over: ['step'] has no meaning for a function"),
@@ -97,6 +101,21 @@ def test_what_does_not_fit_the_variables_is_told_with_its_line(tmp_path: Path, e
     with pytest.raises(ConfigError) as caught:
         graph.describe({"u": U})
     assert f"melt.yaml:6: operators.{text}" in str(caught.value)
+
+
+def test_what_a_function_is_said_to_yield_is_typed(tmp_path: Path) -> None:
+    entries = (
+        f'  f: {{use: "{FUNCTION}", of: u, yields: {{it: {{units: m}}, row: {{dims: [x], shape: [6]}}}}}}\n'
+        "  a: {use: moments, of: f.row, over: step, window: 2}\n"
+        "  b: {use: moments, of: a.mean, over: space}\n"
+        "  c: {use: covariance, of: [f.it, f.row], over: step}\n"
+    )
+    graph = Pipeline(load(tmp_path, HEAD + STATS + entries))
+    with pytest.raises(ConfigError, match=r"melt.yaml:8: operators.c: 'f.it' \(\) and 'f.row' \(6,\) cannot be paired"):
+        graph.describe({"u": U})
+    described = Pipeline(load(tmp_path, HEAD + STATS + entries[: entries.index("  c:")])).describe({"u": U})
+    assert (described["f"]["it"].units, described["f"]["row"].shape) == ("m", (6,))
+    assert (described["a"]["mean"].dims, described["b"]["mean"].dims) == (("x",), ())
 
 
 def test_who_gives_comes_before_who_takes(tmp_path: Path) -> None:

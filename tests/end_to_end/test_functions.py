@@ -16,6 +16,7 @@ WRONG = {
     "nothing": "returned nothing; return an xarray Dataset",
     "missing": "KeyError",
     "changing": "returned 'n' with shape (7,), and for the first window with (3,)",
+    "other": "returned n, and in its entry under yields it; correct what is wrong of the two",
 }
 NAMES = ["uneven", "columns", "by_one", "single", "short"]
 
@@ -33,9 +34,13 @@ OPERATORS = {
     "both": function("whole", ["uneven", "seldom"]),
     "large": function("large"),
     "numbers": function("numbers"),
+    "said": function("numbers", yields={"length": {}, "sum": {"units": "K"}, "chunks": {"dtype": "int64"}}),
+    "running": {"use": "moments", "of": "said.sum", "over": "step", "window": 2, "every": 1},
+    "again": {"use": "moments", "of": "running.mean", "over": "step"},
     "order": function("order", "particles", 1),
     "picture": function("picture", "agreed", "run"),
     **{name: function(name) for name in WRONG},
+    "other": function("changing", yields={"it": {}}),
 }
 
 
@@ -95,6 +100,17 @@ def test_numbers_and_pictures_are_kept(left: Left) -> None:
     assert numbers["chunks"].values.max() <= len(left.report["staging"])
     assert (left.directory / "figures" / "picture-000000.png").read_bytes().startswith(b"\x89PNG")
     assert left.report["operators"]["picture"]["results"] == 1
+
+
+def test_what_a_function_is_said_to_yield_is_taken_by_others(left: Left) -> None:
+    sums = np.array([sum(field("uneven", n).sum() for n in range(first, min(first + 4, STEPS))) for first in (0, 4, 8)])
+    said, running = left.results("said"), left.results("running")
+    assert (said["length"].dtype, said["chunks"].dtype, said["sum"].attrs["units"]) == (float, int, "K")
+    np.testing.assert_allclose(running["mean"], [sums[:2].mean(), sums[1:].mean()], rtol=1e-14)
+    np.testing.assert_array_equal(running["last_step"], said["last_step"][1:])
+    assert running["complete"].values.tolist() == [True, False]
+    assert running["mean"].attrs["units"] == "K"
+    np.testing.assert_allclose(left.results("again")["mean"], [running["mean"].mean()], rtol=1e-14)
 
 
 def test_particles_come_in_the_order_of_the_ranks(left: Left) -> None:
