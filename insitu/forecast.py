@@ -27,6 +27,8 @@ from insitu.staging.merging import Place, Recipe, Target
 
 #: Values of one step that are folded to measure a state, and steps: more than fills what waits in any state.
 VALUES, STEPS = 2**12, 128
+#: Members, each with so many values: whole groups of most sizes, and more of them would make no state larger.
+MEMBERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,11 @@ def _state_bytes(
     operator: Operator, inputs: Mapping[str, Variable], nodes: int, rows: Mapping[str, int | None]
 ) -> tuple[int, int]:
     """Return the bytes of a node's states of one window, and by how much each step more adds to them."""
-    first = max((_first(variable, rows[name]) for name, variable in inputs.items()), default=1)
-    share = -(-first // nodes)
-    inner = max((math.prod(_inner(variable)) for variable in inputs.values()), default=1)
+    seen = operator.seen(inputs)
+    first = max((_first(variable, rows[name]) for name, variable in seen.items()), default=1)
+    # Members may be spread over the nodes, so that each has states of all cells.
+    share = first if operator.over_members else -(-first // nodes)
+    inner = max((math.prod(_inner(variable)) for variable in seen.values()), default=1)
     most = max(2, VALUES // max(1, inner))
 
     def at(length: int, steps: int) -> float:
@@ -147,14 +151,23 @@ def _peak(operator: Operator, inputs: Mapping[str, Variable], length: int, steps
     rng = np.random.default_rng(0)
     state, peak = operator.init(), 0
     for sequence in range(steps):
-        arrays = {name: (_random(variable, length, rng),) for name, variable in inputs.items()}
+        arrays = {name: (_random(operator, variable, length, rng),) for name, variable in inputs.items()}
         start = {name: (0,) * variable.ndim for name, variable in inputs.items()}
-        state = operator.update(state, Batch((Step(sequence, sequence, float(sequence)),), inputs, start, arrays))
+        batch = Batch((Step(sequence, sequence, float(sequence)),), inputs, start, arrays)
+        state = operator.update(state, operator.seen_batch(batch))
         peak = max(peak, state_nbytes(state))
     return peak
 
 
-def _random(variable: Variable, length: int, rng: np.random.Generator) -> Any:
+def _random(operator: Operator, variable: Variable, length: int, rng: np.random.Generator) -> Any:
+    if operator.over_members:
+        members = min(MEMBERS, (variable.shape or (1,))[0])
+        one = replace(variable, shape=(variable.shape or ())[1:], dims=variable.dims[1:])
+        return np.stack([_values(one, length, rng) for _ in range(members)])
+    return _values(variable, length, rng)
+
+
+def _values(variable: Variable, length: int, rng: np.random.Generator) -> Any:
     shape = (min(length, variable.shape[0]) if variable.shape else length, *_inner(variable)) if variable.ndim else ()
     if variable.dtype.kind in "biu":
         return np.arange(math.prod(shape)).reshape(shape).astype(variable.dtype)
@@ -182,7 +195,7 @@ def _tasks(name: str, operator: Operator, inputs: Mapping[str, Variable], nodes:
         counted.append(function)
         return object()
 
-    cells = inputs[operator.of[0]].shape or () if recipe.cells else ()
+    cells = operator.seen(inputs)[operator.of[0]].shape or () if recipe.cells else ()
     done = tasks.finalized(submit, recipe, [object()] * nodes, _places(cells, nodes, places))
     if recipe.small:
         tasks.gathered(submit, recipe, done)

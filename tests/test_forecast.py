@@ -87,6 +87,15 @@ def test_only_large_states_take_tasks(tmp_path: Path) -> None:
     assert loads["modes"].tasks == 2 + 1 + 2 + 2 + 2 + 1 + 1  # and summaries, combined, followed, and the series
 
 
+def test_members_are_folded_one_by_one(tmp_path: Path) -> None:
+    text = TEXT[: TEXT.index("  x: {expect")].replace("nodes: 2", "nodes: 1")
+    text = text.replace("shape: [96, 64], dims: [y, x]", "shape: [80, 640], dims: [member, x]")
+    text += "operators:\n  ways: {use: sobol, of: u, parameters: 2}\n"
+    ways = forecast(pipeline(tmp_path, text)).loads["ways"]
+    assert ways.nbytes == pytest.approx((16 * 2 + 8) * 8 * 640, rel=0.01)
+    assert ways.tasks == 1 + 1 + 1 + 1  # the node finalises its cells, cuts them for the one bundle, and so on
+
+
 def test_what_cannot_be_known_says_why(tmp_path: Path) -> None:
     assert "give expect.rows" in forecast(pipeline(tmp_path)).loads["g"].why
     known = forecast(pipeline(tmp_path, TEXT.replace("axis]", "axis], rows: 400"))).loads["g"]
