@@ -11,18 +11,17 @@ An operator whose results cannot be made or stored is given up with its reason; 
 
 import math
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from insitu.config.function import Function
+from insitu.controller.backlog import Backlog
 from insitu.controller.chains import Chains
 from insitu.controller.decisions import Decisions, observed
 from insitu.controller.directory import Journal
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
 
 #: Values of single steps, in order.
 OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
-
-#: How long results may wait to be stored together: an append costs tens of milliseconds at any size.
-STORE_S = 1.0
 
 
 class Sink:
@@ -87,9 +83,7 @@ class Sink:
         self._series: dict[str, dict[str, Variable]] = {}
         self._memories: dict[str, State] = {}
         self._rows: dict[str, list[Entry]] = {}
-        #: Results that are not stored yet, by operator and group; without arrays, where the nodes have written those.
-        self._unstored: dict[tuple[str, str], list[Result]] = {}
-        self._stored_at = 0.0
+        self._backlog = Backlog(self._store, self._attempt)
         self._lock = threading.Lock()
         self._closing = False
         self._stopped: set[str] = set()
@@ -131,9 +125,8 @@ class Sink:
 
     def turn(self) -> None:
         """Store what has waited for more of its kind; to be called now and then."""
-        if self._unstored and time.monotonic() - self._stored_at > STORE_S:
-            self._stored_at = time.monotonic()
-            self._writer.submit(self._store_rows)
+        if self._backlog.is_due():
+            self._writer.submit(self._backlog.store)
 
     def stopped(self, operators: Iterable[str]) -> None:
         """Say, before `close`, which operators were stopped elsewhere: those behind them lack results, and who decides
@@ -156,7 +149,7 @@ class Sink:
             self._closing = True
             for name in self._pipeline.chained:
                 self._writer.submit(self._finish, name)
-            self._writer.submit(self._store_rows)
+            self._writer.submit(self._backlog.store)
         self._writer.shutdown(wait=True)
         if self._decisions is not None:
             self._decisions.close()
@@ -262,25 +255,11 @@ class Sink:
 
     def _keep(self, operator: str, group: str, results: list[Result]) -> None:
         """Store rows, at once or a little later: a store takes many as quickly as one."""
-        self._unstored.setdefault((operator, group), []).extend(results)
+        self._backlog.add(operator, group, results)
         if group == operator:
             self.rows_of[operator] += len(results)
-        if time.monotonic() - self._stored_at > STORE_S:
-            self._stored_at = time.monotonic()
-            self._store_rows()
-
-    def _store_rows(self) -> None:
-        """Store all that waits, also of operators that have failed since."""
-        for operator, group in list(self._unstored):
-            self._attempt(operator, partial(self._store_group, operator, group))
-
-    def _store_group(self, operator: str, group: str) -> None:
-        for here, some in groupby(self._unstored.pop((operator, group)), key=lambda result: bool(result.arrays)):
-            results = list(some)
-            if here:
-                self._store.append(results)
-            else:
-                self._store.publish(group, [result.provenance for result in results])
+        if self._backlog.is_due():
+            self._backlog.store()
 
     def _write_learnt(self, window: Window) -> None:
         """Store a row of a learner, which is here as it is."""
