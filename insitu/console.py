@@ -26,6 +26,7 @@ from insitu.errors import RunError
 from insitu.results import Provenance, Result
 from insitu.steering.actions import Action, Receipt
 from insitu.steering.parameters import ParameterSpec, Value
+from insitu.steering.waits import Wait
 from insitu.wire.contact import Contact
 from insitu.wire.messages import (
     VERSION,
@@ -101,12 +102,11 @@ class Console:
         self.results: dict[str, deque[Result]] = {}
         self._unshown: dict[str, str] = {}
         self._contact = contact
-        self._tokens = 0
+        self._tokens = self._heard = 0
         self._user = user or _user()
         self._welcome = self._told = False
         self._session = Session(Link.CONSOLE_CONTROLLER, Side.CONNECTS)
         self._socket = connect(contact.address, contact.keys)
-        self._heard_at = time.monotonic()
         try:
             self._say(ConsoleHello(VERSION, contact.run, self._user, socket.gethostname(), os.getpid()))
             self.wait(lambda: self._told, TIMEOUT_S, "an answer")
@@ -185,22 +185,32 @@ class Console:
         poll([self._socket], wait_s)
         require_admitted(self._socket)
         while (frames := self._socket.receive()) is not None:
-            self._heard_at = time.monotonic()
+            self._heard += 1
             self._take(self._session.receive(frames))
 
     def wait(self, done: Callable[[], object], timeout: float | None, what: str) -> None:
-        """Listen until `done`. Raises `TimeoutError` after `timeout` seconds, `RunError` when the run is silent."""
-        begin = time.monotonic()
+        """Listen until `done`. Raises `TimeoutError` after `timeout` seconds, `RunError` when the run is silent.
+
+        Time in which this process is stopped, by Ctrl-Z or with all of its machine, counts for little of either.
+        """
+        now = time.monotonic()
+        patience, silence = Wait(math.inf if timeout is None else timeout, now), Wait(TIMEOUT_S, now)
         while not done():
-            now = time.monotonic()
-            if timeout is not None and now - begin > timeout:
-                raise TimeoutError(f"Run '{self._contact.run}': {what}: nothing was heard of it within {timeout:g} s.")
-            if now - max(begin, self._heard_at) > TIMEOUT_S:
+            if patience.over:
+                limit_s = patience.limit_s
+                raise TimeoutError(f"Run '{self._contact.run}': {what}: nothing was heard of it within {limit_s:g} s.")
+            if silence.over:
                 raise RunError(
                     f"Run '{self._contact.run}' at {self._contact.address} has said nothing for {TIMEOUT_S:g} s; it "
                     "has ended, or this is an old contact file."
                 )
-            self.listen(_POLL_S)
+            before = self._heard
+            self.listen(min(_POLL_S, patience.look_s))
+            now = time.monotonic()
+            patience.look(now)
+            silence.look(now)
+            if self._heard > before:
+                silence = Wait(TIMEOUT_S, now)
 
     def _take(self, message: Message) -> None:
         match message:

@@ -7,7 +7,8 @@ boundary at which nothing is due costs below a microsecond.
 Rule 2: what is wrong with an action is found before this rank promises it, so that what was promised can be applied.
 
 Rule 3: every wait here has a bound: for a decision `max_wait_s`, in a pause `max_pause_s`, and `SILENCE_S` without a
-word from the controller. Who waits goes on taking in what the staging nodes say.
+word from the controller. Time in which this process was stopped itself is no silence of others, and counts for little
+(`Wait`). Who waits goes on taking in what the staging nodes say.
 
 With `agree: mpi` rank 0 alone talks to the controller about actions and tells the others, in one broadcast of eight
 bytes at each boundary; then there is neither a promise nor a doubt.
@@ -27,6 +28,7 @@ from insitu.errors import ActionError, LocalProtocolError, RunError
 from insitu.steering.actions import Action, check_values, pauses_after
 from insitu.steering.agreement import Pledge, Word
 from insitu.steering.parameters import ParameterSpec, plain
+from insitu.steering.waits import Wait
 from insitu.wire.codec import decode, encode
 from insitu.wire.messages import Answer, Decide, Declare, Message, Propose, Reached, Standing, SteeringTerms
 
@@ -217,15 +219,15 @@ class Steered:
 
     def _await(self, pledge: Pledge, propose: Propose) -> float:
         """Wait for a decision; return how long."""
-        begin = time.monotonic()
+        wait = Wait(self._terms.max_wait_s, time.monotonic())
         while pledge is self._pledge and pledge.waits(self.passed):
-            self._pump(min(_POLL_S, self._terms.max_wait_s / 4))
-            word = pledge.waited(time.monotonic() - begin)
+            self._pump(min(_POLL_S, wait.look_s))
+            word = pledge.waited(wait.look(time.monotonic()))
             if word is not None:
                 self._answer(propose, word)
             if word is Word.DOUBT:
                 self._doubt(propose)
-        return time.monotonic() - begin
+        return wait.waited_s
 
     def _doubt(self, propose: Propose) -> None:
         stops = self._terms.in_doubt == "stop" or propose.kind == "stop"
@@ -238,11 +240,15 @@ class Steered:
     def _pause(self, step: tuple[int, float]) -> None:
         """Stand still until a resume, a stop, or the end of one of the bounds."""
         self._say(Standing(self.passed, *step))
-        begin = time.monotonic()
+        now = time.monotonic()
+        paused, silence, heard_at = Wait(self._terms.max_pause_s, now), Wait(SILENCE_S, now), self._line.heard_at
         while self._paused and not self.stopping:
             if self._comm is None or self._rank == 0:
-                self._pump(_POLL_S)
-                why = self._too_long(begin)
+                self._pump(min(_POLL_S, paused.look_s))
+                now = time.monotonic()
+                if self._line.heard_at != heard_at:
+                    silence, heard_at = Wait(SILENCE_S, now), self._line.heard_at
+                why = _too_long(paused, silence, now)
                 if why and self._comm is None:
                     # What was promised meanwhile is kept: its decision is waited for at this boundary.
                     log.warning("rank %d goes on after a pause: %s", self._rank, why)
@@ -257,15 +263,6 @@ class Steered:
             else:
                 self._follow_rank_0(step)
         self._paused = False
-
-    def _too_long(self, begin: float) -> str:
-        """Say why a pause since `begin` is over, if it is."""
-        now = time.monotonic()
-        if now - begin > self._terms.max_pause_s:
-            return f"max_pause, {self._terms.max_pause_s:g} s, is over"
-        if now - max(begin, self._line.heard_at) > SILENCE_S:
-            return f"the controller has said nothing for {SILENCE_S:g} s"
-        return ""
 
     def _follow_rank_0(self, step: tuple[int, float]) -> None:
         """Apply at this boundary what rank 0 has accepted before it."""
@@ -332,3 +329,14 @@ class Steered:
     def publishes(self) -> bool:
         """Whether the step that is opened now is one that `trate` lets through."""
         return self.every == 1 or self.passed % self.every == 0
+
+
+def _too_long(paused: Wait, silence: Wait, now: float) -> str:
+    """Say why a pause is over, if it is."""
+    paused.look(now)
+    silence.look(now)
+    if paused.over:
+        return f"max_pause, {paused.limit_s:g} s, is over"
+    if silence.over:
+        return f"the controller has said nothing for {silence.limit_s:g} s"
+    return ""
