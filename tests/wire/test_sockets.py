@@ -2,6 +2,7 @@
 """The one door to ZeroMQ, on real sockets."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from insitu.errors import LocalProtocolError, RunError
@@ -367,3 +369,36 @@ def test_the_sessions_load_no_zeromq_and_the_wire_nothing_heavy() -> None:
     script = f"import sys, {{}}; print([name for name in {heavy} if name in sys.modules])"
     assert run(script.format("insitu.wire.session, insitu.wire.contact")) == "[]"
     assert run(script.format("insitu.wire.sockets")) == "['zmq']"
+
+
+#: Both ends of a link, all of whose heartbeats are a hundred times faster; it stops itself once the link is there.
+STANDS_STILL = """
+import os, signal
+from insitu.wire import sockets
+sockets._OPTIONS |= {key: value // 100 for key, value in sockets._OPTIONS.items() if "HEARTBEAT" in key.name}
+with sockets.listen("tcp://127.0.0.1:*") as listener, sockets.connect(listener.address) as socket:
+    assert socket.send([b"hello"])
+    while (arrived := listener.receive()) is None:
+        sockets.poll([listener], 5.0)
+    first, _ = arrived
+    sockets.poll([listener], 0.2)  # some heartbeats
+    os.kill(os.getpid(), signal.SIGSTOP)
+    for _ in range(20):
+        sockets.poll([listener], 0.02)
+        assert listener.send(first, [b"a sign of life"]), "nobody is there"
+"""
+
+
+def test_a_machine_that_stood_still_has_its_links_when_it_goes_on() -> None:
+    """In one of three tries: a link that is stopped with a heartbeat on its way breaks, here in one of twenty."""
+    assert any(outlives_a_stop() for _ in range(3))
+
+
+def outlives_a_stop() -> bool:
+    with subprocess.Popen([sys.executable, "-c", STANDS_STILL], stderr=subprocess.DEVNULL) as both:
+        process = psutil.Process(both.pid)
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, LIMIT_S)
+        since = time.monotonic()
+        wait_until(lambda: time.monotonic() - since > 1.0)  # longer than the silence that it takes for a lost peer
+        both.send_signal(signal.SIGCONT)
+        return both.wait(LIMIT_S) == 0
