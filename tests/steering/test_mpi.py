@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.steering.conftest import Make
-from tests.steering.scene import ROOT, Scene
+from tests.steering.scene import LIMIT_S, ROOT, Scene
 
 GRAY_SCOTT = [str(ROOT / "demos" / "gray_scott.py"), "--size", "32", "--every", "1", "--store", "fields"]
-LIMIT_S = 60.0
+pytestmark = pytest.mark.timeout(2 * LIMIT_S)
 
 
 def fields(it: Scene) -> list[bytes]:
@@ -19,7 +19,6 @@ def fields(it: Scene) -> list[bytes]:
     return [np.load(path).tobytes() for path in sorted(it.folder.glob("fields.*.npy"))]
 
 
-@pytest.mark.timeout(240)
 def test_a_steered_gray_scott_run_is_had_again_to_the_bit(scene: Make) -> None:
     """Four ranks, and a network that delays each word by chance; then twice again by the record, with other delays."""
     it = scene("first", ranks=4)
@@ -45,7 +44,6 @@ def test_a_steered_gray_scott_run_is_had_again_to_the_bit(scene: Make) -> None:
     assert fields(unsteered) != once, "what is compared depends on what was set"
 
 
-@pytest.mark.timeout(120)
 def test_with_mpi_rank_0_decides_and_all_follow_in_the_same_step(scene: Make) -> None:
     it = scene(ranks=3, agree="mpi", max_pause=0.5)
     it.begin_mpi("-m", "tests.steering.programs.rank", "--mpi", delay_s=0.01)

@@ -8,7 +8,6 @@ import argparse
 import os
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,8 @@ def main() -> None:
         trace(service)
         contact = Contact("scene", listener.address, os.getpid(), socket.gethostname(), str(options.folder))
         contact.write(options.folder / "contact.json")
-        ended_at: float | None = None
-        while ended_at is None or time.monotonic() - ended_at < options.linger:
+        while options.stays or len(service.ranks) != service.size or not all(r.ended for r in service.ranks.values()):
             service.turn(0.05)
-            if ended_at is None and len(service.ranks) == service.size and all(r.ended for r in service.ranks.values()):
-                ended_at = time.monotonic()
         service.close()
         record.close()
 
@@ -84,7 +80,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--max-pause", type=float, default=60.0)
     parser.add_argument("--in-doubt", default="stop")
     parser.add_argument("--actions", type=Path)
-    parser.add_argument("--linger", type=float, default=0.0, help="how long it lives when all ranks have ended")
+    parser.add_argument("--stays", action="store_true", help="live on when all ranks have ended, until it is killed")
     return parser.parse_args()
 
 
