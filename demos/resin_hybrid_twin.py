@@ -146,8 +146,8 @@ def draw(watched: Filling, steered: Filling, path: Path) -> None:
     axes[1, 0].set(title="error where the resin has been", xlabel="time (s)", ylabel="rms of log10 K")
     axes[1, 1].set(title="error of arrivals to come", xlabel="time (s)", ylabel="median (s)")
     for axis in axes[1, :2]:
-        axis.set_ylim(0, 1.5 * axis.get_ylim()[1])  # room above the lines
-        axis.legend(fontsize=7, ncols=2)
+        axis.set_ylim(bottom=0)
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=8)
     for axis, each in ((axes[1, 2], watched), (axes[1, 3], steered)):
         axis.imshow(each.fill, origin="lower", cmap="Blues", vmin=0, vmax=1, extent=(0, 0.6, 0, 0.4))
         axis.set(title=f"filled, {each.name}: {each.dry:.1%} dry")
