@@ -31,6 +31,8 @@ TESTS = {
         "test_what_a_slow_rank_holds_up_is_tried_again_and_leaves_nobody_in_doubt",
         "the link of a rank stands still between its promise": "steering/test_processes.py::"
         "test_a_link_that_stands_still_between_promise_and_commit_is_torn",
+        "a rank or all of the machine is stopped for a while": "client/test_steering.py::"
+        "test_a_rank_that_was_stopped_itself_does_not_take_that_for_silence",
         "the same, and nothing was committed": "controller/test_steering.py::"
         "test_a_doubt_about_what_was_not_committed_stops_all_but_tears_nothing",
         "a rank dies after the commit": "controller/test_steering.py::"
