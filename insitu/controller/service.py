@@ -448,6 +448,7 @@ class Service:
 
     def _handle_rank(self, peer: Peer, message: Message) -> None:
         assert self.tracker is not None
+        self._gone_at.pop(peer.number, None)  # its link was broken, and is there again
         match message:
             case Offer(variable):
                 self.tracker.offer(variable)
@@ -543,7 +544,6 @@ class Service:
         assert self.tracker is not None
         peer.counters = counters
         peer.ended = True
-        self._gone_at.pop(peer.number, None)
         self.steering.lose(peer.number, ended=True)
         self._rank_ended(peer.number, steps)
 

@@ -283,6 +283,18 @@ def test_a_goodbye_that_comes_after_the_connection_was_closed_is_one(make: MakeC
     assert it.events("rank-gone") == []
 
 
+def test_a_rank_whose_link_was_broken_for_a_moment_is_not_gone(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    it.until(lambda: len(it.service.ranks) == 2)
+    it.service.rank_gone(1)  # as a ping says that finds the connection closed before it is made again
+    ranks[1].say(Status({"steps": 3}))
+    it.until(lambda: it.service.ranks[1].counters)
+    done = module.time.monotonic() + 2 * LINGERS_S
+    it.until(lambda: module.time.monotonic() > done)
+    assert it.service.gone == []
+
+
 def test_a_rank_that_is_gone_without_a_goodbye_is_seen(make: MakeController) -> None:
     it = make()
     ranks = it.ranks()
