@@ -11,6 +11,7 @@ The idea is zict's: https://github.com/dask/zict/blob/main/zict/tests/conftest.p
 
 import ctypes
 import gc
+import io
 import os
 import sys
 import threading
@@ -58,8 +59,18 @@ def _start_zarr() -> None:
     zarr.array([0])
 
 
+def _start_matplotlib() -> None:
+    """It keeps the files of its fonts open."""
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.text(0.0, 0.0, "text")
+    figure.savefig(io.BytesIO())
+
+
 #: What a library starts once and keeps for the life of the process, by the module that does so.
 PROCESS_WIDE: dict[str, Callable[[], None]] = {
+    "matplotlib.font_manager": _start_matplotlib,
     "multiprocessing.resource_tracker": resource_tracker.ensure_running,
     "zarr": _start_zarr,
     "zmq": _start_zmq,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs as environments of Gymnasium, beside the same simulations computed here."""
 
+import importlib
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -114,6 +115,45 @@ def test_what_has_no_result_where_the_simulation_stands_still_is_named(pair: Any
     run.console.follow("rara")
     with pytest.raises(RunError, match="operator 'rara': no operator is called 'rara'; there are state, rare"):
         run.console.next_result("rara", 10.0)
+
+
+def test_the_demo_learns_on_it_and_draws_what_it_was_rewarded(
+    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few steps of learning, on the simulation that is here already; the demo is the last one to use it."""
+    for library in ("stable_baselines3", "matplotlib"):
+        pytest.importorskip(library)
+    demo = importlib.import_module("rl_control")
+    env = pair.envs[0]
+
+    def learn_here(config: Path, act: str, observe: str, reward: str, steps: int, settings: object) -> SteeredEnv:
+        assert (config, [act], [observe]) == (ROOT / "configs" / "lorenz.yaml", env._names, env._observed)
+        env._steps = env._run._steps = steps
+        env._learn(env._run, reward, None, alone=True)
+        return env
+
+    monkeypatch.setattr(demo, "SteeredEnv", learn_here)
+    monkeypatch.setattr(demo, "SEEDS", demo.SEEDS[:1])
+    monkeypatch.setattr("sys.argv", ["rl_control.py", str(tmp_path), "--steps", "12", "--episode", "4"])
+    runs: list[Any] = []
+    monkeypatch.setattr(
+        demo,
+        "draw",
+        lambda rewards, free, kept, path, draw=demo.draw: (
+            runs.extend([rewards, *free, *kept]),
+            draw(rewards, free, kept, path),
+        ),
+    )
+    assert demo.main() == 0
+    rewards, *episodes = runs
+    assert rewards.shape == (3,)
+    for run in episodes:
+        np.testing.assert_allclose(run.times, 0.1 * np.arange(9), atol=1e-9)
+        away = np.linalg.norm(run.states[1:] - demo.REST, axis=1)
+        np.testing.assert_allclose(run.rewards, -away / 20, rtol=1e-5)
+    said = capsys.readouterr().out
+    assert f"reward of a step: {demo.reward(episodes[:1]):.2f} without control" in said
+    assert (tmp_path / "rl_control.png").stat().st_size > 10_000
 
 
 def walk(tmp_path: Path, *options: object, **keys: Any) -> SteeredEnv:
