@@ -202,7 +202,7 @@ def test_a_link_that_stands_still_between_promise_and_commit_is_torn(scene: Make
 
 
 def test_what_a_slow_rank_holds_up_is_tried_again_and_leaves_nobody_in_doubt(scene: Make) -> None:
-    it = scene(max_wait=0.4)
+    it = scene()
     run = gated(it)
     asked = run.steer(feed=0.01)
     promise(it, 0)
@@ -217,25 +217,19 @@ def test_what_a_slow_rank_holds_up_is_tried_again_and_leaves_nobody_in_doubt(sce
     assert not it.trace("doubt")
 
 
-def test_a_pause_holds_all_ranks_at_one_step_and_ends_by_itself_when_it_is_too_long(
-    scene: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pause_ends_by_itself_when_it_is_too_long(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     it = scene(max_pause=1.5)
     it.begin()
     run = it.console()
     run.wait(lambda: run.ready, LIMIT_S, "the ranks")
-    paused = run.pause().receipt(LIMIT_S)
-    assert paused.step is not None
     asked, later = run.steer(feed=0.05), itertools.chain([0.0], itertools.repeat(3600.0))
     with monkeypatch.context() as stopped:  # the console has been, for an hour, after its first look at the clock
         stopped.setattr("insitu.console.time", SimpleNamespace(monotonic=lambda: time.monotonic() + next(later)))
         changed = asked.receipt(LIMIT_S)
-    resumed = run.resume().receipt(LIMIT_S)
-    assert changed.step == resumed.step == paused.step
-    again = run.pause().receipt(LIMIT_S)
-    assert again.step is not None
+    paused = run.pause().receipt(LIMIT_S)
+    assert paused.step is not None
     for rank in range(2):
-        it.until_at(rank, again.step + 1)
+        it.until_at(rank, paused.step + 1)
     assert "goes on after a pause: max_pause, 1.5 s, is over" in it.said()
     assert run.act("trate", {"every": 3}).receipt(LIMIT_S).outcome == "applied"
     held = run.pause().receipt(LIMIT_S)
