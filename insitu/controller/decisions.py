@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from insitu.config import Config
@@ -73,9 +74,11 @@ class Simulated(Protocol):
 
 
 class Decisions:
-    """What acts on the simulation of one run. `journal` gets events, and `failures` what was stopped, and why."""
+    """What acts on the simulation of the run in `directory`. `journal` gets events, and `failures` what was stopped,
+    and why.
+    """
 
-    def __init__(self, config: Config, journal: Callable[[str, Event], None]) -> None:
+    def __init__(self, config: Config, directory: Path, journal: Callable[[str, Event], None]) -> None:
         #: Mistakes of the configuration that only the run could show.
         self.problems: list[Problem] = []
         self.failures: dict[str, str] = {}
@@ -92,7 +95,7 @@ class Decisions:
         self._end = math.inf
         self._compiled: set[str] = set()
         self._rules: list[Rules] = []
-        self._controllers = {name: Guarded(name, each) for name, each in config.steering.controllers.items()}
+        self._controllers = {name: Guarded(name, each, directory) for name, each in config.steering.controllers.items()}
         self._lockstep = Lockstep({name: length_of(config.operators[name]) for name in self.sources})
         self._waiting = 0
         self._left_out = 0

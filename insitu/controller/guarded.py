@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A controller of somebody's own in a thread of its own: one that raises or hangs takes nothing along."""
 
-import copy
 import queue
 import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from insitu.client.models import Models
 from insitu.errors import InsituError
 from insitu.results import Result
 from insitu.steering.actions import Action
@@ -31,18 +32,18 @@ class _Call:
 
 
 class Guarded:
-    """Calls a copy of `controller`, each time for at most its `max_time`.
+    """Calls a copy of `controller`, each time for at most its `max_time`, in the run of `directory`.
 
     The thread of a controller that does not return cannot be ended, only left behind: it is a daemon, and what it may
     still say is not heard.
     """
 
-    def __init__(self, name: str, controller: Controller) -> None:
+    def __init__(self, name: str, controller: Controller, directory: Path) -> None:
         self.of = controller.of
         self.priority = controller.priority
         self._by = f"controller:{name}"
         self._max_s = controller.max_time
-        self._controller = copy.deepcopy(controller)
+        self._controller = controller.in_run(Models(str(directory)).get)
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[list[Action] | ControllerStopped] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"insitu-{name}", daemon=True)

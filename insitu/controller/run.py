@@ -132,7 +132,7 @@ class Run:
         config = self._config
         self._cluster: Cluster = stack.enter_context(start_cluster(config.staging.cluster, config.staging.nodes))
         listener, contact = self._listen(stack)
-        decisions = self._decisions = Decisions(config, self._journal.write)
+        decisions = self._decisions = Decisions(config, self.directory.path, self._journal.write)
         self._sink = Sink(
             self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal, decisions
         )

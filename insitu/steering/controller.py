@@ -21,11 +21,12 @@ stopped, and an event names it; the run goes on. Where a value is out of bounds 
 and not the controller stopped: the receipt says so.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from insitu.model import Array
 from insitu.operator import Names
@@ -49,10 +50,29 @@ class Controller(BaseModel, ABC):
     max_time: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=10.0, description="seconds that it may take for one result; a slower one is stopped"
     )
+    _find_model: Callable[[str, int | None], Any] | None = PrivateAttr(default=None)
 
     @abstractmethod
     def on_result(self, result: Result, parameters: Parameters) -> Iterable[Action]:
         """Look at a result of an operator of `of`; return what is wanted of the simulation, in most cases nothing."""
+
+    def trained_model(self, name: str, version: int | None = None) -> Any:
+        """Return a version of the network that operator `name` trains, the newest one unless another is asked for; or
+        ``None`` while there is none.
+
+        It is what `insitu.Client.model` gives to a simulation: called with inputs as they are on the stream,
+        (n, *shape) or one sample, it returns float32 arrays; its `number` and `card` say which it is. Loaded once for
+        each version. The first call imports PyTorch, which takes seconds of `max_time`.
+
+        Raises `RunError` for a version that is not there or not whole.
+        """
+        return None if self._find_model is None else self._find_model(name, version)
+
+    def in_run(self, find_model: Callable[[str, int | None], Any]) -> Self:
+        """Return a copy of this controller for one run, whose trained networks `find_model` finds."""
+        own = copy.deepcopy(self)
+        own._find_model = find_model
+        return own
 
 
 class OneResult(Controller):

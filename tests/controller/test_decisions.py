@@ -58,6 +58,18 @@ class Follow(Controller):
         return [Action("set", {"feed": sum(self._seen)}, by="somebody else", why="seen")]
 
 
+class Predicts(Controller):
+    """Sets the feed to what the newest version of a network makes of what it sees, and to 0 before there is one."""
+
+    model: str
+
+    def on_result(self, result: Result, parameters: Parameters) -> list[Action]:
+        network = self.trained_model(self.model)
+        if network is None:
+            return [Action("set", {"feed": 0.0}, why="nothing is trained")]
+        return [Action("set", {"feed": float(network([result.arrays["max"]])[0])}, why=f"version {network.number}")]
+
+
 class Handle:
     """An action that is applied when the test says so, or at once."""
 
@@ -103,7 +115,7 @@ class Deciding:
         self.config = load(folder, TEXT.replace("STEERING", steering))
         self.simulation = Simulation()
         self.events: list[Event] = []
-        self.decisions = Decisions(self.config, lambda source, event: self.events.append(event))
+        self.decisions = Decisions(self.config, folder, lambda source, event: self.events.append(event))
         self.decisions.begin(self.simulation)
         self.decisions.describe({name: self.config.operators[name].describe(U) for name in steered(self.config)})
 
@@ -212,11 +224,35 @@ def test_what_waited_is_not_asked_for_after_what_is_newer(decide: Any) -> None:
     assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}, {"feed": 3.0}]
 
 
-def test_two_runs_of_one_configuration_do_not_share_what_a_controller_knows(decide: Any) -> None:
+def test_a_controller_has_what_the_run_trains(decide: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from analytics.nn.learning import network_of
+    from analytics.nn.predicting import predict
+    from analytics.nn.samples import Shapes
+    from analytics.nn.specs import Training
+    from analytics.nn.versions import write_version
+
+    run = decide(f'{{controllers: {{asks: {{use: "{HERE}:Predicts", of: each, model: net, max_time: 60}}}}}}')
+    run.show("each", 1.0)
+    wait_until(lambda: run.asked, what="the first result to be looked at")
+    shapes = Shapes(inputs=(1,), targets=(1,))
+    specs = [Training.model_validate({"model": {"kind": "mlp", "hidden": [width]}}) for width in (2, 3)]
+    networks = [network_of(spec, shapes) for spec in specs]
+    for k, (spec, network) in enumerate(zip(specs, networks, strict=True), 1):
+        write_version(tmp_path / "models", "net", network, spec, shapes, {})
+        run.show("each", 2.0 * k, first=k)
+        wait_until(lambda k=k: len(run.asked) > k, 60.0, "the next one")
+    run.end()
+    assert [action.why for action in run.simulation.asked] == ["nothing is trained", "version 1", "version 2"]
+    expected = [0.0, *(float(predict(net, np.float32([[2.0 * k]]))[0, 0]) for k, net in enumerate(networks, 1))]
+    np.testing.assert_allclose([action.values["feed"] for action in run.simulation.asked], expected, rtol=1e-6)
+
+
+def test_two_runs_of_one_configuration_do_not_share_what_a_controller_knows(decide: Any, tmp_path: Path) -> None:
     run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: each}}}}}}')
     run.show("each", 1.0)
     run.end()
-    run.decisions = Decisions(run.config, lambda *_: None)
+    run.decisions = Decisions(run.config, tmp_path, lambda *_: None)
     run.decisions.begin(run.simulation)
     run.decisions.describe({"each": run.config.operators["each"].describe(U)})
     run.show("each", 1.0)
