@@ -7,7 +7,7 @@ ends, where a rank's rows are split. So neighbours stay together, the load is ev
 needs no shape: it holds for fields, for particles whose number changes, and for one rank on two nodes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -128,6 +128,69 @@ def _quotas(ranks: int, load: Sequence[Fraction]) -> list[Fraction]:
         if level >= lowest[k - 1]:
             break
     return [max(Fraction(0), level - own) for own in load]
+
+
+def moved(plan: Sequence[Sequence[Part]], ranks: Sequence[Site], nodes: Mapping[int, Site]) -> list[list[Part]]:
+    """Return the plan for `nodes`, of which some may be new, while some that had parts before may be gone.
+
+    Parts go to other nodes whole, and none is cut anew: so the cells of a state stay the same, and the states that two
+    nodes have of a window can be merged. What had a node that is gone goes to the nearest one with the least load.
+    Then parts go from nodes with more load to such with less that are as near, for as long as that makes it more even;
+    of less than a part per node nobody can make use.
+
+    >>> here = [Site("n1")] * 4
+    >>> plan = parts_by_rank(here, here[:2])
+    >>> [[part.node for part in parts] for parts in moved(plan, here, {0: here[0], 2: here[0]})]
+    [[0], [0], [2], [2]]
+    >>> [[part.node for part in parts] for parts in moved(plan, here, dict(enumerate(here[:3])))]
+    [[0], [2], [1], [1]]
+    """
+    near = len({site.host for site in nodes.values()}) == 1
+    scale = lcm(*(part.of for parts in plan for part in parts))
+    load = dict.fromkeys(nodes, 0)
+    at: dict[tuple[int, int], int] = {}
+
+    def weight(rank: int, k: int) -> int:
+        part = plan[rank][k]
+        return (part.high - part.low) * scale // part.of
+
+    def distance(rank: int, node: int) -> int:
+        if near or ranks[rank].host == nodes[node].host:
+            return 0
+        return 1 if ranks[rank].rack and ranks[rank].rack == nodes[node].rack else 2
+
+    def take(which: tuple[int, int], node: int) -> None:
+        if which in at:
+            load[at[which]] -= weight(*which)
+        at[which] = node
+        load[node] += weight(*which)
+
+    every = [(rank, k) for rank, parts in enumerate(plan) for k in range(len(parts))]
+    for rank, k in every:
+        if plan[rank][k].node in nodes:
+            take((rank, k), plan[rank][k].node)
+    for rank, k in every:
+        if (rank, k) not in at:
+            take((rank, k), min(nodes, key=lambda node: (distance(rank, node), load[node], node)))
+
+    def uneven() -> tuple[tuple[int, int], int] | None:
+        """Return the largest part that is better taken by another node, and that node."""
+        for light in sorted(nodes, key=lambda node: (load[node], node)):
+            for heavy in sorted(nodes, key=lambda node: (-load[node], node)):
+                fitting = [
+                    each
+                    for each in every
+                    if at[each] == heavy
+                    and load[light] + weight(*each) < load[heavy]
+                    and distance(each[0], light) <= distance(each[0], heavy)
+                ]
+                if fitting:
+                    return max(fitting, key=lambda each: (weight(*each), each)), light
+        return None
+
+    while (better := uneven()) is not None:
+        take(*better)
+    return [[part._replace(node=at[rank, k]) for k, part in enumerate(parts)] for rank, parts in enumerate(plan)]
 
 
 def homes(plan: Sequence[Sequence[Part]]) -> list[int]:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan from M ranks to N staging nodes, against the definition cell by cell."""
 
+from collections import Counter
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.plan import Piece, Site, fault_of_cover, overlaps, parts_by_rank
+from insitu.plan import Part, Piece, Site, fault_of_cover, moved, overlaps, parts_by_rank
 
 HERE = Site("n0")
 cuts = st.lists(st.integers(0, 60), max_size=12).map(lambda inner: [0, *sorted(inner), 60])
@@ -69,6 +72,49 @@ def test_a_rack_comes_before_an_even_load() -> None:
     assert {part.node for parts in plan for part in parts} == {0}
     without = parts_by_rank([Site(site.host) for site in ranks], [Site("a"), Site("b")])
     assert [parts[0].node for parts in without] == [0, 0, 0, 0, 1, 1]
+
+
+@given(
+    st.lists(sites, min_size=1, max_size=12),
+    st.lists(sites, min_size=1, max_size=5),
+    st.lists(sites, max_size=3),
+    st.sets(st.integers(0, 4)),
+)
+def test_parts_move_whole_to_nodes_that_are_there(
+    ranks: list[Site], nodes: list[Site], more: list[Site], gone: set[int]
+) -> None:
+    plan = parts_by_rank(ranks, nodes)
+    here = {n: site for n, site in enumerate([*nodes, *more]) if n not in gone}
+    if not here:
+        return
+    after = moved(plan, ranks, here)
+    assert [[part._replace(node=0) for part in parts] for parts in after] == [
+        [part._replace(node=0) for part in parts] for parts in plan
+    ]
+    assert {part.node for parts in after for part in parts} <= here.keys()
+    assert moved(after, ranks, here) == after
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 5), st.integers(0, 3))
+def test_after_a_move_no_part_would_make_the_load_more_even(ranks: int, nodes: int, later: int, gone: int) -> None:
+    plan = parts_by_rank([HERE] * ranks, [HERE] * nodes)
+    here = dict.fromkeys(range(gone, gone + later), HERE)
+    after = moved(plan, [HERE] * ranks, here)
+    load: Counter[int] = Counter(dict.fromkeys(here, 0))
+    each: dict[int, list[Fraction]] = {n: [] for n in here}
+    for part in (part for parts in after for part in parts):
+        weight = Fraction(part.high - part.low, part.of)
+        load[part.node] += weight  # type: ignore[assignment]
+        each[part.node].append(weight)
+    assert all(load[heavy] - load[light] <= w for heavy in here for light in here for w in each[heavy])
+
+
+def test_nothing_moves_that_need_not() -> None:
+    plan = parts_by_rank([HERE] * 6, [HERE] * 3)
+    after = moved(plan, [HERE] * 6, {0: HERE, 2: HERE})
+    assert [part.node for parts in after for part in parts] == [0, 0, 0, 2, 2, 2]
+    split = moved(parts_by_rank([HERE], [HERE] * 2), [HERE], {1: HERE})
+    assert split == [[Part(1, 0, 1, 2), Part(1, 1, 2, 2)]]
 
 
 @given(st.data())

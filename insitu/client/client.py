@@ -35,7 +35,6 @@ from insitu.client.steering import Broadcaster, Steered
 from insitu.client.writer import NO_STEP, NoStep, StepWriter, UnpublishedStep
 from insitu.errors import ActionError, LocalProtocolError, RunError
 from insitu.model import Array, Step
-from insitu.plan import Part
 from insitu.steering.parameters import ParameterSpec, Value
 from insitu.wire.addresses import is_here
 from insitu.wire.contact import Contact
@@ -130,6 +129,22 @@ class Client:
     def _attach(self, contact: Contact, welcome: Welcome, contract: Contract) -> Publisher:
         segment = _segment(welcome)
         policy = Policy(welcome.policy, welcome.every)
+        attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
+
+        def link(share: Share) -> NodeLink:
+            # Once all nodes have mapped the memory it has no name that another one could find it by.
+            lent = segment if segment is not None and segment.named else None
+            return NodeLink(
+                connect(self._address_of(share, welcome.transport, lent), contact.keys),
+                share.node,
+                attach,
+                None if lent is None else Lend(lent.name, lent.secret, lent.data.nbytes),
+                Encoder(share.node, welcome.needs, self._controller.say),
+                publisher.done,
+                policy.under_way,
+                lost=publisher.lost,
+            )
+
         publisher = Publisher(
             self.rank,
             buffer_bytes=welcome.buffer_bytes,
@@ -140,18 +155,11 @@ class Client:
             then=welcome.then,
             controller=self._controller,
             contract=contract,
+            connect=link,
             folding=self._folding(contact, welcome),
             stays=welcome.stays,
         )
-        attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
-        lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
-        for share in welcome.shares:
-            part = Part(share.node, share.low, share.high, share.of)
-            encoder = Encoder(share.node, welcome.needs, self._controller.say)
-            link = connect(self._address_of(share, welcome.transport, segment), contact.keys)
-            publisher.links.append(
-                NodeLink(link, part, attach, lend, encoder, publisher.done, policy.under_way, lost=publisher.lost)
-            )
+        publisher.planning.begin(welcome.shares)
         publisher.meet(CONNECT_TIMEOUT_S)
         return publisher
 

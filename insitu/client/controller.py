@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError
-from insitu.wire.messages import Commit, Decide, Hello, Message, NodeGone, Propose, Refuse, Skip, Welcome
+from insitu.wire.messages import Commit, Decide, Hello, Message, NodeGone, Propose, Refuse, Replan, Skip, Welcome
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Socket, poll, require_admitted
 
@@ -22,6 +22,8 @@ class ControllerLink:
         self.commits: list[Commit] = []
         #: Staging nodes that are gone.
         self.gone: set[int] = set()
+        #: The newest plan that this rank is to adopt.
+        self.replan: Replan | None = None
         #: Called with what the controller says of actions.
         self.steer: Callable[[Propose | Decide], None] = lambda message: None
         self.heard_at = 0.0
@@ -57,6 +59,8 @@ class ControllerLink:
                     self.skipped.update(sequences)
                 case NodeGone(node):
                     self.gone.add(node)
+                case Replan() as replan:
+                    self.replan = replan
                 case Commit() as commit:
                     self.commits.append(commit)
                 case Propose() | Decide() as message:

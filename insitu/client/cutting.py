@@ -63,12 +63,22 @@ class Cutter:
         self._links = links
         self._say = say
         self._layouts: dict[tuple[int, ...], int] = {}
+        self._announced = 0
+
+    @property
+    def _fed(self) -> list[NodeLink]:
+        """The nodes that have any part."""
+        return [link for link in self._links if link.parts]
+
+    def renew(self) -> None:
+        """The parts of the nodes have changed: what is announced from now on has other blocks, and other numbers."""
+        self._layouts.clear()
 
     def messages(self, step: Step, blocks: Sequence[Filled]) -> list[Cut]:
         """Return one message for each staging node. Raises `TooLarge`."""
         layout = self._layout([block.spec_id for block in blocks], [block.spec for block in blocks])
         messages: list[Cut] = []
-        for link in self._links:
+        for link in self._fed:
             some, places, nbytes = self._part(link, blocks)
             fields = (step.sequence, step.index, step.time, layout)
             if link.lent:
@@ -80,17 +90,18 @@ class Cutter:
 
     def require_credit(self, blocks: Sequence[Filled]) -> None:
         """Raise `TooLarge` for a step of which a staging node can never take its part."""
-        for link in self._links:
+        for link in self._fed:
             self._part(link, blocks)
 
     def _part(self, link: NodeLink, blocks: Sequence[Filled]) -> tuple[list[Filled], tuple[tuple[int, int], ...], int]:
-        some = [block for block in blocks if self._goes_to(link, block.spec)]
-        places = tuple(block.place(link.part) for block in some)
+        cut = [(block, part) for part in link.parts for block in blocks if self._goes_to(part, block.spec)]
+        some = [block for block, _ in cut]
+        places = tuple(block.place(part) for block, part in cut)
         nbytes = sum(size for _, size in places)
         if not link.accepts(nbytes):
             raise TooLarge(
                 f"its {nbytes} bytes exceed the credit of {link.credit_bytes} bytes at staging node "
-                f"{link.part.node}; raise staging.memory or staging.nodes"
+                f"{link.node}; raise staging.memory or staging.nodes"
             )
         return some, places, nbytes
 
@@ -108,24 +119,27 @@ class Cutter:
         key = tuple(spec_ids)
         layout = self._layouts.get(key)
         if layout is None:
-            layout = self._layouts[key] = len(self._layouts)
+            layout = self._layouts[key] = self._announced
+            self._announced += 1
             self._say(Layout(layout, tuple(specs)))
-            for link in self._links:
-                parts = tuple(_part_of(spec, link) for spec in specs if self._goes_to(link, spec))
+            for link in self._fed:
+                parts = tuple(
+                    _part_of(spec, part) for part in link.parts for spec in specs if self._goes_to(part, spec)
+                )
                 link.layout(Layout(layout, parts))
         return layout
 
-    def _goes_to(self, link: NodeLink, spec: BlockSpec) -> bool:
+    def _goes_to(self, part: Part, spec: BlockSpec) -> bool:
         """A 0-d block goes from rank 0 to one node; of all others each node gets its rows, be they none."""
         if spec.variable.name in self._stays:
             return False
-        return spec.variable.ndim > 0 or (self._rank == 0 and link.part.high == link.part.of)
+        return spec.variable.ndim > 0 or (self._rank == 0 and part.high == part.of)
 
 
-def _part_of(spec: BlockSpec, link: NodeLink) -> BlockSpec:
-    """Where the rows of a block lie that go to a staging node."""
+def _part_of(spec: BlockSpec, part: Part) -> BlockSpec:
+    """Where the rows of a block lie that belong to a part."""
     if spec.variable.ndim == 0:
         return spec
-    rows = link.part.rows(spec.count[0])
+    rows = part.rows(spec.count[0])
     start = (spec.start[0] if spec.variable.joined else spec.start[0] + rows.start, *spec.start[1:])
     return BlockSpec(spec.variable, start, (rows.stop - rows.start, *spec.count[1:]))

@@ -165,7 +165,7 @@ def _block(put: Filled) -> Block:
 def _too_large(rank: int, ship: Ship, home: NodeLink) -> Event:
     operator = ship.partial.operator
     reason = (
-        f"its states on rank {rank} take {ship.nbytes} bytes, and staging node {home.part.node} takes "
+        f"its states on rank {rank} take {ship.nbytes} bytes, and staging node {home.node} takes "
         f"{home.credit_bytes} of this rank; raise staging.memory, or take where: staging"
     )
     details = {"operator": operator, "reason": reason, "traceback": ""}

@@ -51,7 +51,7 @@ class _UnderWay:
 
 
 class NodeLink:
-    """One staging node, as a rank sees it. `part` says which rows of each block go there.
+    """Staging node `node`, as a rank sees it. `parts` say which rows of each block go there; a node may have none.
 
     At most `under_way` steps that are not folded yet are sent (``None``: as many as the credit allows). `lost` is
     called, before `done`, with each step that may have been lost with a connection.
@@ -60,7 +60,7 @@ class NodeLink:
     def __init__(
         self,
         socket: Socket,
-        part: Part,
+        node: int,
         attach: Attach,
         lend: Lend | None,
         encoder: Encoder,
@@ -69,7 +69,8 @@ class NodeLink:
         *,
         lost: Done = lambda sequence: None,
     ) -> None:
-        self.part = part
+        self.node = node
+        self.parts: tuple[Part, ...] = ()
         self.socket = socket
         self.sent_bytes = 0
         #: The bytes of each variable that were sent, or lent.
@@ -190,7 +191,7 @@ class NodeLink:
                 self._handle(self._session.receive(frames))
             except RemoteProtocolError as error:
                 self.given_up = True
-                log.error("staging node %d is given up: %s", self.part.node, error)
+                log.error("staging node %d is given up: %s", self.node, error)
 
     def send(self) -> None:
         """Send what may be sent; nothing before the first credit, not even what has no bytes.
@@ -266,7 +267,7 @@ class NodeLink:
     def _acknowledged(self, ack: Ack) -> None:
         if not self._folded_bytes <= ack.folded_bytes <= self.sent_bytes:
             raise RemoteProtocolError(
-                f"Staging node {self.part.node} says it folded {ack.folded_bytes} bytes, after {self._folded_bytes} "
+                f"Staging node {self.node} says it folded {ack.folded_bytes} bytes, after {self._folded_bytes} "
                 f"before and {self.sent_bytes} sent."
             )
         self._received_bytes = ack.received_bytes
@@ -292,7 +293,7 @@ class NodeLink:
             came.append(self._unreceived.popleft())
         lost_bytes = came[-1].upto_bytes - self._lost_bytes - ack.received_bytes if came else 0
         if lost_bytes > 0:
-            log.warning("%d bytes were lost on their way to staging node %d", lost_bytes, self.part.node)
+            log.warning("%d bytes were lost on their way to staging node %d", lost_bytes, self.node)
             self._lost_bytes += lost_bytes
             self._credit.give(lost_bytes)
             for each in came:

@@ -27,6 +27,8 @@ class Outbox:
 
     def __init__(self, pool: Pool, links: Sequence[NodeLink], cutter: Cutter, folding: Folding | None = None) -> None:
         self.put_bytes = 0
+        #: The first sequence of the newest plan.
+        self.planned_from = 0
         self._folding = folding
         self._pool = pool
         self._links = links
@@ -59,10 +61,14 @@ class Outbox:
 
     @property
     def replaceable(self) -> int | None:
-        """The sequence from which on no staging node was sent any part."""
-        oldest = [link.oldest_unsent for link in self._links]
+        """The sequence from which on no staging node was sent any part.
+
+        Steps of before the newest plan may have been sent to nodes that have no part any more.
+        """
+        oldest = [link.oldest_unsent for link in self._links if link.parts]
         unsent = [sequence for sequence in oldest if sequence is not None]
-        return max(unsent) if len(unsent) == len(oldest) and unsent else None
+        first = max(unsent) if len(unsent) == len(oldest) and unsent else None
+        return first if first is not None and first >= self.planned_from else None
 
     def queue(self, step: Step, blocks: Sequence[Filled]) -> None:
         """Let a step wait for its staging nodes. Raises `TooLarge` where one of them can never take its part."""

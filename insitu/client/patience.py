@@ -65,7 +65,7 @@ class Patience:
         while not all(link.met or link.given_up for link in self._links):
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
-                nodes = ", ".join(str(link.part.node) for link in self._links if not link.met)
+                nodes = ", ".join(str(link.node) for link in self._links if not link.met)
                 log.warning("rank %d: no answer from staging node %s within %g s", self._rank, nodes, timeout_s)
                 return
             self._pump(min(POLL_S, remaining_s))
@@ -73,7 +73,7 @@ class Patience:
     def _culprit(self) -> str:
         """Name whom this rank waits for."""
         return ", ".join(
-            f"staging node {link.part.node} "
+            f"staging node {link.node} "
             + (f"has used up its credit of {link.credit_bytes} bytes" if link.starved else "has not acknowledged")
             for link in self._links
             if not link.idle

@@ -30,13 +30,14 @@ from insitu.client.folding import Folding
 from insitu.client.link import NodeLink
 from insitu.client.outbox import Outbox
 from insitu.client.patience import Patience
+from insitu.client.planning import Planning
 from insitu.client.policy import Policy
 from insitu.client.pool import Pool, Slot
 from insitu.client.spool import UNSPILLED, Spool
 from insitu.errors import InsituError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.wire.blocks import BlockSpec
-from insitu.wire.messages import Dropped, Event, Status
+from insitu.wire.messages import Adopted, Dropped, Event, Share, Status
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import poll
 
@@ -56,8 +57,8 @@ class Publisher:
     """Takes the steps of one rank and brings them to its staging nodes within the budgets.
 
     They wait in `segment`, memory that staging nodes of this machine can map, or in `buffer_bytes` of this process's
-    own, and beyond that in `spool` where there is one. `rank` is for messages. What this rank folds itself passes
-    through `folding`; the variables `stays` go nowhere else.
+    own, and beyond that in `spool` where there is one. `connect` links a staging node. `rank` is for messages. What
+    this rank folds itself passes through `folding`; the variables `stays` go nowhere else.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class Publisher:
         then: str,
         controller: ControllerLink,
         contract: Contract,
+        connect: Callable[[Share], NodeLink],
         folding: Folding | None = None,
         stays: Collection[str] = (),
     ) -> None:
         self.links: list[NodeLink] = []
+        self.planning = Planning(self.links, connect)
         self._counters = {"steps": 0, "dropped": 0}
         self._rank = rank
         self.patience = Patience(rank, max_wait_s, self.links, self.pump)
@@ -127,6 +130,7 @@ class Publisher:
             self._controller.listen()
             self._skip()
             self._miss_nodes()
+            self._replan()
         for link in self.links:
             if link.socket in ready:
                 link.listen()
@@ -161,10 +165,12 @@ class Publisher:
         """Begin a step: room is looked for as much as the step before took, so that a full buffer is noticed here."""
         self._step, self._lost, self._to_disk = step, None, False
         self.look()
+        if self.planning.ready:
+            self._adopt(step.sequence)
         if step.sequence in self._controller.skipped:
             self._controller.skipped.remove(step.sequence)
             self._lost = _ELSEWHERE
-        elif self._missing:
+        elif any(link.parts and link.node in self._missing for link in self.links):
             self._lose(_GONE)
         elif self._spool or not self._room(lambda: self._pool.fits(self._last_bytes)):
             self._overflow()
@@ -388,17 +394,36 @@ class Publisher:
                 self._counters["dropped"] += 1
 
     def _miss_nodes(self) -> None:
-        """Give up nodes that are gone: what waits for them is theirs no more, and no later step can be whole."""
+        """Give up nodes that are gone: what waits for them is theirs no more.
+
+        While a part of this rank is theirs no step of it can be whole.
+        """
         for link in self.links:
-            node = link.part.node
+            node = link.node
             if node in self._controller.gone - self._missing:
                 self._missing.add(node)
-                log.warning("rank %d drops every step from now on: staging node %d is gone", self._rank, node)
+                if link.parts:
+                    log.warning("rank %d drops steps from now on: staging node %d is gone", self._rank, node)
                 for sequence in link.give_up():
                     self._outbox.done(sequence)
-                self._empty_disk(_GONE)
-                if self._step is not None:
-                    self._lose(_GONE)
+                if link.parts:
+                    self._empty_disk(_GONE)
+                    if self._step is not None:
+                        self._lose(_GONE)
+
+    def _replan(self) -> None:
+        """Prepare for the plan that the controller has sent, if it has."""
+        replan, self._controller.replan = self._controller.replan, None
+        if replan is not None:
+            self.planning.prepare(replan)
+
+    def _adopt(self, sequence: int) -> None:
+        """Go by the next plan from this sequence on; what is on the disk leaves by it too."""
+        first = self._spool.first if self._spool else None
+        begin = first.step.sequence if first is not None else sequence
+        self._controller.say(Adopted(self.planning.adopt(), begin))
+        self._cutter.renew()
+        self._outbox.planned_from = begin
 
     def _no_room(self) -> str:
         if self._step is not None and not self._policy.ends(self._step.sequence):

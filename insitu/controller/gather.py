@@ -2,9 +2,12 @@
 """Waits for the staging nodes' parts of each window and says when all are there. No sockets, no clock.
 
 Every node that is fed hands over one part of each window of each operator, be it empty; of an operator that keeps steps
-it says up to which sequence it has said all. A node that is gone is not waited for: the window is then incomplete.
+it says up to which sequence it has said all. Nodes come and go: one is waited for where the window has any of the steps
+in its *life*. That of a node that is gone ends with the last step that was decided then, and it is not waited for: the
+window is then incomplete, and steps whose states it alone had are lost.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -45,6 +48,7 @@ class Rows:
 
 @dataclass(slots=True)
 class _Waiting:
+    robbed: bool = False
     said: list[Partial | Held] = field(default_factory=list)
     nodes: set[int] = field(default_factory=set)
     entries: list[tuple[int, Entry]] = field(default_factory=list)
@@ -61,7 +65,12 @@ class Gather:
         everywhere = frozenset(nodes)
         shipped = everywhere if homes is None else frozenset(homes)
         self._nodes = {name: shipped if each.where == "rank" else everywhere for name, each in operators.items()}
+        #: The first sequence of each node, and of those that are gone or have left the one behind the last.
+        self._begin = dict.fromkeys(everywhere, 0)
+        self._end: dict[int, int] = {}
         self._lost: set[int] = set()
+        #: Steps whose states were lost with a node, by operator.
+        self.lost_steps: Counter[str] = Counter()
         self._windows: dict[tuple[str, int], _Waiting] = {}
         self._steps: dict[str, dict[int, list[tuple[int, Entry]]]] = {name: {} for name in operators}
         self._upto: dict[str, dict[int, int]] = {name: dict.fromkeys(self._nodes[name], -1) for name in operators}
@@ -102,11 +111,21 @@ class Gather:
         self._windows.clear()
         return left
 
-    def lose(self, node: int) -> list[Window | Rows]:
-        """A node is gone: wait for it no longer, and give up what only it holds."""
+    def join(self, node: int, begin: int) -> None:
+        """A node is fed from this sequence on."""
+        self._begin[node] = begin
+        for name, nodes in self._nodes.items():
+            self._nodes[name] = nodes | {node}
+            self._upto[name][node] = begin - 1
+
+    def lose(self, node: int, decided: int) -> list[Window | Rows]:
+        """A node is gone, after sequence `decided`: wait for it no longer, and give up what only it holds."""
         self._lost.add(node)
+        self._end[node] = min(decided + 1, self._end.get(node, decided + 1))
         for waiting in self._windows.values():
-            waiting.held = [(at, held) for at, held in waiting.held if at != node]
+            kept = [(at, held) for at, held in waiting.held if at != node]
+            waiting.robbed = waiting.robbed or len(kept) < len(waiting.held)
+            waiting.held = kept
         done: list[Window | Rows] = list(self._complete_windows())
         for operator in self._operators:
             done += self._complete_rows(operator)
@@ -121,7 +140,9 @@ class Gather:
     def _complete_windows(self) -> list[Window | Rows]:
         """Take the windows that wait for no node any more, oldest first."""
         ready = sorted(
-            key for key, waiting in self._windows.items() if waiting.nodes >= self._nodes[key[0]] - self._lost
+            key
+            for key, waiting in self._windows.items()
+            if waiting.nodes >= self._parties(key[0], *_span(waiting.said)) - self._lost
         )
         done: list[Window | Rows] = []
         for key in ready:
@@ -130,22 +151,39 @@ class Gather:
             done.append(
                 Window(
                     *key,
-                    min((one.since for one in waiting.said if one.since >= 0), default=-1),
-                    max(one.upto for one in waiting.said),
+                    *_span(waiting.said),
                     all(one.full for one in waiting.said),
                     _in_order(waiting.entries),
                     held,
-                    complete=not self._lost,
+                    complete=not waiting.robbed and waiting.nodes >= self._parties(key[0], *_span(waiting.said)),
                 )
             )
         return done
 
+    def _parties(self, operator: str, since: int, upto: int) -> frozenset[int]:
+        """Return the nodes that were fed with any of these steps."""
+        return frozenset(
+            node
+            for node in self._nodes[operator]
+            if self._begin[node] <= upto and since < self._end.get(node, upto + 1)
+        )
+
     def _complete_rows(self, operator: str) -> list[Window | Rows]:
-        nodes = self._nodes[operator] - self._lost
-        upto = min((self._upto[operator][node] for node in nodes), default=-1)
-        steps = self._steps[operator]
-        ready = [_merged(self._operators[operator], _in_order(steps.pop(key))) for key in sorted(steps) if key <= upto]
+        said, steps = self._upto[operator], self._steps[operator]
+        upto = min((said[node] for node in self._nodes[operator] - self._lost), default=-1)
+        ready: list[Entry] = []
+        for key in [key for key in sorted(steps) if key <= upto]:
+            entries = _in_order(steps.pop(key))
+            if all(said[node] >= key for node in self._parties(operator, key, key)):
+                ready.append(_merged(self._operators[operator], entries))
+            else:
+                self.lost_steps[operator] += 1
         return [Rows(operator, tuple(ready))] if ready else []
+
+
+def _span(said: Sequence[Partial | Held]) -> tuple[int, int]:
+    """Return the first sequence and the last one that nodes say of a window."""
+    return min((one.since for one in said if one.since >= 0), default=-1), max(one.upto for one in said)
 
 
 def _node(at: tuple[int, object]) -> int:

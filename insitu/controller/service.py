@@ -12,6 +12,7 @@ from typing import Any
 
 from insitu.controller.admission import Peer, Terms, require_expected, why_not
 from insitu.controller.consoles import Consoles
+from insitu.controller.feeding import Feeding
 from insitu.controller.followers import Followers
 from insitu.controller.gather import Gather, Rows, Window
 from insitu.controller.learners import Learners
@@ -21,11 +22,12 @@ from insitu.controller.tracker import Tracker
 from insitu.controller.viewers import Viewers
 from insitu.errors import RemoteProtocolError
 from insitu.operator import Operator
-from insitu.plan import Part, Site, homes, parts_by_rank
+from insitu.plan import Site
 from insitu.steering.actions import Action
 from insitu.wire import guard
 from insitu.wire.learning import Dismiss, LearnerHello
 from insitu.wire.messages import (
+    Adopted,
     Answer,
     Bye,
     Closed,
@@ -36,7 +38,6 @@ from insitu.wire.messages import (
     Dropped,
     Event,
     Fed,
-    Feed,
     Finish,
     Finished,
     Held,
@@ -51,7 +52,6 @@ from insitu.wire.messages import (
     Ping,
     Reached,
     Refuse,
-    Share,
     Shutdown,
     Skip,
     Standing,
@@ -115,13 +115,12 @@ class Service:
         self._deliver = deliver
         self._release = release
         self._gather: Gather | None = None
-        self._parts: list[list[Part]] = []
+        self._feeding: Feeding | None = None
         self._peers: dict[bytes, Peer] = {}
         self._refused: set[bytes] = set()
         self._finished: set[int] = set()
         self._pinged_at = self._plan_by = 0.0
         self._gone_at: dict[int, float] = {}
-        self._ended: set[int] = set()
         #: Ranks that are gone, and of each the staging nodes that have not said yet what they have of it.
         self._unsettled: dict[int, set[int]] = {}
         self._newest: dict[int, int] = {}
@@ -142,7 +141,7 @@ class Service:
     @property
     def fed(self) -> list[int]:
         """The staging nodes that any rank feeds."""
-        return sorted({part.node for parts in self._parts for part in parts})
+        return self._feeding.fed if self._feeding is not None else []
 
     @property
     def streamed(self) -> bool:
@@ -253,20 +252,65 @@ class Service:
             self._gone_at.setdefault(rank, time.monotonic())
 
     def node_gone(self, node: int) -> None:
-        """A staging node is gone, with what it held."""
+        """A staging node is gone, with what it held; others take its parts."""
         peer = self.nodes[node]
         if peer.ended:
             return
         peer.ended = True
         if self.tracker is not None and self._gather is not None and node in self.fed:
             self.tracker.node_gone(node)
+            decided = self.tracker.watermark
             for rank in list(self._unsettled):
                 self._settle(rank, node)
             for each in self.ranks.values():
                 self._send(each, NodeGone(node))
             for operator in list(self._learning):
                 self.fail(operator, f"staging node {node} is gone, and with it a part of every step")
-            self._hand_over(self._gather.lose(node))
+            self._hand_over(self._gather.lose(node, decided))
+            self._take_over(node)
+
+    def _take_over(self, node: int) -> None:
+        """Have other staging nodes take the parts of one that is gone, from a step on that has not begun."""
+        assert self._feeding is not None
+        why = self._why_fixed()
+        if why is None and node in self._feeding.needed:
+            self._replan()
+        what = f"every step from now on is dropped: {why}" if why else "others take its part as soon as all ranks can"
+        text = f"Staging node {node} is gone; {what}."
+        self._journal("controller", Event("error", "node-gone", text, {"node": node}))
+
+    def _why_fixed(self) -> str | None:
+        """Say why no part can go to another staging node."""
+        if self._terms.folds or self._terms.at_home:
+            name = (*self._terms.folds, *self._terms.at_home)[0]
+            return f"'{name}' is bound to it (where: {'rank' if self._terms.folds else 'node'})"
+        return None if any(not node.ended for node in self.nodes.values()) else "no other is left"
+
+    def _replan(self) -> None:
+        """Make the plan of the nodes that are there, and have the ranks adopt it."""
+        assert self._feeding is not None
+        assert self.tracker is not None
+        assert self._gather is not None
+        known, begin = self.fed, self.tracker.watermark + 1
+        adopting = self._feeding.replan(begin)
+        for node in set(self.fed).difference(known):
+            self._gather.join(node, max(1, begin))
+        for rank in adopting:
+            if rank not in self.ranks:  # it has published nothing, and is welcomed by the newest plan
+                self._adopt(rank, Adopted(self._feeding.epoch, begin))
+
+    def _adopt(self, rank: int, adopted: Adopted) -> None:
+        """A rank goes by a newer plan; once all do, the plan holds."""
+        assert self._feeding is not None
+        assert self.tracker is not None
+        nodes = self._feeding.adopt(rank, adopted)
+        if nodes is None:
+            raise RemoteProtocolError(f"Rank {rank} goes by plan {adopted.epoch}, which it was not sent.")
+        self.tracker.adopt(rank, adopted.sequence, nodes)
+        if adopted.epoch == self._feeding.epoch and not self._feeding.waiting:
+            since, to = self._feeding.since, self._feeding.needed
+            text = f"From sequence {since} on staging nodes {', '.join(map(str, to))} have all parts of the domain."
+            self._journal("controller", Event("info", "replanned", text, {"sequence": since, "nodes": to}))
 
     def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
         if identity in self.viewers:
@@ -325,15 +369,13 @@ class Service:
             self._plan()
 
     def _welcome(self, peer: Peer, size: int) -> None:
-        shares = tuple(
-            Share(part.node, self.nodes[part.node].address, part.low, part.high, part.of, self.nodes[part.node].local)
-            for part in self._parts[peer.number]
-        )
+        assert self._feeding is not None
         terms, decided = self._terms, self.steering.join(peer.number, size)
         self._send(
             peer,
             Welcome(
-                terms.run, shares, terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
+                terms.run, self._feeding.shares(peer.number),
+                terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
                 terms.spill_bytes, terms.spill_directory,
                 terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)), terms.folds, terms.stays,
             ),
@@ -344,16 +386,16 @@ class Service:
             self._send(peer, Commit(MEMBER, upto, (), tuple(range(upto + 1))))
         for propose in decided:
             self._send(peer, propose)
-        for node in self.fed:
-            if self.nodes[node].ended:
-                self._send(peer, NodeGone(node))
+        for part in self._feeding.parts(peer.number):
+            if self.nodes[part.node].ended:
+                self._send(peer, NodeGone(part.node))
 
     def _far_from_nodes(self, hello: Hello | ConsoleHello) -> str | None:
         """Say why a rank cannot take part where operators fold on the ranks' own machines."""
         if not self._terms.at_home or isinstance(hello, ConsoleHello):
             return None
         hosts = sorted({node.host for node in self.nodes.values()})
-        parts = self._parts[hello.rank] if self.tracker is not None else []
+        parts = self._feeding.parts(hello.rank) if self._feeding is not None else []
         if hello.host in hosts and all(self.nodes[part.node].host == hello.host for part in parts):
             return None
         why = "came too late to be given one" if hello.host in hosts else f"has none on {hello.host}"
@@ -385,22 +427,11 @@ class Service:
     def _begin(self, size: int) -> None:
         """Decide who feeds which node, by where they are."""
         sites = [self._site(self.ranks.get(rank)) for rank in range(size)]
-        self._parts = parts_by_rank(sites, [self._site(self.nodes.get(node)) for node in range(self._expected_nodes)])
-        self.tracker = Tracker(MEMBER, size, self.fed)
-        home = homes(self._parts) if self._terms.folds else []
-        self._gather = Gather(self._operators, self.fed, home)
-        for node in self.fed:
-            ship = tuple(rank for rank, its in enumerate(home) if its == node)
-            self._send(self.nodes[node], Feed(MEMBER, size, self._feeders(node), ship))
+        feeding = self._feeding = Feeding(MEMBER, sites, self.ranks, self.nodes, self._site, self._send)
+        self.tracker = Tracker(MEMBER, feeding.routes)
+        self._gather = Gather(self._operators, self.fed, feeding.homes if self._terms.folds else None)
+        feeding.begin(ships=bool(self._terms.folds))
         self.learners.begin({node: self.nodes[node].address for node in self.fed})
-
-    def _feeders(self, node: int) -> tuple[int, ...]:
-        """The ranks that feed a staging node and have not ended."""
-        return tuple(
-            rank
-            for rank, parts in enumerate(self._parts)
-            if rank not in self._ended and any(part.node == node for part in parts)
-        )
 
     def _rank_ended(self, rank: int, steps: int | None) -> None:
         """No later step of any rank can be whole: the staging nodes need not wait for this rank's part of them.
@@ -408,22 +439,22 @@ class Service:
         After how many `steps` a rank ended that said no goodbye, the staging nodes tell when they answer.
         """
         assert self.tracker is not None
-        assert self.size is not None
-        self._ended.add(rank)
+        assert self._feeding is not None
         if steps is not None:
             self.tracker.rank_ended(rank, steps)
         else:
-            self._unsettled[rank] = {part.node for part in self._parts[rank] if not self.nodes[part.node].ended}
+            self._unsettled[rank] = {node for node in self._feeding.routes[rank] if not self.nodes[node].ended}
             self._settle(rank)
-        for part in self._parts[rank]:
-            self._send(self.nodes[part.node], Feed(MEMBER, self.size, self._feeders(part.node)))
+        self._feeding.end(rank)
 
     def _settle(self, rank: int, node: int | None = None, newest: int | None = None) -> None:
         """A rank that is gone has published `newest` at a node, if that can say; once all have, its end is known."""
         assert self.tracker is not None
+        assert self._feeding is not None
         if node is not None:
             self._unsettled[rank].discard(node)
         if newest is not None:
+            newest = self._feeding.published(rank, newest)
             self._newest[rank] = min(newest, self._newest.get(rank, newest))
         if not self._unsettled[rank]:
             del self._unsettled[rank]
@@ -464,6 +495,8 @@ class Service:
                 peer.counters = counters
             case Tally(variables):
                 peer.traffic = variables
+            case Adopted():
+                self._adopt(peer.number, message)
             case Bye(steps, counters):
                 self._bye(peer, steps, counters)
 
@@ -480,7 +513,7 @@ class Service:
                 self.tracker.closed(peer.number, message)
             case Fed(_, newest):
                 for rank, sequence in newest:
-                    if rank in self._unsettled:
+                    if peer.number in self._unsettled.get(rank, ()):
                         self._settle(rank, peer.number, sequence)
             case Partial() if self._gather is not None:
                 self._hand_over(self._gather.partial(peer.number, message))
@@ -506,6 +539,9 @@ class Service:
             self._journal("controller", Event("error", "states-lost", text, {"operator": operator, "window": window}))
             for each in held:
                 self._release(each)
+        for operator, steps in self._gather.lost_steps.items() if self._gather else ():
+            text = f"{steps} steps of operator '{operator}' yield nothing: their states were lost with a staging node."
+            self._journal("controller", Event("error", "states-lost", text, {"operator": operator, "steps": steps}))
 
     def _peek(self, peek: Peek) -> list[int]:
         """Ask the staging nodes for a picture; return which."""
@@ -557,8 +593,8 @@ class Service:
                 self._send(self.nodes[node], commit)
             for rank in self.ranks.values() if self._terms.folds else ():
                 self._send(rank, commit)
-        for approval in self.tracker.take_approvals():
-            self._send(self.nodes[self.fed[0]], approval)
+        for node, approval in self.tracker.take_approvals():
+            self._send(self.nodes[node], approval)
         for event in self.tracker.take_events():
             self._journal("controller", event)
 

@@ -6,12 +6,15 @@ A step is *whole* when every rank has closed it: then every staging node that is
 become whole because a rank or a staging node is gone. The **watermark** is the newest sequence up to which all is
 decided, and it only moves forward: steps are decided in order.
 
+Who feeds which node may change between two steps, for each rank at a step of its own (`adopt`). A step is whole when
+each rank's part of it is at all the nodes that the rank fed with this step.
+
 Of a whole step, variables are taken out that the ranks' blocks do not make up: parts that overlap or are missing,
 dtypes that differ. The ranks' layouts tell, so this costs nothing for a step whose layouts were there before.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from insitu.model import Variable
@@ -33,13 +36,32 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Seen:
-    """A step that is not decided yet; `layouts` tells of each staging node that has closed it what it got."""
+    """A step that is not decided yet; of each staging node that has closed it, `layouts` and `nbytes` of what it got.
+
+    A node that does not know yet that a rank has moved to it says so twice, and the second time holds.
+    """
 
     index: int
     time: float
     layouts: dict[int, int] = field(default_factory=dict)
+    nbytes: dict[int, int] = field(default_factory=dict)
     disagree: set[int] = field(default_factory=set)
-    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    """From sequence `begin` on, which ranks feed which node; `number` tells it from others."""
+
+    number: int
+    begin: int
+    feeders: dict[int, frozenset[int]]
+
+    def with_rank(self, number: int, begin: int, rank: int, nodes: Collection[int]) -> "_Routes":
+        """Return these routes, with those of one rank changed."""
+        feeders = {node: ranks - {rank} for node, ranks in self.feeders.items()}
+        for node in nodes:
+            feeders[node] = feeders.get(node, frozenset()) | {rank}
+        return _Routes(number, begin, {node: ranks for node, ranks in feeders.items() if ranks})
 
 
 @dataclass(slots=True)
@@ -59,26 +81,32 @@ class Counts:
 
 
 class Tracker:
-    """The steps of one member of `ranks` ranks, on the staging nodes that they feed."""
+    """The steps of one member; `routes` tells of each rank the staging nodes that it feeds at first."""
 
-    def __init__(self, member: int, ranks: int, nodes: Iterable[int]) -> None:
+    def __init__(self, member: int, routes: Sequence[Collection[int]]) -> None:
         self.counts = Counts()
         self.watermark = -1
         self._events: list[Event] = []
-        self._approvals: list[Approve] = []
+        self._approvals: list[tuple[int, Approve]] = []
         #: What the ranks put, as they declared it; and what arrived whole of that, as it was sent.
         self.offered: dict[str, Variable] = {}
         self.variables: dict[str, Variable] = {}
         self._member = member
-        self._ranks = ranks
-        self._nodes = set(nodes)
+        self._ranks = len(routes)
+        first = _Routes(0, 0, {})
+        for rank, nodes in enumerate(routes):
+            first = first.with_rank(0, 0, rank, nodes)
+        #: By their begin; the first one holds for the step after the watermark.
+        self._routes = [first]
+        self._changes = 0
         self._seen: dict[int, _Seen] = {}
         self._dropped: dict[int, str] = {}
         self._ended: dict[int, int] = {}
         self._gone_nodes: set[int] = set()
         self._layouts: dict[tuple[int, int], tuple[BlockSpec, ...]] = {}
         self._combinations: dict[RankLayouts, int] = {}
-        self._verdicts: dict[_Combination, Verdict] = {}
+        self._feeding: list[frozenset[int]] = []
+        self._verdicts: dict[tuple[int, _Combination], Verdict] = {}
         self._left_out: set[str] = set()
 
     @property
@@ -102,17 +130,23 @@ class Tracker:
 
     def closed(self, node: int, closed: Closed) -> None:
         """A staging node has all that it gets of some steps. Costs O(ranks) a message, and no more for many steps."""
-        numbers = [self._combinations.setdefault(each, len(self._combinations)) for each in closed.layouts]
+        numbers = [self._number(each) for each in closed.layouts]
         for step in closed.steps:
             if step.sequence > self.watermark:
                 self._closed(node, step, numbers[step.layouts], closed.layouts[step.layouts])
+
+    def _number(self, layouts: RankLayouts) -> int:
+        number = self._combinations.setdefault(layouts, len(self._combinations))
+        if number == len(self._feeding):
+            self._feeding.append(frozenset(rank for rank, _ in layouts))
+        return number
 
     def _closed(self, node: int, step: ClosedStep, number: int, layouts: RankLayouts) -> None:
         seen = self._seen.get(step.sequence)
         if seen is None:
             seen = self._seen[step.sequence] = _Seen(step.index, step.time)
         seen.layouts[node] = number
-        seen.nbytes += step.nbytes
+        seen.nbytes[node] = step.nbytes
         seen.disagree.update(step.disagree)
         if (step.index, step.time) != (seen.index, seen.time):
             seen.disagree.update(rank for rank, _ in layouts)
@@ -128,16 +162,26 @@ class Tracker:
         """A rank ended after `steps` steps: later ones of the others can never be whole."""
         self._ended[rank] = steps
 
+    def adopt(self, rank: int, sequence: int, nodes: Collection[int]) -> None:
+        """From this sequence on a rank feeds these nodes. To be said before the layouts that it has from then on."""
+        begin = max(sequence, self.watermark + 1)
+        last = [routes for routes in self._routes if routes.begin <= begin][-1]
+        if last.begin < begin:
+            self._routes.insert(self._routes.index(last) + 1, _Routes(last.number, begin, last.feeders))
+        for k, routes in enumerate(self._routes):
+            if routes.begin >= begin:
+                self._changes += 1
+                self._routes[k] = routes.with_rank(self._changes, routes.begin, rank, nodes)
+
     def node_gone(self, node: int) -> None:
-        """A staging node is gone: what is not decided yet can never be whole, nor can any later step."""
+        """A staging node is gone: no step can be whole of which it has a part and that is not decided yet."""
         self._gone_nodes.add(node)
-        self._event("error", "node-gone", f"Staging node {node} is gone; every step from now on is dropped.", node=node)
 
     def give_up(self, reason: str) -> None:
         """Drop all that is not whole by now, for nothing will change any more."""
         for sequence in range(self.watermark + 1, self.steps):
             seen = self._seen.get(sequence)
-            if seen is None or self._verdict(seen) is None:
+            if seen is None or self._verdict(sequence, seen) is None:
                 self.drop(sequence, reason)
 
     def take_events(self) -> list[Event]:
@@ -145,8 +189,8 @@ class Tracker:
         events, self._events = self._events, []
         return events
 
-    def take_approvals(self) -> list[Approve]:
-        """Return what a staging node that is the only one may decide by itself, since the last call."""
+    def take_approvals(self) -> list[tuple[int, Approve]]:
+        """Return which staging node, as it is the only one, may decide what by itself, since the last call."""
         approvals, self._approvals = self._approvals, []
         return approvals
 
@@ -159,7 +203,7 @@ class Tracker:
             seen = self._seen.get(sequence)
             reason = self._reason_to_drop(sequence, seen)
             if reason is None:
-                verdict = self._verdict(seen) if seen else None
+                verdict = self._verdict(sequence, seen) if seen else None
                 if seen is None or verdict is None:
                     break
                 self._count(seen, verdict)
@@ -171,6 +215,8 @@ class Tracker:
             self._seen.pop(sequence, None)
             self._dropped.pop(sequence, None)
             self.watermark = sequence
+            while len(self._routes) > 1 and self._routes[1].begin <= sequence + 1:
+                del self._routes[0]
         if self.watermark == before:
             return None
         return Commit(self._member, self.watermark, tuple(without), tuple(dropped))
@@ -181,25 +227,38 @@ class Tracker:
         short = sorted(rank for rank, steps in self._ended.items() if steps <= sequence)
         if short:
             return f"rank {short[0]} had ended before"
-        if seen and seen.disagree and seen.layouts.keys() >= self._nodes:
+        routes = self._routes_at(sequence)
+        if seen and seen.disagree and self._is_closed(seen, routes):
             return f"ranks {_listed(seen.disagree)} gave it another index or time than the others"
-        return "a staging node is gone" if self._gone_nodes else None
+        return "a staging node is gone" if not self._gone_nodes.isdisjoint(routes.feeders) else None
 
-    def _verdict(self, seen: _Seen) -> Verdict | None:
+    def _routes_at(self, sequence: int) -> _Routes:
+        return next(routes for routes in reversed(self._routes) if routes.begin <= sequence)
+
+    def _is_closed(self, seen: _Seen, routes: _Routes) -> bool:
+        """Whether each node has got the parts of all ranks that feed it with this step."""
+        return all(
+            node in seen.layouts and ranks <= self._feeding[seen.layouts[node]]
+            for node, ranks in routes.feeders.items()
+        )
+
+    def _verdict(self, sequence: int, seen: _Seen) -> Verdict | None:
         """Judge a step, or return ``None`` while something of it is still under way."""
-        if not seen.layouts.keys() >= self._nodes:
-            return None
-        combination = tuple(sorted(seen.layouts.items()))
+        routes = self._routes_at(sequence)
+        combination = routes.number, tuple(sorted(seen.layouts.items()))
         verdict = self._verdicts.get(combination)
         if verdict is None:
+            if not self._is_closed(seen, routes):
+                return None
             known = list(self._combinations)
-            layouts = {layout for _, number in combination for layout in known[number]}
+            layouts = {layout for _, number in combination[1] for layout in known[number]}
             if len(layouts) < self._ranks or any(layout not in self._layouts for layout in layouts):
                 return None
             verdict = judge({rank: self._layouts[rank, number] for rank, number in layouts})
             self._verdicts[combination] = verdict
-            if len(self._nodes) == 1:
-                self._approvals.append(Approve(self._member, tuple(sorted(layouts)), tuple(sorted(verdict.faults))))
+            if len(routes.feeders) == 1:
+                approve = Approve(self._member, tuple(sorted(layouts)), tuple(sorted(verdict.faults)))
+                self._approvals.append((next(iter(routes.feeders)), approve))
             self.variables.update(verdict.variables)
         return verdict
 
@@ -214,7 +273,7 @@ class Tracker:
     def _count(self, seen: _Seen, verdict: Verdict) -> None:
         self.counts.whole += 1
         self.counts.index, self.counts.time = seen.index, seen.time
-        self.counts.nbytes += seen.nbytes
+        self.counts.nbytes += sum(seen.nbytes.values())
         self.counts.delivered.update(verdict.variables.keys())
         self.counts.left_out.update(verdict.faults.items())
         self._announce(seen, verdict)

@@ -21,10 +21,23 @@ from dataclasses import dataclass, field
 
 from insitu.errors import RemoteProtocolError
 from insitu.model import Block, Step
-from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Publish, RankLayouts
+from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Moved, Publish, RankLayouts
 
-#: The parts of one step: for each rank its blocks by the variable's name.
+#: The parts of one step: for each source its blocks by the variable's name. Part k of those that rank r has here is
+#: source ``r + k * STRIDE``: in nearly every run the sources are the ranks.
 Blocks = dict[int, dict[str, Block]]
+#: More than there are ranks.
+STRIDE = 1 << 32
+
+
+def rank_of(source: int) -> int:
+    """Return the rank that a source is a part of."""
+    return source % STRIDE
+
+
+def in_order(source: int) -> tuple[int, int]:
+    """Tell the place of a source among others: a rank's parts stay together."""
+    return rank_of(source), source
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ def closed_message(member: int, several: list[ClosedHere]) -> Closed:
 @dataclass(slots=True)
 class _Pending:
     step: Step
-    blocks: Blocks = field(default_factory=dict)
+    blocks: dict[int, list[Block]] = field(default_factory=dict)
     layouts: dict[int, int] = field(default_factory=dict)
     nbytes: dict[int, int] = field(default_factory=dict)
     disagree: list[int] = field(default_factory=list)
@@ -79,14 +92,20 @@ class _Pending:
 
 
 class Assembler:
-    """The steps of one member at one staging node. `ranks` are those that feed the node."""
+    """The steps of one member at one staging node. `ranks` are those that feed the node, or will.
 
-    def __init__(self, ranks: tuple[int, ...]) -> None:
-        self._ranks = frozenset(ranks)
+    Where `begin` is not 0, they do when `moved` says so, and nothing before that sequence is here.
+    """
+
+    def __init__(self, ranks: tuple[int, ...], begin: int = 0) -> None:
+        self._known = frozenset(ranks)
+        #: Who feeds the node, and from which sequence on that will change, in the order in which it was said.
+        self._ranks = frozenset() if begin else self._known
+        self._moves: list[Moved] = []
         self._pending: dict[int, _Pending] = {}
         self._approved: dict[RankLayouts, tuple[str, ...]] = {}
         self._newest: dict[int, int] = {}
-        self._committed = -1
+        self._committed = begin - 1
 
     def __len__(self) -> int:
         """How many steps are here that the controller has not decided on."""
@@ -98,9 +117,9 @@ class Assembler:
         A rank that comes too late for a step which was dropped changes nothing. Raises `RemoteProtocolError` for a rank
         that does not feed this node.
         """
-        if rank not in self._ranks:
+        if rank not in self._known:
             raise RemoteProtocolError(
-                f"Rank {rank} does not feed this staging node, which takes {sorted(self._ranks)}."
+                f"Rank {rank} does not feed this staging node, which takes {sorted(self._known)}."
             )
         self._newest[rank] = message.sequence
         if self.is_late(message.sequence):
@@ -109,23 +128,50 @@ class Assembler:
         pending = self._pending.setdefault(step.sequence, _Pending(step))
         if pending.step != step:
             pending.disagree.append(rank)
-        pending.blocks[rank] = {block.variable.name: block for block in blocks}
+        pending.blocks[rank] = blocks
         pending.layouts[rank] = message.layout
         pending.nbytes[rank] = sum(block.data.nbytes for block in blocks)
         return pending.close() if self._is_closed(pending) else None
 
     def left_by(self, ranks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
         """Return, of those who feed the node and are none of these ranks, the newest sequence that they published."""
-        return tuple((rank, self._newest.get(rank, -1)) for rank in sorted(self._ranks.difference(ranks)))
+        return tuple((rank, self._newest.get(rank, -1)) for rank in sorted(self._known.difference(ranks)))
 
     def feed(self, ranks: tuple[int, ...]) -> list[ClosedHere]:
-        """From now on only these ranks feed the node, for others have ended; return the steps that this closes."""
-        waiting = [pending for pending in self._pending.values() if not self._is_closed(pending)]
-        self._ranks = frozenset(ranks)
+        """Of those who fed the node only these ranks still do, for others have ended; return the steps this closes."""
+        waiting = self._open()
+        self._known = frozenset(ranks)
+        self._ranks &= self._known
+        self._moves = [move for move in self._moves if move.rank in self._known]
         return [pending.close() for pending in waiting if self._is_closed(pending)]
 
+    def moved(self, move: Moved) -> list[ClosedHere]:
+        """From some sequence on a rank feeds the node, or feeds it no more; return the steps that this closes."""
+        waiting = self._open()
+        if move.rank in self._known:
+            self._moves.append(move)
+            self._settle()
+        return [pending.close() for pending in waiting if self._is_closed(pending)]
+
+    def _open(self) -> list[_Pending]:
+        return [pending for pending in self._pending.values() if not self._is_closed(pending)]
+
+    def _settle(self) -> None:
+        """Let go of changes that hold for all steps to come."""
+        while self._moves and self._moves[0].sequence <= self._committed + 1:
+            self._ranks = _after(self._moves.pop(0), self._ranks)
+
     def _is_closed(self, pending: _Pending) -> bool:
-        return self._ranks <= pending.blocks.keys()
+        """Whether all ranks that feed the node at this step have published it.
+
+        A rank that has moved here may have published it before this node hears of that. Then it may be closed twice,
+        the first time without the rank, which the controller knows not to be all.
+        """
+        ranks = self._ranks
+        for move in self._moves:
+            if move.sequence <= pending.step.sequence:
+                ranks = _after(move, ranks)
+        return ranks <= pending.blocks.keys()
 
     def is_late(self, sequence: int) -> bool:
         """Whether a step was decided on without this part."""
@@ -157,6 +203,7 @@ class Assembler:
             for sequence in range(self._committed + 1, message.upto + 1)
         ]
         self._committed = max(self._committed, message.upto)
+        self._settle()
         return ready
 
     def _ready(self, sequence: int, dropped: bool, without: tuple[str, ...]) -> ReadyStep:
@@ -165,8 +212,25 @@ class Assembler:
             return ReadyStep(Step(sequence, -1, 0.0), {}, {})
         if dropped:
             return ReadyStep(pending.step, {}, pending.nbytes)
-        blocks = {
-            rank: {name: block for name, block in parts.items() if name not in without}
-            for rank, parts in pending.blocks.items()
-        }
+        blocks: Blocks = {}
+        for rank, parts in pending.blocks.items():
+            taken = [block for block in parts if block.variable.name not in without] if without else parts
+            blocks[rank] = {block.variable.name: block for block in taken}
+            if len(blocks[rank]) < len(taken):
+                blocks |= _by_source(rank, taken)
         return ReadyStep(pending.step, blocks, pending.nbytes)
+
+
+def _by_source(rank: int, blocks: list[Block]) -> Blocks:
+    """Tell the parts of one rank apart: each has a block of a variable."""
+    sources: Blocks = {rank: {}}
+    for block in blocks:
+        source = rank
+        while block.variable.name in sources.setdefault(source, {}):
+            source += STRIDE
+        sources[source][block.variable.name] = block
+    return sources
+
+
+def _after(move: Moved, ranks: frozenset[int]) -> frozenset[int]:
+    return ranks | {move.rank} if move.feeds else ranks - {move.rank}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError
-from insitu.staging.assembler import ReadyStep
+from insitu.staging.assembler import ReadyStep, in_order, rank_of
 from insitu.staging.consumers import Done
 from insitu.staging.folder import Folded, operator_stopped
 from insitu.wire.blocks import BlockSpec
@@ -120,8 +120,8 @@ class Feeder:
 
     def _lesson(self, ready: ReadyStep) -> Lesson:
         parts = [
-            (rank, block)
-            for rank, blocks in sorted(ready.blocks.items())
+            (rank_of(source), block)
+            for source, blocks in sorted(ready.blocks.items(), key=lambda item: in_order(item[0]))
             for name, block in blocks.items()
             if name in self._needs
         ]

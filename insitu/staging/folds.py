@@ -17,7 +17,7 @@ from operator import itemgetter
 from insitu.errors import OperatorError
 from insitu.model import Block, Extent
 from insitu.operator import Batch, Operator
-from insitu.staging.assembler import ReadyStep
+from insitu.staging.assembler import ReadyStep, in_order, rank_of
 from insitu.staging.panes import Pane, PaneQueue, Place
 from insitu.wire.limits import STATES_BYTES
 from insitu.wire.messages import Entry
@@ -197,20 +197,20 @@ class OperatorFolds:
         if not whole:
             return
         window.count([ready.step for ready in whole])
-        for rank in sorted({rank for ready in whole for rank in ready.blocks}):
-            for place, batch in self._batches(rank, whole):
+        for source in sorted({source for ready in whole for source in ready.blocks}, key=in_order):
+            for place, batch in self._batches(source, whole):
                 states[place] = operator.update(states[place] if place in states else operator.init(), batch)
 
     def _has_inputs(self, blocks: Mapping[str, Block]) -> bool:
         return (all if self.operator.needs_all else any)(name in blocks for name in self.operator.inputs)
 
-    def _batches(self, rank: int, steps: Iterable[ReadyStep]) -> Iterator[tuple[Place, Batch]]:
-        """Cut a rank's blocks where their place changes; parts without cells are left out where cells are kept."""
+    def _batches(self, source: int, steps: Iterable[ReadyStep]) -> Iterator[tuple[Place, Batch]]:
+        """Cut a source's blocks where their place changes; parts without cells are left out where cells are kept."""
         inputs = self.operator.inputs
         held = [
-            (ready.step, [ready.blocks[rank][name] for name in inputs if name in ready.blocks[rank]])
+            (ready.step, [ready.blocks[source][name] for name in inputs if name in ready.blocks[source]])
             for ready in steps
-            if self._has_inputs(ready.blocks.get(rank, {}))
+            if self._has_inputs(ready.blocks.get(source, {}))
         ]
         for place, row in groupby(held, key=lambda item: _place(item[1])):
             some = list(row)
@@ -222,7 +222,7 @@ class OperatorFolds:
                 {block.variable.name: block.variable for block in first},
                 {block.variable.name: block.start for block in first},
                 {one.variable.name: tuple(blocks[k].data for _, blocks in some) for k, one in enumerate(first)},
-                rank,
+                rank_of(source),
             )
             batch = self.operator.seen_batch(batch)
             self._describe(batch)

@@ -8,7 +8,7 @@ when there is nothing else to do. A rank never waits for one that is held back, 
 from dataclasses import dataclass, field
 
 from insitu.errors import RemoteProtocolError
-from insitu.wire.messages import Ack, Publish, PublishEncoded, PublishLent
+from insitu.wire.messages import Ack, Credit, Publish, PublishEncoded, PublishLent
 from insitu.wire.segment import Segment
 from insitu.wire.session import Session
 
@@ -23,7 +23,9 @@ class RankLink:
     identity: bytes
     session: Session
     rank: int
+    #: What it may have under way by the newest word, and the most that it was ever told.
     credit_bytes: int = 0
+    allowed_bytes: int = 0
     received: int = -1
     received_bytes: int = 0
     folded: int = -1
@@ -35,6 +37,12 @@ class RankLink:
     segment: Segment | None = None
     #: The sequences that came and are not acknowledged as folded yet, in order: whether each is done with.
     here: dict[int, bool] = field(default_factory=dict)
+
+    def grant(self, nbytes: int) -> Credit:
+        """Give the rank credit; it may use up what it had until it hears of less."""
+        self.credit_bytes = nbytes
+        self.allowed_bytes = max(self.allowed_bytes, nbytes)
+        return Credit(nbytes)
 
     def look_up(self, message: PublishLent) -> Publish:
         """Return the message with its buffers: views of the rank's own memory.
@@ -77,9 +85,9 @@ class RankLink:
         self._require_credit(nbytes, f"at sequence {sequence}")
 
     def _require_credit(self, nbytes: int, where: str) -> None:
-        if self.received_bytes + nbytes - self.acked_folded_bytes > self.credit_bytes:
+        if self.received_bytes + nbytes - self.acked_folded_bytes > self.allowed_bytes:
             raise RemoteProtocolError(
-                f"Rank {self.rank} sent {nbytes} bytes beyond its credit of {self.credit_bytes} {where}."
+                f"Rank {self.rank} sent {nbytes} bytes beyond its credit of {self.allowed_bytes} {where}."
             )
 
     def receive_states(self, nbytes: int) -> None:

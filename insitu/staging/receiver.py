@@ -34,7 +34,6 @@ from insitu.wire.messages import (
     Attach,
     Borrow,
     Commit,
-    Credit,
     Event,
     Fed,
     Feed,
@@ -42,6 +41,7 @@ from insitu.wire.messages import (
     Finished,
     Lend,
     Message,
+    Moved,
     NodeHello,
     Partial,
     Publish,
@@ -249,8 +249,8 @@ class Receiver:
         if self._feed is not None and link.rank in self._feed.ranks:
             # What is lent lies in the rank's own memory and takes none of this node's.
             lent_bytes = link.segment.data.nbytes if link.segment is not None else 0
-            link.credit_bytes = max(lent_bytes, self._memory_bytes // len(self._feed.ranks))
-            self._listener.send(link.identity, link.session.send(Credit(link.credit_bytes)))
+            credit = link.grant(max(lent_bytes, self._memory_bytes // len(self._feed.ranks)))
+            self._listener.send(link.identity, link.session.send(credit))
 
     def _borrow(self, link: RankLink, lend: Lend) -> None:
         """Look for the rank's segment; where it is found, this is the rank's own machine."""
@@ -305,6 +305,8 @@ class Receiver:
             match self._session.receive(frames):
                 case Feed() as feed:
                     self._fed_by(feed)
+                case Moved() as move:
+                    self._close(self._assembler.moved(move))
                 case Approve() as approve:
                     self._assembler.approve(approve)
                 case Commit() as commit:
@@ -322,16 +324,26 @@ class Receiver:
     def _fed_by(self, feed: Feed) -> None:
         if self._feed is not None:
             self._say(Fed(feed.member, self._assembler.left_by(feed.ranks)))
-            self._newly_closed += self._assembler.feed(feed.ranks)
-            self._waited_for = bool(self._newly_closed)
+            self._close(self._assembler.feed(feed.ranks))
+            if not set(feed.ranks) <= set(self._feed.ranks):
+                self._feed = feed  # the memory is divided anew, among more ranks
+                self._grant_all()
             return
         self._feed = feed
         self._member = feed.member
-        self._assembler = Assembler(feed.ranks)
+        self._assembler = Assembler(feed.ranks, feed.begin)
         self._shipped = Shipped(self._shipped.operators, feed.ship)
         self._consumer = self._make_consumer(feed, self._folded)
+        self._grant_all()
+
+    def _grant_all(self) -> None:
         for link in self._links.values():
             self._grant(link)
+
+    def _close(self, closed: list[ClosedHere]) -> None:
+        """Report steps that were closed by a word of the controller, which waits for them."""
+        self._newly_closed += closed
+        self._waited_for = bool(self._newly_closed)
 
     def _commit(self, commit: Commit) -> None:
         self._submit(self._assembler.commit(commit))

@@ -7,13 +7,13 @@ Seven links exist. On each, the side that connects speaks first and the other ad
 link                      the connecting side says               the listening side says
 ========================  =====================================  ==================================================
 rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, NodeGone,
-                          Dropped, Reached, Answer, Standing,    Propose, Decide, Commit
-                          Event, Status, Tally, Bye
+                          Dropped, Reached, Answer, Standing,    Replan, Propose, Decide, Commit
+                          Event, Status, Tally, Adopted, Bye
 rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
                           PublishLent, PublishEncoded, Ship,
                           Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
-controller                Fed, Event, Status, Finished, Glimpse  Commit, Finish, Peek, Dismiss, Shutdown
+controller                Fed, Event, Status, Finished, Glimpse  Moved, Commit, Finish, Peek, Dismiss, Shutdown
 console to controller     ConsoleHello, Request, Follow, Leave   ConsoleWelcome, Refuse, Ping, Steerable, Settled,
                                                                  Paused, Shown
 viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
@@ -262,6 +262,14 @@ class Tally:
 
 
 @dataclass(slots=True)
+class Adopted:
+    """From `sequence` on the rank publishes by plan `epoch`; said before it announces any layout of that plan."""
+
+    epoch: int
+    sequence: int
+
+
+@dataclass(slots=True)
 class Bye:
     """The rank has ended after `steps` sequences, dropped ones included."""
 
@@ -323,9 +331,24 @@ class Skip:
 
 @dataclass(slots=True)
 class NodeGone:
-    """A staging node is gone: no step that is not decided yet, and no later one, can be whole. Nobody waits for it."""
+    """A staging node is gone: no step that it has a part of and that is not decided yet can be whole.
+
+    Nobody waits for it. Later steps are whole again for a rank whose plan does without it (`Replan`).
+    """
 
     node: int
+
+
+@dataclass(slots=True)
+class Replan:
+    """Plan `epoch`: the `shares` of the rank from one of its next steps on, which it chooses itself (`Adopted`).
+
+    It adopts the plan when all nodes of it have given it credit. Parts move whole: where several come together at one
+    node, each keeps its own cells, and a layout for that node has one block of a variable for each.
+    """
+
+    epoch: int
+    shares: tuple[Share, ...]
 
 
 @dataclass(slots=True)
@@ -599,14 +622,27 @@ class NodeWelcome:
 class Feed:
     """Which `ranks` of a member (of `size` in all) feed this node: a step is closed when all of them published it.
 
-    Said again, with fewer of them, when a rank has ended, which is answered with `Fed`. What the ranks `ship` fold
-    themselves comes to this node; only the first time that counts.
+    Said again when a rank has ended, without it, which is answered with `Fed`, and when others are to feed the node:
+    these do so when `Moved` says. What the ranks `ship` fold themselves comes to this node; only the first time that
+    counts, and that of `begin`: where it is not 0, the node joins, steps before that are none of its business, and all
+    of its ranks feed it when `Moved` says.
     """
 
     member: int
     size: int
     ranks: tuple[int, ...]
     ship: tuple[int, ...] = ()
+    begin: int = 0
+
+
+@dataclass(slots=True)
+class Moved:
+    """From `sequence` on a rank `feeds` this node, or feeds it no more."""
+
+    member: int
+    rank: int
+    sequence: int
+    feeds: bool
 
 
 @dataclass(slots=True)
@@ -747,11 +783,11 @@ class Shown:
 
 
 Message = (
-    Hello | Offer | Layout | Tally | Declare | Reached | Answer | Standing | Dropped | Bye
-    | Welcome | Refuse | Skip | NodeGone | Propose | Decide | Ping
+    Hello | Offer | Layout | Tally | Declare | Reached | Answer | Standing | Dropped | Adopted | Bye
+    | Welcome | Refuse | Skip | NodeGone | Replan | Propose | Decide | Ping
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Ship | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
-    | NodeWelcome | Feed | Approve | Commit | Finish | Shutdown
+    | NodeWelcome | Feed | Moved | Approve | Commit | Finish | Shutdown
     | ConsoleHello | Request | Follow | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown
     | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse
     | LearnerHello | Sources | Subscribe | Lesson | Learned | Dismiss

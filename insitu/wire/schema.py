@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -139,10 +140,11 @@ def _joined(block: BlockSpec, row: Extent) -> None:
 
 
 def _layout(layout: m.Layout) -> None:
-    names = sorted(block.variable.name for block in layout.blocks)
-    for one, other in pairwise(names):
-        if one == other:
-            raise Wrong("each variable once", one, "blocks")
+    """A variable has several blocks where several parts of a rank come together, but then one variable they are of."""
+    blocks = sorted(((block.variable.name, block) for block in layout.blocks), key=itemgetter(0))
+    for (one, block), (other, after) in pairwise(blocks):
+        if one == other and block.variable != after.variable:
+            raise Wrong("one variable of a name", one, "blocks")
 
 
 def _share(share: m.Share) -> None:
@@ -347,7 +349,7 @@ KINDS: dict[int, Record] = {
     20: Record(m.Status, counters=mapping(scalar)),
     21: Record(m.Finished, member=whole()),
     22: Record(m.NodeWelcome, run=name),
-    23: Record(m.Feed, member=whole(), size=whole(1), ranks=many(whole()), ship=many(whole())),
+    23: Record(m.Feed, member=whole(), size=whole(1), ranks=many(whole()), ship=many(whole()), begin=whole()),
     24: Record(
         m.Commit,
         member=whole(),
@@ -443,6 +445,9 @@ KINDS: dict[int, Record] = {
     73: Record(m.Paused, boundary=_newest, index=_any, time=time),
     76: Record(m.NodeGone, node=whole()),
     80: Record(m.Ship, nbytes=whole(), partial=_partial.field),
+    83: Record(m.Replan, epoch=whole(), shares=many(_share_record.field)),
+    84: Record(m.Adopted, epoch=whole(), sequence=whole()),
+    85: Record(m.Moved, member=whole(), rank=whole(), sequence=whole(), feeds=truth),
 }
 
 #: Every message's number.

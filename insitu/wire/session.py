@@ -66,7 +66,7 @@ def _stays(state: State, *classes: type) -> Transitions:
 
 
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
-_TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Propose, m.Decide, m.Commit)
+_TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Replan, m.Propose, m.Decide, m.Commit)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
 _FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished)
 _TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown)
@@ -88,6 +88,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
             m.Event,
             m.Status,
             m.Tally,
+            m.Adopted,
             *_TO_RANK,
         )
         | {m.Bye: State.ENDING}
@@ -110,7 +111,10 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.NODE_CONTROLLER: {
         State.NEW: {m.NodeHello: State.ASKED} | _REFUSED,
         State.ASKED: _stays(State.ASKED, m.Event, m.Status) | {m.NodeWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, *_FROM_NODE, m.Ping, m.Feed, m.Approve, m.Commit, m.Finish, v.Peek, n.Dismiss)
+        State.OPEN: _stays(
+            State.OPEN,
+            *(*_FROM_NODE, m.Ping, m.Feed, m.Moved, m.Approve, m.Commit, m.Finish, v.Peek, n.Dismiss),
+        )
         | {m.Shutdown: State.ENDING}
         | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_FROM_NODE) | _REFUSED,
@@ -156,6 +160,7 @@ FROM_LISTENER = frozenset(
         m.Ping,
         m.Skip,
         m.NodeGone,
+        m.Replan,
         m.Propose,
         m.Decide,
         m.Borrow,
@@ -163,6 +168,7 @@ FROM_LISTENER = frozenset(
         m.Ack,
         m.NodeWelcome,
         m.Feed,
+        m.Moved,
         m.Approve,
         m.Commit,
         m.Finish,

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -27,11 +28,11 @@ from insitu.client.spool import Spool
 from insitu.client.steering import Steered
 from insitu.errors import RunError
 from insitu.model import Step
-from insitu.plan import Part
 from insitu.wire.codec import encode
 from insitu.wire.messages import (
     VERSION,
     Ack,
+    Adopted,
     Attach,
     Borrow,
     Buffer,
@@ -40,12 +41,15 @@ from insitu.wire.messages import (
     Dropped,
     Event,
     Hello,
+    Layout,
     Lend,
     Need,
     NodeGone,
     Publish,
     PublishLent,
     Refuse,
+    Replan,
+    Share,
     Skip,
     SteeringTerms,
     Welcome,
@@ -105,34 +109,37 @@ class Rank:
             then=then,
             controller=controller,
             contract=contract,
+            connect=partial(self._link, stack, segment),
             folding=Folding(0, 0, folds, STEP * steps, controller.say) if folds else None,
             stays=("u",) if folds else (),
         )
         stack.callback(self.publisher.close_memory)
-        self.nodes = [self._node(stack, number, nodes, segment) for number in range(nodes)]
+        self.nodes: list[FakeListener] = []
+        self.publisher.planning.begin(tuple(Share(number, "a", number, number + 1, nodes) for number in range(nodes)))
         for node in self.nodes:
-            node.hear(Attach)
-            node.say(Credit(credit * STEP))
-            if lent:
-                node.hear(Lend)
-                node.say(Borrow(True))
+            self.admit(node, credit, lent)
         self.publisher.meet(10.0 if credit else 0.0)
         self._writer = StepWriter(Catalogue(0, contract), contract, self.publisher, Steered(0, STEERING, controller))
         self._steps = count()
 
-    def _node(self, stack: ExitStack, number: int, nodes: int, segment: Segment | None) -> FakeListener:
+    def admit(self, node: FakeListener, credit: int, lent: bool = False) -> None:
+        """Let a staging node give credit for so many steps."""
+        node.hear(Attach)
+        node.say(Credit(credit * STEP))
+        if lent:
+            node.hear(Lend)
+            node.say(Borrow(True))
+
+    def _link(self, stack: ExitStack, segment: Segment | None, share: Share) -> NodeLink:
         node = FakeListener(Link.RANK_NODE)
+        self.nodes.append(node)
         stack.callback(node.close)
         socket = connect(node.listener.address)
         stack.callback(socket.close, linger_s=0)
         lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
-        attach, part = Attach(VERSION, "melt", 0, 0, "n17", 1), Part(number, number, number + 1, nodes)
-        encoder = Encoder(number, NEEDS, lambda message: None)
-        under_way = self._policy.under_way
-        self.publisher.links.append(
-            NodeLink(socket, part, attach, lend, encoder, self.publisher.done, under_way, lost=self.publisher.lost)
-        )
-        return node
+        attach, encoder = Attach(VERSION, "melt", 0, 0, "n17", 1), Encoder(share.node, NEEDS, lambda message: None)
+        under_way, done, lost = self._policy.under_way, self.publisher.done, self.publisher.lost
+        return NodeLink(socket, share.node, attach, lend, encoder, done, under_way, lost=lost)
 
     @property
     def waited_s(self) -> float:
@@ -556,7 +563,7 @@ def test_a_node_that_is_gone_is_not_waited_for(make: MakeRank, caplog: pytest.Lo
     rank.publish(6)
     rank.nodes[0].hear(Publish)
     rank.controller.say(NodeGone(1))
-    rank.hears(lambda: "drops every step from now on: staging node 1 is gone" in caplog.text)
+    rank.hears(lambda: "drops steps from now on: staging node 1 is gone" in caplog.text)
     assert len(rank.publisher._spool or ()) == 0
     rank.publish(3)
     rank.nodes[0].say(Ack(1, 1, STEP, STEP))
@@ -600,3 +607,47 @@ def test_what_a_connection_took_along_is_dropped_and_its_credit_comes_back(make:
     rank.nodes[0].say(Ack(7, 7, 6 * STEP, 6 * STEP))
     rank.hears(lambda: rank.publisher.links[0].idle)
     assert sequences_dropped(rank) == [1, 2, 3]
+
+
+def sequences(node: FakeListener) -> list[int]:
+    """Return the two steps that a node was sent."""
+    node.hear(Publish, 2)
+    return [publish.sequence for publish in node.all(Publish)]
+
+
+def test_a_plan_is_adopted_when_its_nodes_give_credit_and_nothing_before(make: MakeRank) -> None:
+    """Until then steps go where they went; nobody waits. Parts that come together keep their own blocks."""
+    rank = make(steps=8, credit=8, nodes=2)
+    rank.publish()
+    rank.controller.say(Replan(1, (Share(2, "a", 0, 1, 2), Share(2, "a", 1, 2, 2))))
+    rank.hears(lambda: len(rank.nodes) == 3)
+    rank.publish()
+    assert rank.controller.all(Adopted) == []
+    rank.admit(rank.nodes[2], 8)
+    rank.hears(lambda: rank.publisher.planning.ready)
+    rank.publish(2)
+    assert rank.controller.hear(Adopted) == Adopted(1, 2)
+    layout = rank.nodes[2].hear(Layout)
+    assert [(block.start, block.count) for block in layout.blocks] == [((0,), (4,)), ((4,), (4,))]
+    assert layout.id == 1
+    assert sequences(rank.nodes[2]) == [2, 3]
+    for node in rank.nodes[:2]:
+        assert sequences(node) == [0, 1]
+    assert rank.waited_s == 0
+
+
+def test_a_rank_whose_node_is_gone_publishes_again_by_the_next_plan(make: MakeRank) -> None:
+    rank = make(steps=4, credit=4, nodes=2)
+    rank.publish()
+    rank.controller.say(NodeGone(1))
+    rank.hears(lambda: 1 in rank.publisher._missing)
+    rank.publish()
+    rank.controller.say(Replan(1, (Share(0, "a", 0, 1, 2), Share(0, "a", 1, 2, 2))))
+    rank.hears(lambda: rank.publisher.planning.ready)
+    rank.publish()
+    assert rank.controller.hear(Adopted) == Adopted(1, 2)
+    assert sequences(rank.nodes[0]) == [0, 2]
+    assert [dropped.sequence for dropped in rank.controller.all(Dropped)] == [1]
+    rank.nodes[0].say(Ack(2, 2, 96, 96))
+    rank.publisher.finish(3)
+    assert rank.publisher._pool.taken_bytes == 0

@@ -25,7 +25,7 @@ V = Variable("v", np.dtype("f8"), (8,), ("x",))
 
 def tracked() -> Tracker:
     """Two ranks of which one has not all of `v`; of six steps one was dropped, and one had not come from rank 1."""
-    tracker = Tracker(0, 2, [0])
+    tracker = Tracker(0, [(0,), (0,)])
     for rank, rows in enumerate((4, 3)):
         blocks = (BlockSpec(U, (4 * rank,), (4,)), BlockSpec(V, (4 * rank,), (rows,)))
         tracker.layout(rank, Layout(0, blocks))

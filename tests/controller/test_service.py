@@ -18,6 +18,7 @@ from insitu.model import Variable
 from insitu.steering.parameters import ParameterSpec
 from insitu.wire.messages import (
     VERSION,
+    Adopted,
     Answer,
     Approve,
     BlockSpec,
@@ -38,12 +39,15 @@ from insitu.wire.messages import (
     Hello,
     Layout,
     Message,
+    Moved,
+    NodeGone,
     NodeHello,
     NodeWelcome,
     Partial,
     Propose,
     Reached,
     Refuse,
+    Replan,
     Share,
     Shutdown,
     Status,
@@ -510,3 +514,52 @@ def test_a_window_of_which_a_node_has_no_states_is_lost_and_what_is_held_of_it_r
     assert it.events("states-lost") == [
         ("controller", "Window 0 of operator 'sum' is lost: not all staging nodes have the states of it.")
     ]
+
+
+def test_the_parts_of_a_lost_node_go_to_another_one_from_a_step_that_each_rank_chooses(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    it.close_steps(0, 1, 0)
+    it.close_steps(0, 2, 1)
+    it.nodes[0].hear(Commit)
+    it.service.node_gone(1)
+    assert ranks[1].hear(NodeGone) == NodeGone(1)
+    assert [rank.hear(Replan).epoch for rank in ranks] == [1, 1]
+    assert ranks[1].hear(Replan).shares == (Share(0, "tcp://127.0.0.1:5000", 0, 1, 1),)
+    assert it.nodes[0].hear(Feed, 2) == Feed(0, 2, (0, 1))
+    ranks[0].say(Adopted(1, 2))
+    it.close_steps(1, 2, 0)
+    ranks[1].say(Adopted(1, 3))
+    assert it.nodes[0].hear(Moved) == Moved(0, 1, 3, True)
+    ranks[1].say(Layout(1, (BlockSpec(U, (4,), (4,)),)))
+    steps = tuple(ClosedStep(n, n, float(n), 0, 64, ()) for n in range(2, 5))
+    it.nodes[0].say(Closed(0, (((0, 0), (1, 1)),), steps))
+    it.until(lambda: it.nodes[0].take() or it.nodes[0].all(Commit)[-1].upto == 4)
+    dropped = [sequence for commit in it.nodes[0].all(Commit) for sequence in commit.dropped]
+    assert dropped == [1, 2]
+    it.nodes[0].say(part(0))
+    it.nodes[0].say(replace(part(2), since=4, upto=5))
+    it.until(lambda: len(it.delivered) == 2)
+    assert [one.complete for one in it.delivered if isinstance(one, Window)] == [False, True]
+    [(_, gone)], [(_, taken)] = it.events("node-gone"), it.events("replanned")
+    assert gone == "Staging node 1 is gone; others take its part as soon as all ranks can."
+    assert taken == "From sequence 3 on staging nodes 0 have all parts of the domain."
+
+
+def test_where_no_other_node_may_have_its_part_a_lost_node_ends_the_stream(make: MakeController) -> None:
+    it = make(folds=("sum",))
+    ranks = it.ranks()
+    it.nodes[1].close()
+    it.until(lambda: it.events("node-gone"))
+    [(_, text)] = it.events("node-gone")
+    assert text == "Staging node 1 is gone; every step from now on is dropped: 'sum' is bound to it (where: rank)."
+    assert ranks[0].hear(NodeGone) == NodeGone(1)
+    assert ranks[0].all(Replan) == []
+
+
+def test_a_rank_that_goes_by_a_plan_which_there_is_not_is_not_listened_to(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    ranks[0].say(Adopted(1, 2))
+    it.until(lambda: it.events("protocol"))
+    assert it.events("protocol") == [("rank 0", "Rank 0 goes by plan 1, which it was not sent.")]

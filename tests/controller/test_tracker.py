@@ -14,13 +14,16 @@ U = Variable("u", np.dtype("f8"), (8,), ("x",))
 ATOMS = Variable("velocity", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
 
 
-def halves(ranks: int = 2) -> Tracker:
-    """Ranks that each own their part of `U`, on staging nodes 0 and 1."""
-    tracker = Tracker(0, ranks, [0, 1])
-    rows = 8 // ranks
-    for rank in range(ranks):
-        tracker.layout(rank, Layout(0, (BlockSpec(U, (rank * rows,), (rows,)),)))
+def halves() -> Tracker:
+    """Two ranks that each own their half of `U`, on staging nodes 0 and 1."""
+    tracker = Tracker(0, [(0,), (1,)])
+    for rank in range(2):
+        tracker.layout(rank, half(rank))
     return tracker
+
+
+def half(rank: int, number: int = 0) -> Layout:
+    return Layout(number, (BlockSpec(U, (4 * rank,), (4,)),))
 
 
 def closed(sequence: int, *ranks: int, index: int | None = None, disagree: tuple[int, ...] = ()) -> Closed:
@@ -57,7 +60,7 @@ def test_steps_are_decided_in_order_whatever_order_they_close_in() -> None:
 
 
 def test_one_message_tells_of_steps_with_different_layouts() -> None:
-    tracker = Tracker(0, 1, [0])
+    tracker = Tracker(0, [(0,)])
     for layout, count in enumerate((8, 7)):
         tracker.layout(0, Layout(layout, (BlockSpec(U, (0,), (count,)),)))
     steps = tuple(ClosedStep(k, k, 0.0, k % 2, 64, ()) for k in range(4))
@@ -66,13 +69,13 @@ def test_one_message_tells_of_steps_with_different_layouts() -> None:
 
 
 def test_a_node_that_is_the_only_one_is_told_each_verdict_once() -> None:
-    tracker = Tracker(0, 2, [0])
+    tracker = Tracker(0, [(0,), (0,)])
     for rank, rows in enumerate((4, 3)):
         tracker.layout(rank, Layout(0, (BlockSpec(U, (4 * rank,), (rows,)),)))
     for sequence in range(3):
         tracker.closed(0, closed(sequence, 0, 1))
         tracker.decide()
-    assert tracker.take_approvals() == [Approve(0, ((0, 0), (1, 0)), ("u",))]
+    assert tracker.take_approvals() == [(0, Approve(0, ((0, 0), (1, 0)), ("u",)))]
     assert tracker.take_approvals() == []
 
 
@@ -84,7 +87,7 @@ def test_nodes_that_see_a_part_of_each_step_are_not_left_to_decide() -> None:
 
 
 def test_a_step_waits_for_its_layout() -> None:
-    tracker = Tracker(0, 1, [0])
+    tracker = Tracker(0, [(0,)])
     tracker.closed(0, closed(0, 0))
     assert tracker.decide() is None
     tracker.layout(0, Layout(0, (BlockSpec(U, (0,), (8,)),)))
@@ -111,7 +114,7 @@ def test_ranks_that_number_a_step_differently_lose_it_and_are_named() -> None:
 
 
 def test_ranks_that_disagree_on_one_node_lose_the_step() -> None:
-    tracker = Tracker(0, 2, [0])
+    tracker = Tracker(0, [(0,), (0,)])
     tracker.closed(0, closed(0, 0, 1, disagree=(1,)))
     assert tracker.decide() == Commit(0, 0, (), (0,))
 
@@ -155,7 +158,7 @@ def test_a_lost_node_drops_every_later_step() -> None:
 
 
 def test_a_variable_with_a_hole_is_taken_out_and_said_once() -> None:
-    tracker = Tracker(0, 2, [0])
+    tracker = Tracker(0, [(0,), (0,)])
     tracker.layout(0, Layout(0, (BlockSpec(U, (0,), (4,)), BlockSpec(ATOMS, (0, 0), (0, 3)))))
     tracker.layout(1, Layout(0, (BlockSpec(U, (4,), (3,)), BlockSpec(ATOMS, (0, 0), (0, 3)))))
     for sequence in range(3):
@@ -169,7 +172,7 @@ def test_a_variable_with_a_hole_is_taken_out_and_said_once() -> None:
 
 
 def test_a_variable_that_comes_and_goes_is_told_of_when_it_goes() -> None:
-    tracker = Tracker(0, 1, [0])
+    tracker = Tracker(0, [(0,)])
     whole, hole = BlockSpec(U, (0,), (8,)), BlockSpec(U, (0,), (7,))
     for number, spec in enumerate((whole, hole, BlockSpec(U, (1,), (7,)))):
         tracker.layout(0, Layout(number, (spec,)))
@@ -201,10 +204,61 @@ def test_ranks_that_disagree_on_a_variable_are_named(attribute: str, other: Vari
 
 
 def test_a_step_without_a_rank_that_ended_waits_for_the_word_of_its_end() -> None:
-    tracker = Tracker(0, 2, [0])
+    tracker = Tracker(0, [(0,), (0,)])
     for rank in range(2):
         tracker.layout(rank, Layout(0, (BlockSpec(U, (4 * rank,), (4,)),)))
     tracker.closed(0, closed(0, 0))
     assert tracker.decide() is None
     tracker.rank_ended(1, 0)
     assert tracker.decide() == Commit(0, 0, (), (0,))
+
+
+def test_a_rank_that_adopts_a_plan_is_waited_for_at_its_new_node_from_that_step_on() -> None:
+    """Also where the node does not know yet that it is fed, and reports the step before the rank's part is there."""
+    tracker = halves()
+    tracker.adopt(1, 2, [2])
+    tracker.layout(1, half(1, number=1))
+    for sequence in range(3):
+        tracker.closed(0, closed(sequence, 0))
+    tracker.closed(1, closed(0, 1))
+    tracker.closed(2, Closed(0, ((),), (ClosedStep(2, 20, 2.0, 0, 0, ()),)))
+    assert tracker.decide() == Commit(0, 0, (), ())
+    tracker.closed(1, closed(1, 1))
+    assert tracker.decide() == Commit(0, 1, (), ())
+    tracker.closed(2, Closed(0, (((1, 1),),), (ClosedStep(2, 20, 2.0, 0, 64, ()),)))
+    assert tracker.decide() == Commit(0, 2, (), ())
+    assert tracker.counts.nbytes == 6 * 64
+
+
+def test_a_part_of_what_a_rank_publishes_by_its_new_plan_makes_no_step_whole() -> None:
+    """Rank 0 goes to two nodes from step 1 on; node 0 has its part of it before the rank's word is here."""
+    tracker = Tracker(0, [(0,), (0,)])
+    for rank in range(2):
+        tracker.layout(rank, half(rank))
+    moved = Closed(0, (((0, 1), (1, 0)),), (ClosedStep(1, 10, 1.0, 0, 96, ()),))
+    tracker.closed(0, closed(0, 0, 1))
+    tracker.closed(0, moved)
+    assert tracker.decide() == Commit(0, 0, (), ())
+    tracker.adopt(0, 1, [0, 1])
+    tracker.layout(0, half(0, number=1))
+    assert tracker.decide() is None
+    tracker.closed(1, Closed(0, (((0, 1),),), (ClosedStep(1, 10, 1.0, 0, 32, ()),)))
+    assert tracker.decide() == Commit(0, 1, (), ())
+    assert [approval.layouts for _, approval in tracker.take_approvals()] == [((0, 0), (1, 0))]
+
+
+def test_after_a_node_is_lost_steps_are_whole_again_once_no_rank_feeds_it() -> None:
+    tracker = halves()
+    tracker.adopt(0, 0, [0, 1])
+    tracker.node_gone(1)
+    for sequence in range(3):
+        tracker.closed(0, closed(sequence, 0))
+    assert tracker.decide() == Commit(0, 2, (), (0, 1, 2))
+    tracker.adopt(1, 4, [0])
+    tracker.adopt(0, 3, [0])
+    tracker.layout(1, half(1, number=1))
+    for sequence in (3, 4):
+        tracker.closed(0, Closed(0, (((0, 0), (1, 1)),), (ClosedStep(sequence, 10, 1.0, 0, 64, ()),)))
+    assert tracker.decide() == Commit(0, 4, (), (3,))
+    assert tracker.take_approvals()[0][0] == 0
+    assert tracker.counts.dropped == {"a staging node is gone": 4}

@@ -8,8 +8,8 @@ import pytest
 
 from insitu.errors import RemoteProtocolError
 from insitu.model import Block, Step, Variable
-from insitu.staging.assembler import Assembler, ClosedHere, closed_message
-from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Publish
+from insitu.staging.assembler import Assembler, ClosedHere, closed_message, in_order, rank_of
+from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Moved, Publish
 
 U = Variable("u", np.dtype("f8"), (4,), ("x",))
 V = Variable("v", np.dtype("f8"), (4,), ("x",))
@@ -132,3 +132,40 @@ def test_ranks_that_disagree_wait_for_the_controller() -> None:
     publish(assembler, 0, 0, index=10)
     publish(assembler, 1, 0, index=11)
     assert assembler.take_approved() == []
+
+
+def test_a_rank_that_moves_away_is_waited_for_up_to_that_step() -> None:
+    assembler = Assembler((0, 1))
+    for sequence in (0, 1, 2):
+        assert publish(assembler, 0, sequence) is None
+    assert publish(assembler, 1, 0) is not None
+    assert [closed.step.sequence for closed in assembler.moved(Moved(0, 1, 2, False))] == [2]
+    assert publish(assembler, 1, 1) is not None
+    assembler.commit(Commit(0, 2, (), ()))
+    assert publish(assembler, 0, 3) is not None
+
+
+def test_a_node_that_joins_takes_ranks_from_the_steps_on_that_they_move_at() -> None:
+    """What comes before it is told is reported twice, the second time with all ranks that feed the node then."""
+    assembler = Assembler((0, 1), begin=5)
+    early = publish(assembler, 0, 7)
+    assert early is not None
+    assert assembler.moved(Moved(0, 0, 7, True)) == []
+    again = publish(assembler, 1, 7)
+    assert again is not None
+    assert again.layouts == ((0, 3), (1, 3))
+    assembler.moved(Moved(0, 1, 7, True))
+    assert publish(assembler, 1, 8) is None
+    assert publish(assembler, 0, 8) is not None
+    assert [ready.step.sequence for ready in assembler.commit(Commit(0, 8, (), ()))] == [5, 6, 7, 8]
+
+
+def test_two_parts_of_a_rank_are_two_sources() -> None:
+    assembler = Assembler((0, 2))
+    upper, lower = (Block(U, (start,), np.full(1, float(start))) for start in (2, 3))
+    assembler.publish(2, Publish(0, 0, 0.5, 3, ()), [upper, lower])
+    assembler.publish(0, Publish(0, 0, 0.5, 3, ()), [Block(U, (0,), np.zeros(2))])
+    [ready] = assembler.commit(Commit(0, 0, (), ()))
+    assert [rank_of(source) for source in sorted(ready.blocks, key=in_order)] == [0, 2, 2]
+    assert sorted(ready.blocks[source]["u"].start for source in ready.blocks) == [(0,), (2,), (3,)]
+    assert ready.nbytes == {0: 16, 2: 16}

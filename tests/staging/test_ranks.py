@@ -7,7 +7,7 @@ from insitu.wire.session import Link, Session, Side
 
 
 def link() -> RankLink:
-    return RankLink(b"rank", Session(Link.RANK_NODE, Side.LISTENS), 0, credit_bytes=1000)
+    return RankLink(b"rank", Session(Link.RANK_NODE, Side.LISTENS), 0, credit_bytes=1000, allowed_bytes=1000)
 
 
 def test_a_late_step_does_not_acknowledge_one_that_is_still_being_folded() -> None:

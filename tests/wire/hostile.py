@@ -176,7 +176,9 @@ MALFORMED: dict[str, Frames] = {
     "a joined block with rows": _block([0, 0], [5, 3], shape=None, row=[3]),
     "a joined block elsewhere": _block([1, 0], [0, 3], shape=None, row=[3]),
     "a joined block of other rows": _block([0, 0], [0, 4], shape=None, row=[3]),
-    "a variable twice": [header(m.Layout, 0, [[["E", "<f8", [], [], "", "", []], [], []]] * 2)],
+    "a variable twice": [
+        header(m.Layout, 0, [[["E", dtype, [], [], "", "", []], [], []] for dtype in ("<f8", "<f4")]),
+    ],
     "blocks too many": [header(m.Layout, 0, [[["E", "<f8", [], [], "", "", []], [], []]] * (BLOCKS + 1))],
     "publish with a field too few": [header(m.Publish, 0, 0, 0.0)],
     "publish of sequence -1": [header(m.Publish, -1, 0, 0.0, 0)],
