@@ -67,6 +67,11 @@ class Feeding:
         return len(self._plans) - 1
 
     @property
+    def over(self) -> bool:
+        """Whether all ranks have ended."""
+        return len(self._ended) == len(self._sites)
+
+    @property
     def homes(self) -> list[int]:
         """For each rank the staging node that takes the states which it folds itself."""
         return homes(self._plans[0])

@@ -4,7 +4,8 @@
 Every node that is fed hands over one part of each window of each operator, be it empty; of an operator that keeps steps
 it says up to which sequence it has said all. Nodes come and go: one is waited for where the window has any of the steps
 in its *life*. That of a node that is gone ends with the last step that was decided then, and it is not waited for: the
-window is then incomplete, and steps whose states it alone had are lost.
+window is then incomplete, and steps whose states it alone had are lost. One that leaves is waited for until it has
+handed over all.
 """
 
 from collections import Counter
@@ -50,6 +51,7 @@ class Rows:
 class _Waiting:
     robbed: bool = False
     said: list[Partial | Held] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
     nodes: set[int] = field(default_factory=set)
     entries: list[tuple[int, Entry]] = field(default_factory=list)
     held: list[tuple[int, Held]] = field(default_factory=list)
@@ -65,10 +67,12 @@ class Gather:
         everywhere = frozenset(nodes)
         shipped = everywhere if homes is None else frozenset(homes)
         self._nodes = {name: shipped if each.where == "rank" else everywhere for name, each in operators.items()}
-        #: The first sequence of each node, and of those that are gone or have left the one behind the last.
+        #: The first sequence of each node, and of those that are lost the one behind the last that was decided then.
         self._begin = dict.fromkeys(everywhere, 0)
         self._end: dict[int, int] = {}
         self._lost: set[int] = set()
+        self._leaving: set[int] = set()
+        self._left: set[int] = set()
         #: Steps whose states were lost with a node, by operator.
         self.lost_steps: Counter[str] = Counter()
         self._windows: dict[tuple[str, int], _Waiting] = {}
@@ -80,17 +84,20 @@ class Gather:
         if partial.operator not in self._operators:
             return []
         if not self._operators[partial.operator].keeps_steps:
+            if self._is_strange(node, partial.upto):
+                return []
             waiting = self._waiting(partial, node)
             waiting.entries += [(node, entry) for entry in partial.entries]
             return self._complete_windows()
         for entry in partial.entries:
             self._steps[partial.operator].setdefault(entry.key, []).append((node, entry))
-        self._upto[partial.operator][node] = partial.upto
+        if node in self._begin:
+            self._upto[partial.operator][node] = partial.upto
         return self._complete_rows(partial.operator)
 
     def held(self, node: int, held: Held) -> list[Window | Rows]:
         """Take note of large states; return what is complete by it."""
-        if held.operator not in self._operators:
+        if held.operator not in self._operators or self._is_strange(node, held.upto):
             return []
         self._waiting(held, node).held.append((node, held))
         return self._complete_windows()
@@ -102,6 +109,10 @@ class Gather:
         gone = [key for key in self._windows if key[0] == operator]
         return [held for key in gone for _, held in self._windows.pop(key).held]
 
+    def conclude(self) -> list[Window | Rows]:
+        """All nodes have said all: return windows in which no step followed after a node had left."""
+        return self._complete_windows(concluded=True)
+
     def abandon(self) -> list[tuple[str, int, list[Held]]]:
         """All nodes have said all: return windows that not all of them came to, with what of them is held.
 
@@ -112,11 +123,25 @@ class Gather:
         return left
 
     def join(self, node: int, begin: int) -> None:
-        """A node is fed from this sequence on."""
+        """A node is fed from this sequence on, if it was not before; none of a step was decided that it has."""
+        if begin >= self._begin.get(node, begin + 1):
+            return
         self._begin[node] = begin
         for name, nodes in self._nodes.items():
             self._nodes[name] = nodes | {node}
-            self._upto[name][node] = begin - 1
+            self._upto[name][node] = min(begin - 1, self._upto[name].get(node, begin - 1))
+
+    def leave(self, node: int) -> None:
+        """A node takes no step any more, and hands over what it has, be the windows full or not."""
+        self._leaving.add(node)
+
+    def left(self, node: int) -> list[Window | Rows]:
+        """A node that leaves has handed over all: wait for it no longer."""
+        self._left.add(node)
+        done: list[Window | Rows] = list(self._complete_windows())
+        for operator in self._operators:
+            done += self._complete_rows(operator)
+        return done
 
     def lose(self, node: int, decided: int) -> list[Window | Rows]:
         """A node is gone, after sequence `decided`: wait for it no longer, and give up what only it holds."""
@@ -131,18 +156,30 @@ class Gather:
             done += self._complete_rows(operator)
         return done
 
+    def _is_strange(self, node: int, upto: int) -> bool:
+        """Whether a node speaks of a window that was over before it was fed: it has nothing of it."""
+        return upto < self._begin.get(node, upto + 1)
+
     def _waiting(self, said: Partial | Held, node: int) -> _Waiting:
         waiting = self._windows.setdefault((said.operator, said.window), _Waiting())
         waiting.nodes.add(node)
+        waiting.order.append(node)
         waiting.said.append(said)
         return waiting
 
-    def _complete_windows(self) -> list[Window | Rows]:
+    def _goes_on(self, waiting: _Waiting) -> bool:
+        """Whether all that is known of a window is from nodes that have left in the middle of it."""
+        return all(
+            node in self._leaving and not one.full for node, one in zip(waiting.order, waiting.said, strict=True)
+        )
+
+    def _complete_windows(self, concluded: bool = False) -> list[Window | Rows]:
         """Take the windows that wait for no node any more, oldest first."""
         ready = sorted(
             key
             for key, waiting in self._windows.items()
             if waiting.nodes >= self._parties(key[0], *_span(waiting.said)) - self._lost
+            and (concluded or not self._goes_on(waiting))
         )
         done: list[Window | Rows] = []
         for key in ready:
@@ -152,7 +189,10 @@ class Gather:
                 Window(
                     *key,
                     *_span(waiting.said),
-                    all(one.full for one in waiting.said),
+                    not self._goes_on(waiting)
+                    and all(
+                        one.full or node in self._leaving for node, one in zip(waiting.order, waiting.said, strict=True)
+                    ),
                     _in_order(waiting.entries),
                     held,
                     complete=not waiting.robbed and waiting.nodes >= self._parties(key[0], *_span(waiting.said)),
@@ -164,13 +204,13 @@ class Gather:
         """Return the nodes that were fed with any of these steps."""
         return frozenset(
             node
-            for node in self._nodes[operator]
+            for node in self._nodes[operator] - self._left
             if self._begin[node] <= upto and since < self._end.get(node, upto + 1)
         )
 
     def _complete_rows(self, operator: str) -> list[Window | Rows]:
         said, steps = self._upto[operator], self._steps[operator]
-        upto = min((said[node] for node in self._nodes[operator] - self._lost), default=-1)
+        upto = min((said[node] for node in self._nodes[operator] - self._lost - self._left), default=-1)
         ready: list[Entry] = []
         for key in [key for key in sorted(steps) if key <= upto]:
             entries = _in_order(steps.pop(key))

@@ -28,6 +28,7 @@ from insitu.controller.directory import Directory, Journal
 from insitu.controller.feed import Feed
 from insitu.controller.progress import Progress, Snapshot
 from insitu.controller.record import ActionRecord
+from insitu.controller.recruiting import Recruiting
 from insitu.controller.replay import Replay
 from insitu.controller.report import Outcome, build_report, describe_recording
 from insitu.controller.service import Service
@@ -146,6 +147,10 @@ class Run:
             record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
             learners=self._pipeline.learners,
         )  # fmt: skip
+        self._recruiting = Recruiting(
+            self._cluster, self._service.expect_node, partial(self._journal.write, "controller")
+        )
+        stack.callback(self._recruiting.close)
         decisions.begin(self._service.steering)
         self._service.steering.rules = decisions
         stack.callback(self._service.shut_down)
@@ -259,6 +264,8 @@ class Run:
         tracker = self._service.tracker
         if tracker is None:
             return
+        if self._feed.phase == "streaming":
+            self._recruiting.look(self._service.lacking(self._config.staging.nodes))
         if self._first_step_s is None and tracker.counts.whole:
             self._first_step_s = time.monotonic() - self._begin
         known = len(tracker.offered) + len(tracker.variables)

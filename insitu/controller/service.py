@@ -166,6 +166,16 @@ class Service:
         by_nodes = sum(int(node.counters.get("refused_clients", 0)) for node in self.nodes.values())
         return self._listener.refused.total() + by_nodes
 
+    def lacking(self, wanted: int) -> int:
+        """How many staging nodes are missing of those that are wanted, where more could be of use."""
+        here = sum(not node.ended for node in self.nodes.values())
+        return 0 if self._why_fixed() and here else max(0, wanted - here)
+
+    def expect_node(self) -> int:
+        """Return the number of a staging node that will ask to take part. May be called by one other thread."""
+        self._expected_nodes += 1
+        return self._expected_nodes - 1
+
     def turn(self, timeout_s: float) -> None:
         """Wait for messages, at most `timeout_s`, and answer all that are there."""
         poll([self._listener, self._waker], timeout_s)
@@ -284,17 +294,16 @@ class Service:
         if self._terms.folds or self._terms.at_home:
             name = (*self._terms.folds, *self._terms.at_home)[0]
             return f"'{name}' is bound to it (where: {'rank' if self._terms.folds else 'node'})"
+        if self._feeding is not None and self._feeding.over:
+            return "the simulation has ended"
         return None if any(not node.ended for node in self.nodes.values()) else "no other is left"
 
     def _replan(self) -> None:
         """Make the plan of the nodes that are there, and have the ranks adopt it."""
         assert self._feeding is not None
         assert self.tracker is not None
-        assert self._gather is not None
-        known, begin = self.fed, self.tracker.watermark + 1
+        begin = self.tracker.watermark + 1
         adopting = self._feeding.replan(begin)
-        for node in set(self.fed).difference(known):
-            self._gather.join(node, max(1, begin))
         for rank in adopting:
             if rank not in self.ranks:  # it has published nothing, and is welcomed by the newest plan
                 self._adopt(rank, Adopted(self._feeding.epoch, begin))
@@ -306,6 +315,9 @@ class Service:
         nodes = self._feeding.adopt(rank, adopted)
         if nodes is None:
             raise RemoteProtocolError(f"Rank {rank} goes by plan {adopted.epoch}, which it was not sent.")
+        assert self._gather is not None
+        for node in nodes:
+            self._gather.join(node, max(adopted.sequence, self.tracker.watermark + 1))
         self.tracker.adopt(rank, adopted.sequence, nodes)
         if adopted.epoch == self._feeding.epoch and not self._feeding.waiting:
             since, to = self._feeding.since, self._feeding.needed
@@ -351,6 +363,8 @@ class Service:
                 )
                 self._peers[identity] = self.nodes[message.node] = peer
                 self._send(peer, NodeWelcome(self._terms.run))
+                if self._feeding is not None and self._why_fixed() is None:
+                    self._replan()
             case LearnerHello(operator=operator):
                 self.learners.require_expected(message, self._terms.run)
                 peer = Peer(identity, session, f"learner {operator}", len(self._peers), message.host, message.pid)
@@ -533,7 +547,8 @@ class Service:
                     self._abandon()
 
     def _abandon(self) -> None:
-        """Let go of windows that no node will make whole any more."""
+        """Take windows as they are, and let go of those that no node will make whole any more."""
+        self._hand_over(self._gather.conclude() if self._gather else [])
         for operator, window, held in self._gather.abandon() if self._gather else []:
             text = f"Window {window} of operator '{operator}' is lost: not all staging nodes have the states of it."
             self._journal("controller", Event("error", "states-lost", text, {"operator": operator, "window": window}))

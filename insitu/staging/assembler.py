@@ -42,11 +42,15 @@ def in_order(source: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class ReadyStep:
-    """A committed step, to be folded; without blocks where it was dropped. `nbytes` tells what each rank sent of it."""
+    """A committed step, to be folded; without blocks where it was dropped. `nbytes` tells what each rank sent of it.
+
+    A step that is whole `elsewhere`, and of which no part came to this node, is known by its sequence alone.
+    """
 
     step: Step
     blocks: Blocks
     nbytes: dict[int, int]
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ class Assembler:
     def _ready(self, sequence: int, dropped: bool, without: tuple[str, ...]) -> ReadyStep:
         pending = self._pending.pop(sequence, None)
         if pending is None:
-            return ReadyStep(Step(sequence, -1, 0.0), {}, {})
+            return ReadyStep(Step(sequence, -1, 0.0), {}, {}, elsewhere=not dropped)
         if dropped:
             return ReadyStep(pending.step, {}, pending.nbytes)
         blocks: Blocks = {}

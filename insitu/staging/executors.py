@@ -126,24 +126,24 @@ class WorkerHolder:
 
 
 class NodePlugin(WorkerPlugin):
-    """Starts staging node k in the k-th of the workers `addresses`, ends it with the worker.
+    """Starts staging nodes in workers, by their address and with the number that it has in `numbers`.
 
-    A worker that is not among them, such as one that came in a dead one's place, has no node and takes tasks only.
+    It ends with its worker. Other workers, such as one that came in a dead one's place, take tasks only.
     """
 
-    def __init__(self, make: MakeNode, addresses: Sequence[str], client: str, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, make: MakeNode, numbers: Mapping[str, int], client: str, arguments: tuple[Any, ...]) -> None:
         self._make = make
-        self._addresses = addresses
+        self._numbers = numbers
         self._client = client
         self._arguments = arguments
         self._node: Closable | None = None
 
     async def setup(self, worker: Worker) -> None:
         """Start the node."""
-        if worker.address not in self._addresses:
+        if worker.address not in self._numbers:
             return
         contact, operators, memory_bytes = self._arguments
-        number, holder = self._addresses.index(worker.address), WorkerHolder(worker, self._client)
+        number, holder = self._numbers[worker.address], WorkerHolder(worker, self._client)
         self._node = await asyncio.to_thread(self._make, contact, number, operators, memory_bytes, holder)
 
     async def teardown(self, worker: Worker) -> None:
@@ -162,7 +162,9 @@ class Cluster:
     def __init__(self, client: Client, nodes: int, own: tuple[LocalCluster, str] | None) -> None:
         self._client = client
         self._own = own
-        self._plugin: str | None = None
+        self._plugins: list[str] = []
+        self._run = ""
+        self._made: Callable[[Mapping[str, int]], NodePlugin]
         self._kept: dict[str, Any] = {}
         workers = client.scheduler_info()["workers"]
         self.addresses = sorted(workers, key=lambda address: str(workers[address]["name"]))[:nodes]
@@ -196,9 +198,23 @@ class Cluster:
         Raises what `make` raises, and `RunError` where workers do not answer.
         """
         arguments = (contact, dict(operators), memory_bytes)
-        plugin = NodePlugin(make, self.addresses, self._client.id, arguments)
-        self._plugin = f"insitu-{contact.run}"
-        register = partial(self._client.register_plugin, plugin, name=self._plugin)
+        self._made = lambda numbers: NodePlugin(make, numbers, self._client.id, arguments)
+        self._run = contact.run
+        self._register({address: number for number, address in enumerate(self.addresses)})
+
+    def spare(self) -> list[str]:
+        """Return the workers that have no staging node, and never had one."""
+        return sorted(set(self._client.scheduler_info()["workers"]).difference(self.addresses))
+
+    def add(self, address: str, number: int) -> None:
+        """Start staging node `number` in a worker that came after the others; as `install` does, and as long."""
+        self.addresses.append(address)
+        self._register({address: number})
+
+    def _register(self, numbers: Mapping[str, int]) -> None:
+        name = f"insitu-{self._run}-{min(numbers.values())}"
+        self._plugins.append(name)
+        register = partial(self._client.register_plugin, self._made(numbers), name=name)
         self._within(WARM_S, register, "start their staging nodes")
 
     def write(
@@ -277,8 +293,8 @@ class Cluster:
     def close(self) -> None:
         """End the staging nodes, and the workers that are ours. May be called twice."""
         if self._client.status == "running":
-            if self._own is None and self._plugin is not None:
-                unregister = partial(self._client.unregister_worker_plugin, self._plugin)
+            for plugin in self._plugins if self._own is None else ():
+                unregister = partial(self._client.unregister_worker_plugin, plugin)
                 self._within(CLOSE_S, unregister, "end their staging nodes")
             self._client.close()
         if self._own is not None:

@@ -79,8 +79,8 @@ class Folder:
     """Folds the steps of one `member` on one staging node, in a thread of its own.
 
     `memory_bytes` bounds the states, open and held ones together: while the held ones leave no room, folding waits for
-    the controller to take them, and with it, by their credits, the ranks. A batch has at most `batch` steps. `done` is
-    called from the folding thread.
+    the controller to take them, and with it, by their credits, the ranks. A batch has at most `batch` steps. The first
+    step is that of sequence `begin`. `done` is called from the folding thread.
     """
 
     cause = "fold"
@@ -94,12 +94,13 @@ class Folder:
         prefix: str,
         done: Callable[[Folded], None],
         batch: int = STEPS_PER_BATCH,
+        begin: int = 0,
     ) -> None:
         self.counters = FoldCounters()
         self._member = member
         self._operators = operators
         here = {name: each for name, each in operators.items() if each.where != "rank"}
-        self._folds = Folds(here, memory_bytes)
+        self._folds = Folds(here, memory_bytes, begin=begin)
         self._memory_bytes = memory_bytes
         self._holder = holder
         self._prefix = prefix

@@ -11,11 +11,11 @@ one place: an operator is foreign code.
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import dropwhile, groupby
 from operator import itemgetter
 
 from insitu.errors import OperatorError
-from insitu.model import Block, Extent
+from insitu.model import Block, Extent, Step
 from insitu.operator import Batch, Operator
 from insitu.staging.assembler import ReadyStep, in_order, rank_of
 from insitu.staging.panes import Pane, PaneQueue, Place
@@ -48,9 +48,9 @@ class Failure:
 
 
 class OperatorFolds:
-    """One operator's states at this node, for one member."""
+    """One operator's states at this node, for one member; the steps before sequence `begin` are folded elsewhere."""
 
-    def __init__(self, name: str, operator: Operator) -> None:
+    def __init__(self, name: str, operator: Operator, begin: int = 0) -> None:
         self.name = name
         self.operator = operator
         self._panes = operator.panes
@@ -60,6 +60,10 @@ class OperatorFolds:
         self._next = 0
         self._due = 0
         self._fresh = False
+        #: Whether this begins in the middle of the stream, where the first step may be in windows that began before.
+        self._joins = begin > 0
+        if begin and not self._panes.by_time:
+            self._begin_at(self._panes.pane(Step(begin, 0, 0.0)))
         self._described = False
         self._step = 0
 
@@ -86,6 +90,8 @@ class OperatorFolds:
         if self.operator.keeps_steps:
             yield self._fold_each(steps)
             return
+        if self._panes.by_time:
+            steps = self._timed(steps)
         for pane, part in groupby(self._in_panes(steps), key=itemgetter(0)):
             inside = [ready for _, ready in part]
             yield from self._move_to(pane)
@@ -96,6 +102,16 @@ class OperatorFolds:
             if self._panes.is_last(inside[-1].step):
                 yield from self._close()
 
+    def leave(self) -> Iterator[Yield]:
+        """Yield all windows that any step is in, none of them full, for others fold the steps that follow."""
+        if self.operator.keeps_steps:
+            return
+        if self._open is not None:
+            self._closed.push(self._open)
+            self._open = None
+        while self._closed.seen:
+            yield self._handed_over(full=False)
+
     def finish(self, steps: int) -> Iterator[Yield]:
         """Yield the window that is still open when the member has ended after `steps` steps."""
         if self.operator.keeps_steps or not steps:
@@ -105,6 +121,24 @@ class OperatorFolds:
             self._open = None
         if self._fresh:
             yield self._handed_over(full=False)
+
+    def _timed(self, steps: Sequence[ReadyStep]) -> Sequence[ReadyStep]:
+        """Leave out steps whose time only others know, and begin with the first one whose time is known."""
+        steps = [ready for ready in steps if not ready.elsewhere]
+        if self._joins:
+            steps = list(dropwhile(lambda ready: not ready.blocks, steps))
+            self._joins = not steps
+            if steps:
+                self._begin_at(self._panes.pane(steps[0].step))
+        return steps
+
+    def _begin_at(self, pane: int) -> None:
+        """Begin with the windows that this pane is in."""
+        self._due = max(0, self._panes.earliest(pane))
+        self._next = self._due * self._panes.stride
+        for _ in range(pane - self._next):
+            self._closed.push(Pane(self._next))
+            self._next += 1
 
     def _in_panes(self, steps: Sequence[ReadyStep]) -> list[tuple[int, ReadyStep]]:
         """Return steps with their panes. Of a dropped one the time may not be known: it counts to the pane before."""
@@ -256,7 +290,7 @@ Work = Callable[[OperatorFolds], Iterator[Yield]]
 class Folds:
     """All operators of one node, or rank, for one member, within `memory_bytes` for their states.
 
-    Whose that memory is, and what makes it larger, say `whose` and `cure`.
+    Whose that memory is, and what makes it larger, say `whose` and `cure`. It begins with sequence `begin`.
     """
 
     def __init__(
@@ -265,9 +299,10 @@ class Folds:
         memory_bytes: int,
         whose: str = "staging node",
         cure: str = "raise staging.memory or staging.nodes",
+        begin: int = 0,
     ) -> None:
         self._whose, self._cure = whose, cure
-        self._running = {name: OperatorFolds(name, operator) for name, operator in operators.items()}
+        self._running = {name: OperatorFolds(name, operator, begin) for name, operator in operators.items()}
         self._memory_bytes = memory_bytes
 
     @property
@@ -277,6 +312,10 @@ class Folds:
     def fold(self, steps: Sequence[ReadyStep]) -> list[Yield | Failure]:
         """Fold committed steps that follow each other."""
         return self._each(lambda folds: folds.fold(steps))
+
+    def leave(self) -> list[Yield | Failure]:
+        """Hand over all that is open, as no step will follow here."""
+        return self._each(lambda folds: folds.leave())
 
     def finish(self, steps: int) -> list[Yield | Failure]:
         """Hand over what is open after the member's last step."""

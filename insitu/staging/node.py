@@ -66,7 +66,7 @@ class StagingNode:
 
             def make_folder(done: Done) -> Folder:
                 prefix = f"insitu-{contact.run}-{number}"
-                return Folder(feed.member, operators, half - room, holder, prefix, done, batch)
+                return Folder(feed.member, operators, half - room, holder, prefix, done, batch, feed.begin)
 
             others: list[Callable[[Done], OneConsumer]] = [*feeders.makers(feed.member)]
             if recording is not None:

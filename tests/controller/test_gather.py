@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows wait for the nodes that were fed with any of their steps, whoever comes and goes meanwhile."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from insitu.controller.gather import Gather, Rows, Window
+from insitu.model import Block, Step, Variable
 from insitu.operator import Operator
+from insitu.staging.assembler import ReadyStep
+from insitu.staging.folds import Failure, Folds, Yield
 from insitu.wire.messages import Entry, Held, Partial
 from tests.end_to_end.folds import Total
 
@@ -70,3 +76,75 @@ def test_a_node_that_joins_has_said_all_up_to_its_first_step() -> None:
     [done] = gather.partial(0, rows(4, 0, 1, 2, 3, 4))
     assert isinstance(done, Rows)
     assert [entry.key for entry in done.entries] == [0, 1, 2]
+
+
+STREAM, JOINS, LEAVES = 47, 13, 21
+U = Variable("u", np.dtype("f8"), (4,), ("x",))
+
+
+def ready(sequence: int, here: bool = True) -> ReadyStep:
+    block = Block(U, (0,), np.arange(4.0) + sequence)
+    if not here:
+        return ReadyStep(Step(sequence, -1, 0.0), {}, {}, elsewhere=True)
+    return ReadyStep(Step(sequence, sequence, 0.5 * sequence), {0: {"u": block}}, {})
+
+
+def hand_over(gather: Gather, node: int, done: list[Yield | Failure]) -> list[Window | Rows]:
+    complete: list[Window | Rows] = []
+    for one in done:
+        assert isinstance(one, Yield)
+        complete += gather.partial(
+            node, Partial(one.operator, 0, one.window, one.since, one.upto, one.full, one.entries)
+        )
+    return complete
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        {"window": 10},
+        {"window": 12, "every": 4},
+        {"window": "run"},
+        {"window": "4 time"},
+        {"window": "5 time", "every": "1 time"},
+        {"over": "space"},
+    ],
+    ids=str,
+)
+def test_what_one_node_folds_up_to_a_step_and_another_one_from_it_on_is_what_one_alone_folds(
+    windows: dict[str, Any],
+) -> None:
+    """The new node is told of steps before the first one that it has; the other one hears of some that it has not."""
+    operators: dict[str, Operator] = {"it": Total(**{"of": "u", "over": "step", **windows})}
+    alone, first, second = Folds(operators, 2**30), Folds(operators, 2**30), Folds(operators, 2**30, begin=JOINS)
+    whole, parted = Gather(operators, [0]), Gather(operators, [0])
+    expected = hand_over(whole, 0, [*alone.fold([ready(n) for n in range(STREAM)]), *alone.finish(STREAM)])
+    done = hand_over(parted, 0, first.fold([ready(n) for n in range(JOINS)]))
+    parted.join(1, LEAVES)
+    for n in range(JOINS, LEAVES):
+        done += hand_over(parted, 0, first.fold([ready(n)]))
+        done += hand_over(parted, 1, second.fold([ready(n, here=False)]))
+    done += hand_over(parted, 0, first.fold([ready(n, here=False) for n in (LEAVES, LEAVES + 1)]))
+    done += hand_over(parted, 1, second.fold([ready(n) for n in range(LEAVES, 30)]))
+    parted.leave(0)
+    done += hand_over(parted, 0, first.leave())
+    done += parted.left(0)
+    done += hand_over(parted, 1, [*second.fold([ready(n) for n in range(30, STREAM)]), *second.finish(STREAM)])
+    done += parted.conclude()
+    assert results(operators["it"], done) == results(operators["it"], expected)
+    assert parted.abandon() == []
+
+
+def results(operator: Operator, done: list[Window | Rows]) -> list[Any]:
+    """Return windows, or single steps, in plain numbers."""
+    plain: list[Any] = []
+    for one in done:
+        if isinstance(one, Rows):
+            plain += [(entry.key, entry.state["number"], float(entry.state["total"])) for entry in one.entries]
+        else:
+            state = operator.init()
+            for entry in one.entries:
+                state = operator.merge(state, entry.state)
+            totals = [] if state["total"] is None else state["total"].tolist()
+            plain.append([one.window, one.since, one.upto, one.full, one.complete, state["number"], totals])
+    return plain

@@ -98,6 +98,16 @@ class Running:
     def stdout(self) -> str:
         return self._outputs[0].read_text()
 
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The lines of one kind that its log has by now."""
+        lines = (self.directory / "log.jsonl").read_text().splitlines(keepends=True)
+        return [line for line in map(json.loads, (one for one in lines if one.endswith("\n"))) if line["kind"] == kind]
+
+    def whole(self, operator: str) -> int:
+        """How many results of an operator are there by now."""
+        with xr.open_zarr(self.directory / "results.zarr", group=operator, chunks=None) as results:
+            return int(results.sizes["window"])
+
     def until(self, *parts: str, limit_s: float = LIMIT_S) -> Path:
         """Wait for a file in the folder, say which."""
         path = self.folder.joinpath(*parts)

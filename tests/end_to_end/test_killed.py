@@ -3,27 +3,34 @@
 
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
+import insitu
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import Running, program, told, total
+from tests.end_to_end.runs import Left, Running, program, told, total
 from tests.waiting import wait_until
 
 STEPS, MAX_WAIT_S = 400, 0.5
+#: More steps than there is time for.
+ENDLESS = 10**6
 #: What a busy machine may add to any wait.
 SLACK_S = 1.5
 
 
-def start_small(start: Start, transport: str, impatient: bool = False) -> Running:
+def start_small(
+    start: Start, transport: str, impatient: bool = False, steps: int = STEPS, **operators: dict[str, Any]
+) -> Running:
     """Two ranks whose buffers are full soon after nobody empties them."""
     running = start(
-        *program("steady", "--steps", STEPS, "--pause", 0.005),
+        *program("steady", "--steps", steps, "--pause", 0.005),
         ranks=2,
         nodes=2,
-        operators={"ten": total(window=10)},
+        operators={"ten": total(window=10), **operators},
         staging={"transport": transport},
         variables={"*": {"policy": "block", "buffer": "4 KiB", "max_wait": MAX_WAIT_S}},
         impatient=impatient,
@@ -35,20 +42,35 @@ def start_small(start: Start, transport: str, impatient: bool = False) -> Runnin
 
 @pytest.mark.stress
 def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start) -> None:
-    """The other one takes its part from a step on, and its results are whole again."""
-    running = start_small(start, "tcp", impatient=True)
+    """The other one takes its part from a step on, and results are whole again; they stay so when a new node takes it.
+
+    Dask starts a worker in the place of one that was killed.
+    """
+    running = start_small(
+        start, "tcp", impatient=True, steps=ENDLESS,
+        mean={"use": "moments", "of": "u", "over": "step", "window": "5 time"},
+        cov={"use": "covariance", "of": "u", "over": "step", "window": 30, "every": 10},
+        all={"use": "moments", "of": "u", "over": ["step", "space"], "window": 10},
+    )  # fmt: skip
     results = running.directory / "results.zarr" / "ten" / "total" / "c"
     wait_until(lambda: results.exists(), what="a first window")
     running.descendants("spawn_main")[1].kill()
+    wait_until(lambda: len(running.events("replanned")) == 2, 60.0, "a node in its place")
+    taken, replaced = (event["sequence"] for event in running.events("replanned"))
+    later = replaced + 60
+    wait_until(lambda: running.whole("ten") > later // 10, 60.0, "windows of the new node")
+    with insitu.steer(running.directory) as run:
+        run.stop()
     left = running.wait()
     assert left.status == 1
     ranks = told(running.folder, 2)
-    assert [rank["steps"] for rank in ranks] == [STEPS, STEPS]
+    produced = ranks[0]["steps"]
+    assert ranks[1]["steps"] == produced
     assert max(rank["longest_s"] for rank in ranks) < MAX_WAIT_S + SLACK_S
     report = left.report
     assert any(reason.startswith("staging node") and reason.endswith("is gone") for reason in report["reasons"])
     steps = report["steps"]
-    assert steps["produced"] == STEPS
+    assert steps["produced"] == produced
     assert steps["delivered"] > 0
     assert steps["dropped_because"]["a staging node is gone"] > 0
     assert sum(steps["dropped_because"].values()) == steps["dropped"]
@@ -58,9 +80,39 @@ def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start)
     expected = [10 * np.arange(16) + sum(range(10 * k, 10 * k + 10)) for k in ten["window"].values[ten["complete"]]]
     np.testing.assert_array_equal(whole, expected)
     assert len(whole) > 0
-    [taken] = left.events("replanned")
-    assert ten["complete"].values[-(-taken["sequence"] // 10) :].all()
-    assert steps["dropped"] < taken["sequence"] < STEPS - 20
+    assert steps["dropped"] < taken < replaced
+    assert_exact(left, taken, "ten", "mean", "cov", "all")
+
+
+def assert_exact(left: Left, taken: int, *operators: str) -> None:
+    """All complete windows have the results of their definition, and all but the last that began after `taken` are.
+
+    Dropped steps count to the window by time that was open, since their time is not known: the next lacks them unsaid.
+    """
+    for operator in operators:
+        results = left.results(operator)
+        assert (results["complete"].values[:-1] | (results["window"].values[:-1] <= taken // 10)).all(), operator
+        later = 0
+        for row in np.flatnonzero(results["complete"]):
+            if operator == "mean" and int(results["window"][row]) == taken // 10:
+                continue
+            later += int(results["window"][row]) > taken // 10
+            begin = 10 * int(results["window"][row])
+            for name, expected in EXPECTED[operator](np.arange(begin, begin + 10)).items():
+                np.testing.assert_allclose(results[name].values[row], expected, rtol=1e-12)
+        assert later > 3
+
+
+#: What an operator yields of ten steps, for sixteen cells; `cov` of thirty that begin with these.
+EXPECTED: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "ten": lambda steps: {"total": steps.sum() + 10 * np.arange(16)},
+    "mean": lambda steps: {"mean": steps.mean() + np.arange(16), "variance": steps.var(ddof=1)},
+    "cov": lambda steps: {"covariance": np.arange(30).var(ddof=1)},
+    "all": lambda steps: {
+        "mean": np.add.outer(steps, np.arange(16)).mean(),
+        "variance": np.add.outer(steps, np.arange(16)).var(ddof=1),
+    },
+}
 
 
 def test_a_controller_that_is_killed_leaves_the_simulation_to_its_end(start: Start) -> None:
