@@ -38,6 +38,8 @@ from insitu.wire.messages import (
     Paused,
     Refuse,
     Request,
+    Scale,
+    Scaled,
     Settled,
     Shown,
     Steerable,
@@ -94,6 +96,7 @@ class Console:
         self.values: dict[str, Any] = {}
         #: The receipts of all actions since this console is there, whoever asked for them.
         self.receipts: list[Receipt] = []
+        self._scaled: str | None = None
         self.settled: dict[int, Receipt] = {}
         self.ready = False
         #: Where all ranks stand still, as far as the run has said; ``None`` where they do not.
@@ -168,6 +171,17 @@ class Console:
         """Let it end, after the same step on all ranks."""
         return self.act("stop")
 
+    def scale(self, nodes: int, timeout: float | None = None) -> None:
+        """Let the run go on with so many staging nodes; they join and leave between steps, some time later.
+
+        Raises `RunError` where it cannot, with the reason, and `TimeoutError` where it does not answer in time.
+        """
+        self._scaled = None
+        self._say(Scale(nodes))
+        self.wait(lambda: self._scaled is not None, timeout, f"{nodes} staging nodes")
+        if self._scaled:
+            raise RunError(f"The run keeps its staging nodes: {self._scaled}.")
+
     def act(self, kind: str, values: Mapping[str, Any] | None = None, *, why: str = "", by: str = "") -> Asked:
         """Ask for an action of any kind, such as one of the simulation's own; `by` and `why` are for the record."""
         values = {} if values is None else values
@@ -234,6 +248,8 @@ class Console:
                     self.receipts.append(receipt)
                     if receipt.outcome == "applied" and receipt.action.kind == "set":
                         self.values.update(receipt.new)
+            case Scaled(_, why):
+                self._scaled = why
             case Paused(boundary, index, at):
                 self.standing = None if boundary < 0 else Standing(boundary, index, at)
             case Shown(operator, why) if why:

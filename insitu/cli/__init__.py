@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "Run the simulation of CONFIG and fold what it publishes.",
     "replay": "Fold what a run has recorded, without its simulation.",
     "steer": "Change a running simulation, on all ranks after the same step.",
+    "scale": "Give a run that goes on more staging nodes, or fewer.",
     "check": "Check a configuration and say what it will do.",
     "operators": "List the operators, learners and controllers, or describe one.",
     "report": "Show what a run did.",

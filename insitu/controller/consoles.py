@@ -10,13 +10,32 @@ from insitu.controller.followers import Followers
 from insitu.controller.steering import Steering
 from insitu.steering.actions import RULES, Action, Receipt, large, substituted
 from insitu.steering.parameters import plain
-from insitu.wire.messages import ConsoleWelcome, Follow, Leave, Message, Paused, Request, Settled, Standing, Steerable
+from insitu.wire.messages import (
+    ConsoleWelcome,
+    Follow,
+    Leave,
+    Message,
+    Paused,
+    Request,
+    Scale,
+    Scaled,
+    Settled,
+    Standing,
+    Steerable,
+)
 
 
 class Consoles:
-    """All consoles of a run. `send` reaches one of them."""
+    """All consoles of a run. `send` reaches one of them, `scale` changes how many staging nodes there are."""
 
-    def __init__(self, steering: Steering, followers: Followers, send: Callable[[Peer, Message], None]) -> None:
+    def __init__(
+        self,
+        steering: Steering,
+        followers: Followers,
+        send: Callable[[Peer, Message], None],
+        scale: Callable[[int], Scaled],
+    ) -> None:
+        self._scale = scale
         self._steering = steering
         self._followers = followers
         self._following: dict[str, dict[bytes, Peer]] = {}
@@ -46,6 +65,8 @@ class Consoles:
                     shown = self._followers.follow(operator)
                     if shown is not None:
                         self._send(peer, shown)
+            case Scale(nodes):
+                self._send(peer, self._scale(nodes))
             case Leave():
                 self.lose(peer)
 

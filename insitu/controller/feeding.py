@@ -7,7 +7,7 @@ this concerns hear of it (`Moved`), and so does the tracker, which knows for eac
 plan holds for all from the last of these steps on. Before all have adopted a plan there may be another one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from insitu.controller.admission import Peer
 from insitu.plan import Part, Site, homes, moved, parts_by_rank
@@ -104,7 +104,7 @@ class Feeding:
         for node in sorted(self._ever[rank]):
             self._send(self._nodes[node], Feed(self._member, len(self._sites), self.feeders(node)))
 
-    def replan(self, begin: int, without: Sequence[int] = ()) -> list[int]:
+    def replan(self, begin: int, without: Collection[int] = ()) -> list[int]:
         """Make the plan of the nodes that are there, `without` some; return the ranks that have to adopt it.
 
         New nodes are told nothing before sequence `begin`. Where no part has to move there is no new plan. There must

@@ -21,7 +21,7 @@ LOOK_S = 0.5
 class Workers(Protocol):
     """The cluster (`insitu.staging.executors.Cluster`), as far as it is needed here."""
 
-    def spare(self) -> list[str]: ...
+    def spare(self, number: int) -> list[str]: ...
     def add(self, address: str, number: int) -> None: ...
 
 
@@ -52,7 +52,7 @@ class Recruiting:
 
     def _start(self, lacking: int) -> None:
         try:
-            for address in self._workers.spare()[:lacking]:
+            for address in self._workers.spare(lacking)[:lacking]:
                 if not self._closing:
                     self._workers.add(address, self._number())
         except (InsituError, OSError, RuntimeError, TimeoutError, CancelledError) as error:

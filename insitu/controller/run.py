@@ -145,7 +145,7 @@ class Run:
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
             record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
-            learners=self._pipeline.learners,
+            learners=self._pipeline.learners, bound="each of them records" if config.recorded else "",
         )  # fmt: skip
         self._recruiting = Recruiting(
             self._cluster, self._service.expect_node, partial(self._journal.write, "controller")
@@ -265,7 +265,7 @@ class Run:
         if tracker is None:
             return
         if self._feed.phase == "streaming":
-            self._recruiting.look(self._service.lacking(self._config.staging.nodes))
+            self._recruiting.look(self._service.lacking)
         if self._first_step_s is None and tracker.counts.whole:
             self._first_step_s = time.monotonic() - self._begin
         known = len(tracker.offered) + len(tracker.variables)
@@ -440,7 +440,11 @@ class Run:
         failures += [f"operator '{name}': {reason}" for name, reason in stopped.items()]
         failures += [f"{who}: {reason}" for who, reason in self._decisions.failures.items()]
         failures += [f"{where}: {reason}" for where, reason in service.unrecorded.items()]
-        failures += [f"staging node {number} is gone" for number, node in service.nodes.items() if node.ended]
+        failures += [
+            f"staging node {number} is gone"
+            for number, node in service.nodes.items()
+            if node.ended and number not in service.left
+        ]
         return failures
 
     def _report(self, outcome: Outcome) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from insitu.wire.messages import (
     Ping,
     Reached,
     Refuse,
+    Scaled,
     Shutdown,
     Skip,
     Standing,
@@ -78,7 +79,7 @@ class Service:
 
     `journal` gets every event with its source, `deliver` every window and row that is complete, and `release` large
     states that nobody will ask for. `record` gets what became of actions; `schedule` are those of an earlier record.
-    `followers` have the results that consoles follow.
+    `followers` have the results that consoles follow. `bound` says what keeps nodes from joining and leaving, if any.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Service:
         record: ActionRecord,
         snapshot: Callable[["Service"], dict[str, Any]],
         learners: Collection[str] = (),
+        bound: str = "",
         schedule: Iterable[tuple[int, Action]] = (),
         followers: Followers | None = None,
     ) -> None:
@@ -109,7 +111,13 @@ class Service:
         self._listener = listener
         self._terms = terms
         self._operators = operators
-        self._expected_nodes = nodes
+        self._expected_nodes = self._wanted = nodes
+        self._bound = bound
+        #: Staging nodes that are to leave, and those among them that were asked for all they have.
+        self._leaving: set[int] = set()
+        self._asked: set[int] = set()
+        #: Staging nodes that have left in order.
+        self.left: set[int] = set()
         self._learning = set(learners)
         self._journal = journal
         self._deliver = deliver
@@ -129,7 +137,7 @@ class Service:
         self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
         followers = followers or Followers()
         followers.begin(self._waker.wake)
-        self._consoles = Consoles(self.steering, followers, self._send)
+        self._consoles = Consoles(self.steering, followers, self._send, self._scale)
         self.learners = Learners(learners, send=self._send, deliver=deliver, event=self._event)
         self.viewers = Viewers(terms.run, send=listener.send, peek=self._peek, snapshot=lambda: snapshot(self))
 
@@ -166,10 +174,11 @@ class Service:
         by_nodes = sum(int(node.counters.get("refused_clients", 0)) for node in self.nodes.values())
         return self._listener.refused.total() + by_nodes
 
-    def lacking(self, wanted: int) -> int:
+    @property
+    def lacking(self) -> int:
         """How many staging nodes are missing of those that are wanted, where more could be of use."""
-        here = sum(not node.ended for node in self.nodes.values())
-        return 0 if self._why_fixed() and here else max(0, wanted - here)
+        here = sum(not node.ended for number, node in self.nodes.items() if number not in self._leaving)
+        return 0 if here and self._why_bound() else max(0, self._wanted - here)
 
     def expect_node(self) -> int:
         """Return the number of a staging node that will ask to take part. May be called by one other thread."""
@@ -267,6 +276,7 @@ class Service:
         if peer.ended:
             return
         peer.ended = True
+        self._leaving.discard(node)
         if self.tracker is not None and self._gather is not None and node in self.fed:
             self.tracker.node_gone(node)
             decided = self.tracker.watermark
@@ -293,17 +303,62 @@ class Service:
         """Say why no part can go to another staging node."""
         if self._terms.folds or self._terms.at_home:
             name = (*self._terms.folds, *self._terms.at_home)[0]
-            return f"'{name}' is bound to it (where: {'rank' if self._terms.folds else 'node'})"
+            return f"'{name}' folds where it does (where: {'rank' if self._terms.folds else 'node'})"
         if self._feeding is not None and self._feeding.over:
             return "the simulation has ended"
         return None if any(not node.ended for node in self.nodes.values()) else "no other is left"
+
+    def _why_bound(self) -> str | None:
+        """Say why no staging node can join or leave."""
+        if self._learning:
+            return f"'{min(self._learning)}' learns from each of them"
+        return self._bound or self._why_fixed()
+
+    def _scale(self, nodes: int) -> Scaled:
+        """Go on with so many staging nodes: those with the highest numbers leave, and others are recruited."""
+        why = self._why_bound() if self._feeding is not None else "the simulation has not begun"
+        if why is not None:
+            return Scaled(self._wanted, why)
+        self._wanted = nodes
+        here = [number for number, node in sorted(self.nodes.items()) if not node.ended]
+        self._leaving.update(here[nodes:])
+        self._leaving.difference_update(set(here[:nodes]) - self._asked)
+        self._replan()
+        return Scaled(nodes, "")
+
+    def _let_go(self) -> None:
+        """Ask nodes that leave for all that they have, once no undecided step has a part there; let the others go."""
+        assert self._feeding is not None
+        assert self.tracker is not None
+        assert self._gather is not None
+        if self._feeding.waiting or self.tracker.watermark < self._feeding.since - 1:
+            return
+        for node in sorted(self._leaving - self._asked):
+            self._asked.add(node)
+            self._gather.leave(node)
+            if node in self.fed:
+                self._send(self.nodes[node], Finish(MEMBER, -1))
+            else:
+                self._depart(node)
+
+    def _depart(self, node: int) -> None:
+        """A node has left: ranks need not wait for its last word."""
+        assert self._gather is not None
+        self._send(self.nodes[node], Shutdown())
+        self.nodes[node].ended = True
+        self._leaving.discard(node)
+        self.left.add(node)
+        for each in self.ranks.values():
+            self._send(each, NodeGone(node))
+        self._hand_over(self._gather.left(node))
+        self._journal("controller", Event("info", "node-left", f"Staging node {node} has left.", {"node": node}))
 
     def _replan(self) -> None:
         """Make the plan of the nodes that are there, and have the ranks adopt it."""
         assert self._feeding is not None
         assert self.tracker is not None
         begin = self.tracker.watermark + 1
-        adopting = self._feeding.replan(begin)
+        adopting = self._feeding.replan(begin, self._leaving)
         for rank in adopting:
             if rank not in self.ranks:  # it has published nothing, and is welcomed by the newest plan
                 self._adopt(rank, Adopted(self._feeding.epoch, begin))
@@ -363,8 +418,11 @@ class Service:
                 )
                 self._peers[identity] = self.nodes[message.node] = peer
                 self._send(peer, NodeWelcome(self._terms.run))
-                if self._feeding is not None and self._why_fixed() is None:
+                if self._feeding is not None and self._why_bound() is None:
                     self._replan()
+                    share = "has a share" if message.node in self._feeding.needed else "gets no part: there are too few"
+                    text = f"Staging node {message.node} on {message.host} has joined, and {share}."
+                    self._journal(name, Event("info", "node-joined", text, {"node": message.node}))
             case LearnerHello(operator=operator):
                 self.learners.require_expected(message, self._terms.run)
                 peer = Peer(identity, session, f"learner {operator}", len(self._peers), message.host, message.pid)
@@ -541,6 +599,8 @@ class Service:
                 peer.counters = counters
             case Glimpse():
                 self.viewers.glimpse(peer.number, message)
+            case Finished() if peer.number in self._leaving:
+                self._depart(peer.number)
             case Finished():
                 self._finished.add(peer.number)
                 if self._finished.issuperset(node for node in self.fed if not self.nodes[node].ended):
@@ -604,10 +664,12 @@ class Service:
         self._miss_ranks()
         commit: Commit | None = self.tracker.decide()
         if commit is not None:
-            for node in self.fed:
+            for node in set(self.fed) - self._asked:
                 self._send(self.nodes[node], commit)
             for rank in self.ranks.values() if self._terms.folds else ():
                 self._send(rank, commit)
+        if self._leaving:
+            self._let_go()
         for node, approval in self.tracker.take_approvals():
             self._send(self.nodes[node], approval)
         for event in self.tracker.take_events():

@@ -202,9 +202,24 @@ class Cluster:
         self._run = contact.run
         self._register({address: number for number, address in enumerate(self.addresses)})
 
-    def spare(self) -> list[str]:
-        """Return the workers that have no staging node, and never had one."""
-        return sorted(set(self._client.scheduler_info()["workers"]).difference(self.addresses))
+    def spare(self, number: int) -> list[str]:
+        """Return the workers that have no staging node, and never had one.
+
+        Where there are not so many, and the cluster is our own, it starts more, which are there some time later.
+        """
+        workers = self._client.scheduler_info()["workers"]
+        spare = sorted(set(workers).difference(self.addresses))
+        if self._own is not None and len(spare) < number:
+            cluster, folder = self._own
+            wanted = len(workers) + number - len(spare)
+            # A worker that was killed is started anew by itself.
+            if len(cluster.worker_spec) < wanted:
+                with _settings_for(folder), _deaf_children():
+                    cluster.scale(wanted)
+                    end = time.monotonic() + START_S
+                    while len(cluster.workers) < wanted and time.monotonic() < end:
+                        threading.Event().wait(REMOVE_S / 20)  # they read these settings when they are made
+        return spare
 
     def add(self, address: str, number: int) -> None:
         """Start staging node `number` in a worker that came after the others; as `install` does, and as long."""
@@ -346,14 +361,7 @@ def start_cluster(cluster: str, nodes: int) -> Cluster:
 def _start_local(nodes: int) -> Cluster:
     folder = tempfile.mkdtemp(prefix="insitu-dask-")
     try:
-        # What the scheduler would put into a folder that is shared by all of Dask on this machine goes there too, and
-        # so does what a worker or a learner's process cannot clean up that is killed.
-        settings = {
-            **SETTINGS,
-            "temporary-directory": folder,
-            "distributed.nanny.pre-spawn-environ": {**THREADS, "TMPDIR": folder},
-        }
-        with dask.config.set(settings), _deaf_children():
+        with _settings_for(folder), _deaf_children():
             own = LocalCluster(
                 n_workers=nodes,
                 threads_per_worker=1,
@@ -371,6 +379,17 @@ def _start_local(nodes: int) -> Cluster:
             f"Cannot start {nodes} Dask workers on this machine: {error}. See whether it has memory and processors to "
             "spare, or lower staging.nodes."
         ) from error
+
+
+def _settings_for(folder: str) -> "dask.config.set":
+    """Return the settings of our own workers.
+
+    What the scheduler would put into a folder that is shared by all of Dask on this machine goes into theirs too, and
+    so does what a worker or a learner's process cannot clean up that is killed.
+    """
+    environment = {**THREADS, "TMPDIR": folder}
+    settings = {**SETTINGS, "temporary-directory": folder, "distributed.nanny.pre-spawn-environ": environment}
+    return dask.config.set(settings)
 
 
 def _remove(folder: str) -> None:

@@ -136,7 +136,7 @@ class Folder:
         self._work.put(whole)
 
     def finish(self, steps: int) -> None:
-        """Queue the end: after `steps` steps in all, everything is handed over."""
+        """Queue the end: after `steps` steps in all (-1: others go on), everything is handed over."""
         self._work.put(steps)
 
     def close(self) -> None:
@@ -154,7 +154,8 @@ class Folder:
             if isinstance(behind, Whole):
                 self._merge(behind)
             elif behind is not None:
-                messages = self._messages(self._folds.finish(behind))
+                left = self._folds.finish(behind) if behind >= 0 else self._folds.leave()
+                messages = self._messages(left)
                 self._done(Folded([], [*messages, Finished(self._member)]))
 
     def _take(self) -> tuple[list[ReadyStep], Whole | int | None]:

@@ -14,8 +14,8 @@ rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit,
                           Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
 controller                Fed, Event, Status, Finished, Glimpse  Moved, Commit, Finish, Peek, Dismiss, Shutdown
-console to controller     ConsoleHello, Request, Follow, Leave   ConsoleWelcome, Refuse, Ping, Steerable, Settled,
-                                                                 Paused, Shown
+console to controller     ConsoleHello, Request, Follow, Scale,  ConsoleWelcome, Refuse, Ping, Steerable, Settled,
+                          Leave                                  Paused, Shown, Scaled
 viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
 learner to controller     LearnerHello, Partial, Event, Status,  Sources, Refuse, Ping, Shutdown
                           Finished
@@ -674,7 +674,10 @@ class Approve:
 
 @dataclass(slots=True)
 class Finish:
-    """The member ended after `steps` sequences: fold what is left, send every open window, then say `Finished`."""
+    """The member ended after `steps` sequences: fold what is left, send every open window, then say `Finished`.
+
+    With -1 the node leaves, while others take the steps that follow.
+    """
 
     member: int
     steps: int
@@ -718,6 +721,13 @@ class Follow:
 
 
 @dataclass(slots=True)
+class Scale:
+    """The console wants the run to go on with so many staging nodes."""
+
+    nodes: int
+
+
+@dataclass(slots=True)
 class Leave:
     """The console ends."""
 
@@ -755,6 +765,14 @@ class Settled:
 
 
 @dataclass(slots=True)
+class Scaled:
+    """The answer to `Scale`: so many staging nodes are wanted now. `why` says why it is not what was asked for."""
+
+    nodes: int
+    why: str
+
+
+@dataclass(slots=True)
 class Paused:
     """All ranks stand still at this boundary, behind the step of this index and time; -1 where they do not."""
 
@@ -788,7 +806,7 @@ Message = (
     | Attach | Lend | Publish | PublishLent | PublishEncoded | Ship | Detach | Borrow | Credit | Ack
     | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Moved | Approve | Commit | Finish | Shutdown
-    | ConsoleHello | Request | Follow | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown
+    | ConsoleHello | Request | Follow | Scale | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown | Scaled
     | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse
     | LearnerHello | Sources | Subscribe | Lesson | Learned | Dismiss
 )  # fmt: skip

@@ -357,7 +357,7 @@ KINDS: dict[int, Record] = {
         without=many(row(whole(), many(name))),
         dropped=many(whole()),
     ),
-    25: Record(m.Finish, member=whole(), steps=whole()),
+    25: Record(m.Finish, member=whole(), steps=_newest),
     26: Record(m.Shutdown),
     27: Record(m.Lend, segment=name, secret=name, bytes=whole()),
     28: Record(m.Borrow, mapped=truth),
@@ -448,6 +448,8 @@ KINDS: dict[int, Record] = {
     83: Record(m.Replan, epoch=whole(), shares=many(_share_record.field)),
     84: Record(m.Adopted, epoch=whole(), sequence=whole()),
     85: Record(m.Moved, member=whole(), rank=whole(), sequence=whole(), feeds=truth),
+    86: Record(m.Scale, nodes=whole(1)),
+    87: Record(m.Scaled, nodes=whole(), why=text),
 }
 
 #: Every message's number.

@@ -69,7 +69,7 @@ _REFUSED: Transitions = {m.Refuse: State.REFUSED}
 _TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Replan, m.Propose, m.Decide, m.Commit)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
 _FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished)
-_TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown)
+_TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown, m.Scaled)
 
 #: What may be said in which state, and which state follows.
 TRANSITIONS: dict[Link, dict[State, Transitions]] = {
@@ -123,7 +123,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
     Link.CONSOLE_CONTROLLER: {
         State.NEW: {m.ConsoleHello: State.ASKED} | _REFUSED,
         State.ASKED: {m.ConsoleWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Request, m.Follow, *_TO_CONSOLE) | {m.Leave: State.ENDING} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, m.Request, m.Follow, m.Scale, *_TO_CONSOLE) | {m.Leave: State.ENDING} | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_TO_CONSOLE) | _REFUSED,
         State.REFUSED: {},
     },
@@ -178,6 +178,7 @@ FROM_LISTENER = frozenset(
         m.Settled,
         m.Paused,
         m.Shown,
+        m.Scaled,
         v.Watching,
         v.News,
         v.Sight,

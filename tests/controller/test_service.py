@@ -26,6 +26,8 @@ from insitu.wire.messages import (
     Closed,
     ClosedStep,
     Commit,
+    ConsoleHello,
+    ConsoleWelcome,
     Decide,
     Declare,
     Dropped,
@@ -48,6 +50,8 @@ from insitu.wire.messages import (
     Reached,
     Refuse,
     Replan,
+    Scale,
+    Scaled,
     Share,
     Shutdown,
     Status,
@@ -552,7 +556,7 @@ def test_where_no_other_node_may_have_its_part_a_lost_node_ends_the_stream(make:
     it.nodes[1].close()
     it.until(lambda: it.events("node-gone"))
     [(_, text)] = it.events("node-gone")
-    assert text == "Staging node 1 is gone; every step from now on is dropped: 'sum' is bound to it (where: rank)."
+    assert text == "Staging node 1 is gone; every step from now on is dropped: 'sum' folds where it does (where: rank)."
     assert ranks[0].hear(NodeGone) == NodeGone(1)
     assert ranks[0].all(Replan) == []
 
@@ -563,3 +567,49 @@ def test_a_rank_that_goes_by_a_plan_which_there_is_not_is_not_listened_to(make: 
     ranks[0].say(Adopted(1, 2))
     it.until(lambda: it.events("protocol"))
     assert it.events("protocol") == [("rank 0", "Rank 0 goes by plan 1, which it was not sent.")]
+
+
+def test_a_node_that_leaves_hands_over_what_it_has_and_nothing_is_lost(make: MakeController) -> None:
+    it = make()
+    ranks = it.ranks()
+    console = it._caller(Link.CONSOLE_CONTROLLER, ConsoleHello(VERSION, "melt", "ada", "n17", 300))
+    console.hear(ConsoleWelcome)
+    console.say(Scale(1))
+    assert console.hear(Scaled) == Scaled(1, "")
+    assert ranks[1].hear(Replan).shares == (Share(0, "tcp://127.0.0.1:5000", 0, 1, 1),)
+    for rank, begin in zip(ranks, (1, 3), strict=True):
+        rank.say(Adopted(1, begin))
+    assert it.nodes[1].hear(Moved) == Moved(0, 1, 3, False)
+    ranks[1].say(Layout(1, (BlockSpec(U, (4,), (4,)),)))
+    it.close_steps(0, 3, 0)
+    it.close_steps(0, 2, 1)
+    it.until(lambda: it.nodes[1].all(Commit) and it.nodes[1].all(Commit)[-1].upto == 1)
+    assert it.nodes[1].all(Finish) == []
+    it.close_steps(2, 3, 1)
+    assert it.nodes[1].hear(Finish) == Finish(0, -1)
+    it.nodes[0].say(Closed(0, (((0, 0), (1, 1)),), (ClosedStep(3, 3, 3.0, 0, 64, ()),)))
+    it.until(lambda: it.nodes[0].all(Commit)[-1].upto == 3)
+    assert it.nodes[1].all(Commit)[-1].upto == 2
+    it.nodes[1].say(part(0))
+    it.nodes[1].say(replace(part(1), upto=2, full=False))
+    it.nodes[1].say(Finished(0))
+    assert [rank.hear(NodeGone) for rank in ranks] == [NodeGone(1)] * 2
+    it.nodes[1].hear(Shutdown)
+    for window in (0, 1):
+        it.nodes[0].say(part(window))
+    it.until(lambda: len(it.delivered) == 2)
+    assert [(one.full, one.complete, len(one.entries)) for one in it.delivered if isinstance(one, Window)] == [
+        (True, True, 2)
+    ] * 2
+    assert (it.service.left, it.service.lacking) == ({1}, 0)
+    assert it.service.tracker is not None
+    assert it.service.tracker.counts.dropped.total() == 0
+
+
+def test_where_nodes_cannot_come_and_go_a_console_is_told_why(make: MakeController) -> None:
+    it = make(folds=("sum",))
+    it.ranks()
+    console = it._caller(Link.CONSOLE_CONTROLLER, ConsoleHello(VERSION, "melt", "ada", "n17", 300))
+    console.hear(ConsoleWelcome)
+    console.say(Scale(1))
+    assert console.hear(Scaled) == Scaled(2, "'sum' folds where it does (where: rank)")

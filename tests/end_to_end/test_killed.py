@@ -42,9 +42,10 @@ def start_small(
 
 @pytest.mark.stress
 def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start) -> None:
-    """The other one takes its part from a step on, and results are whole again; they stay so when a new node takes it.
+    """The other one takes its part from a step on, and results are whole again.
 
-    Dask starts a worker in the place of one that was killed.
+    They stay so when a new node takes it, since Dask starts a worker in the place of one that was killed, and when that
+    node leaves.
     """
     running = start_small(
         start, "tcp", impatient=True, steps=ENDLESS,
@@ -57,9 +58,13 @@ def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start)
     running.descendants("spawn_main")[1].kill()
     wait_until(lambda: len(running.events("replanned")) == 2, 60.0, "a node in its place")
     taken, replaced = (event["sequence"] for event in running.events("replanned"))
-    later = replaced + 60
-    wait_until(lambda: running.whole("ten") > later // 10, 60.0, "windows of the new node")
     with insitu.steer(running.directory) as run:
+        later = replaced + 60
+        wait_until(lambda: running.whole("ten") > later // 10, 60.0, "windows of the new node")
+        run.scale(1)
+        wait_until(lambda: running.events("node-left"), 60.0, "the new node to leave")
+        later = 10 * running.whole("ten") + 60
+        wait_until(lambda: running.whole("ten") > later // 10, 60.0, "windows without it")
         run.stop()
     left = running.wait()
     assert left.status == 1

@@ -120,6 +120,8 @@ MESSAGES: list[m.Message] = [
     m.Replan(1, (m.Share(2, "tcp://127.0.0.1:5557", 1, 2, 2),)),
     m.Adopted(1, 7),
     m.Moved(0, 3, 7, True),
+    m.Scale(3),
+    m.Scaled(2, "it has ended"),
 ]
 
 #: The headers of `MESSAGES`, in their order.
@@ -200,4 +202,6 @@ HEADERS = [
     "94025301919602b47463703a2f2f3132372e302e302e313a35353537010202a0",
     "9402540107",
     "960255000307c3",
+    "93025603",
+    "94025702ac69742068617320656e646564",
 ]
