@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import insitu
 from benchmarks.common import RESULTS, arguments, report, rounds
 from benchmarks.streaming import ROOT, insitu_command
 from benchmarks.workload import LIMIT_S, wait_for
+from insitu.testing import Place
 
 RANKS, QUICK_RANKS = (4, 16, 64, 256), (4, 64)
 VARIABLES, QUICK_VARIABLES = (1, 3, 10, 30, 100), (1, 30)
@@ -35,20 +35,6 @@ FEW_RANKS, FEW_VARIABLES = 4, 1
 BLOCKS, LEAST, MOST = 40_000, 100, 2_000
 PROCESSES = 2
 CELLS = 1024
-
-
-@dataclass(frozen=True)
-class Place:
-    """Says which rank this is, as a communicator of mpi4py does."""
-
-    rank: int
-    size: int
-
-    def Get_rank(self) -> int:
-        return self.rank
-
-    def Get_size(self) -> int:
-        return self.size
 
 
 def publish(place: Place, variables: int, steps: int, start: threading.Barrier, folder: Path) -> None:

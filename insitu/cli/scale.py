@@ -11,11 +11,11 @@ from insitu.console import steer
 @click.argument("nodes", metavar="NODES", type=click.IntRange(min=1))
 @click.option("--timeout", default=60.0, show_default=True, help="How many seconds to wait for the answer.")
 def command(contact: str, nodes: int, timeout: float) -> None:
-    """Let a run go on with NODES staging nodes.
+    """Give a run that goes on more staging nodes, or fewer.
 
-    CONTACT is the directory of a run, or its contact file. Nobody waits: parts of the domain move between two steps,
-    and results stay what they were. A local run starts Dask workers; of another cluster it takes workers that have no
-    node, as soon as there are some. The log of the run tells when each node has joined or left.
+    It goes on with NODES of them. CONTACT is its directory, or its contact file. Nobody waits: parts of the domain move
+    between two steps, and results stay what they were. A local run starts Dask workers; of another cluster it takes
+    workers that have no node, as soon as there are some. The log of the run tells when each node has joined or left.
     """
     with steer(contact) as run:
         run.scale(nodes, timeout)

@@ -3,25 +3,11 @@
 
 import sys
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 
 import insitu
-
-
-@dataclass(frozen=True)
-class Place:
-    """Says which rank this is, as a communicator of mpi4py does."""
-
-    rank: int
-    size: int
-
-    def Get_rank(self) -> int:
-        return self.rank
-
-    def Get_size(self) -> int:
-        return self.size
+from insitu.testing import Place
 
 
 def publish(rank: int, size: int, steps: int) -> None:
