@@ -3,6 +3,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,21 @@ EXPECTED: dict[str, Callable[[Any], dict[str, Any]]] = {
         "variance": np.add.outer(steps, np.arange(16)).var(ddof=1),
     },
 }
+
+
+def test_a_staging_node_that_never_starts_ends_the_run_before_the_simulation(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARM_S", "0.5")
+    late = {"use": "tests.end_to_end.folds:Late", "of": "u", "over": "step"}
+    begin = time.monotonic()
+    running = start(*program("steady"), ranks=2, nodes=2, operators={"late": late}, impatient=True)
+    left = running.wait()
+    assert time.monotonic() - begin < 20.0  # of which the processes take what they take on a busy machine
+    assert left.status == 1
+    assert "The Dask workers did not start their staging nodes within 0.5 s." in left.stderr
+    assert not left.directory.exists()
+    assert not list(running.folder.glob("begun-*"))
 
 
 def test_a_controller_that_is_killed_leaves_the_simulation_to_its_end(start: Start) -> None:
