@@ -21,7 +21,7 @@ _WIDTH = 80
 @click.argument("name", required=False)
 @click.option("--all", "all_of_it", is_flag=True, help="The whole specification: accuracy, cost, NaN, sources.")
 def command(name: str | None, all_of_it: bool) -> None:
-    """List the operators, learners and controllers, or describe one on one screen.
+    """List the operators, learners and controllers, or describe one.
 
     NAME is one of the list, module:Class of an operator, or module:function of a function of a window.
     """
