@@ -32,8 +32,8 @@ from insitu.controller.record import ActionRecord
 from insitu.controller.service import Service
 from insitu.steering.actions import Action, Receipt
 from insitu.wire.contact import Contact
-from insitu.wire.messages import SteeringTerms
 from insitu.wire.sockets import listen
+from insitu.wire.steering import SteeringTerms
 
 RANKS = (1, 4, 16)
 STEPS_MS = (1, 10, 100)

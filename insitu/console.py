@@ -28,15 +28,15 @@ from insitu.steering.actions import Action, Receipt
 from insitu.steering.parameters import ParameterSpec, Value
 from insitu.steering.waits import Wait
 from insitu.wire.contact import Contact
-from insitu.wire.messages import (
-    VERSION,
+from insitu.wire.messages import VERSION, Message, Refuse
+from insitu.wire.session import Link, Session, Side
+from insitu.wire.sockets import connect, poll, require_admitted
+from insitu.wire.steering import (
     ConsoleHello,
     ConsoleWelcome,
     Follow,
     Leave,
-    Message,
     Paused,
-    Refuse,
     Request,
     Scale,
     Scaled,
@@ -44,8 +44,6 @@ from insitu.wire.messages import (
     Shown,
     Steerable,
 )
-from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import connect, poll, require_admitted
 
 #: The controller of a run answers within milliseconds; this is for one that stores a large result meanwhile.
 TIMEOUT_S = 10.0

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 
 from insitu.errors import LocalProtocolError
-from insitu.wire.messages import Commit, Decide, Hello, Message, NodeGone, Propose, Refuse, Replan, Skip, Welcome
+from insitu.wire.messages import Commit, Hello, Message, NodeGone, Refuse, Replan, Skip, Welcome
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Socket, poll, require_admitted
+from insitu.wire.steering import Decide, Propose
 
 
 class ControllerLink:

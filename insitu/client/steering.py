@@ -30,7 +30,8 @@ from insitu.steering.agreement import Pledge, Word
 from insitu.steering.parameters import ParameterSpec, plain
 from insitu.steering.waits import Wait
 from insitu.wire.codec import decode, encode
-from insitu.wire.messages import Answer, Decide, Declare, Message, Propose, Reached, Standing, SteeringTerms
+from insitu.wire.messages import Message
+from insitu.wire.steering import Answer, Decide, Declare, Propose, Reached, Standing, SteeringTerms
 
 log = logging.getLogger("insitu.client")
 

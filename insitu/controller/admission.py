@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from insitu.errors import RemoteProtocolError
-from insitu.wire.messages import ConsoleHello, Hello, Need, NodeHello, SteeringTerms, Traffic
+from insitu.wire.messages import Hello, Need, NodeHello, Traffic
 from insitu.wire.session import Session
+from insitu.wire.steering import ConsoleHello, SteeringTerms
 
 
 @dataclass(frozen=True, slots=True)

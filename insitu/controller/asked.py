@@ -8,7 +8,7 @@ from typing import Any
 
 from insitu.steering.actions import Action, Receipt
 from insitu.steering.agreement import Proposal, State, Word
-from insitu.wire.messages import Answer
+from insitu.wire.steering import Answer
 
 #: Called with every receipt, in the controller's thread.
 Listener = Callable[[Receipt], None]

@@ -10,11 +10,11 @@ from insitu.controller.followers import Followers
 from insitu.controller.steering import Steering
 from insitu.steering.actions import RULES, Action, Receipt, large, substituted
 from insitu.steering.parameters import plain
-from insitu.wire.messages import (
+from insitu.wire.messages import Message
+from insitu.wire.steering import (
     ConsoleWelcome,
     Follow,
     Leave,
-    Message,
     Paused,
     Request,
     Scale,

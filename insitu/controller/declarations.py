@@ -9,7 +9,8 @@ import numpy as np
 from insitu.errors import ActionError, RemoteProtocolError
 from insitu.steering.actions import Action, check_values
 from insitu.steering.parameters import ParameterSpec, Value
-from insitu.wire.messages import Declare, Event
+from insitu.wire.messages import Event
+from insitu.wire.steering import Declare
 
 
 class Declarations:

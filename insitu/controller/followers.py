@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from insitu.results import Result
-from insitu.wire.messages import Shown
+from insitu.wire.steering import Shown
 
 #: A larger result is for the store, and for those who read it there.
 RESULT_BYTES = 1 << 20

@@ -6,7 +6,7 @@ where it would wait for a resume that waits for it.
 """
 
 from insitu.steering.actions import Receipt, pauses_after
-from insitu.wire.messages import Standing
+from insitu.wire.steering import Standing
 
 
 class Pauses:

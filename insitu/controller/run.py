@@ -37,16 +37,17 @@ from insitu.controller.sink import Sink
 from insitu.errors import RunError
 from insitu.pipeline import Pipeline
 from insitu.results.recording import create_recording
-from insitu.staging.executors import Cluster, MakeNode, start_cluster
+from insitu.staging.executors import Cluster, start_cluster
+from insitu.staging.hosting import MakeNode
 from insitu.staging.node import StagingNode
 from insitu.staging.recorder import RecordingPlan
 from insitu.steering.actions import Action
 from insitu.wire.addresses import toward
 from insitu.wire.contact import Contact
 from insitu.wire.limits import STATES_BYTES
-from insitu.wire.messages import SteeringTerms
 from insitu.wire.segment import sweep
 from insitu.wire.sockets import Listener, listen
+from insitu.wire.steering import SteeringTerms
 
 #: The controller gets headers and small states; blocks never come here.
 FRAME_BYTES = STATES_BYTES

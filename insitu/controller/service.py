@@ -15,6 +15,7 @@ from insitu.controller.consoles import Consoles
 from insitu.controller.feeding import Feeding
 from insitu.controller.followers import Followers
 from insitu.controller.gather import Gather, Rows, Window
+from insitu.controller.lastwords import LastWords
 from insitu.controller.learners import Learners
 from insitu.controller.record import ActionRecord
 from insitu.controller.steering import Steering
@@ -28,13 +29,10 @@ from insitu.wire import guard
 from insitu.wire.learning import Dismiss, LearnerHello
 from insitu.wire.messages import (
     Adopted,
-    Answer,
     Bye,
     Closed,
     Commit,
-    ConsoleHello,
     Counters,
-    Declare,
     Dropped,
     Event,
     Fed,
@@ -50,18 +48,16 @@ from insitu.wire.messages import (
     Offer,
     Partial,
     Ping,
-    Reached,
     Refuse,
-    Scaled,
     Shutdown,
     Skip,
-    Standing,
     Status,
     Tally,
     Welcome,
 )
 from insitu.wire.session import Link, Session, Side, link_of
 from insitu.wire.sockets import Listener, Waker, poll
+from insitu.wire.steering import Answer, ConsoleHello, Declare, Reached, Scaled, Standing
 from insitu.wire.viewing import Glimpse, Peek, Watch
 
 #: The one stream that a run has.
@@ -129,9 +125,7 @@ class Service:
         self._finished: set[int] = set()
         self._pinged_at = self._plan_by = 0.0
         self._gone_at: dict[int, float] = {}
-        #: Ranks that are gone, and of each the staging nodes that have not said yet what they have of it.
-        self._unsettled: dict[int, set[int]] = {}
-        self._newest: dict[int, int] = {}
+        self._last_words = LastWords()
         self._concluded = ""
         self._waker = Waker()
         self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
@@ -223,10 +217,8 @@ class Service:
             self._concluded = reason
             self._lose_all_ranks(self.size)
         if not wait:
-            for rank in list(self._unsettled):
-                self._unsettled[rank].clear()
-                self._settle(rank)
-        self._give_up()
+            self._last_words.wait_no_longer()
+        self._settle()
         self._decide()
 
     def _lose_all_ranks(self, size: int) -> None:
@@ -280,8 +272,8 @@ class Service:
         if self.tracker is not None and self._gather is not None and node in self.fed:
             self.tracker.node_gone(node)
             decided = self.tracker.watermark
-            for rank in list(self._unsettled):
-                self._settle(rank, node)
+            self._last_words.lose(node)
+            self._settle()
             for each in self.ranks.values():
                 self._send(each, NodeGone(node))
             for operator in list(self._learning):
@@ -515,27 +507,16 @@ class Service:
         if steps is not None:
             self.tracker.rank_ended(rank, steps)
         else:
-            self._unsettled[rank] = {node for node in self._feeding.routes[rank] if not self.nodes[node].ended}
-            self._settle(rank)
+            self._last_words.ask(rank, (node for node in self._feeding.routes[rank] if not self.nodes[node].ended))
+            self._settle()
         self._feeding.end(rank)
 
-    def _settle(self, rank: int, node: int | None = None, newest: int | None = None) -> None:
-        """A rank that is gone has published `newest` at a node, if that can say; once all have, its end is known."""
+    def _settle(self) -> None:
+        """End the ranks of which it is known how far they came; where nothing more will come, that is all."""
         assert self.tracker is not None
-        assert self._feeding is not None
-        if node is not None:
-            self._unsettled[rank].discard(node)
-        if newest is not None:
-            newest = self._feeding.published(rank, newest)
-            self._newest[rank] = min(newest, self._newest.get(rank, newest))
-        if not self._unsettled[rank]:
-            del self._unsettled[rank]
-            self.tracker.rank_ended(rank, self._newest.get(rank, self.tracker.watermark) + 1)
-            self._give_up()
-
-    def _give_up(self) -> None:
-        """Where nothing more will come, and it is known what the ranks have left, that is all."""
-        if self.tracker is not None and self._concluded and not self._unsettled:
+        for rank, newest in self._last_words.take():
+            self.tracker.rank_ended(rank, (self.tracker.watermark if newest is None else newest) + 1)
+        if self._concluded and not self._last_words.awaited:
             self.tracker.give_up(self._concluded)
 
     def _handle(self, peer: Peer, message: Message) -> None:
@@ -584,9 +565,7 @@ class Service:
             case Closed() if self.tracker is not None:
                 self.tracker.closed(peer.number, message)
             case Fed(_, newest):
-                for rank, sequence in newest:
-                    if peer.number in self._unsettled.get(rank, ()):
-                        self._settle(rank, peer.number, sequence)
+                self._fed(peer.number, newest)
             case Partial() if self._gather is not None:
                 self._hand_over(self._gather.partial(peer.number, message))
             case Held() if message.operator in self.failed:
@@ -605,6 +584,14 @@ class Service:
                 self._finished.add(peer.number)
                 if self._finished.issuperset(node for node in self.fed if not self.nodes[node].ended):
                     self._abandon()
+
+    def _fed(self, node: int, newest: Iterable[tuple[int, int]]) -> None:
+        """A staging node says how far it was fed by ranks that are gone."""
+        assert self._feeding is not None
+        for rank, sequence in newest:
+            if self._last_words.asked(rank, node):
+                self._last_words.hear(rank, node, self._feeding.published(rank, sequence))
+        self._settle()
 
     def _abandon(self) -> None:
         """Take windows as they are, and let go of those that no node will make whole any more."""

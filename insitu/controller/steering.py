@@ -25,7 +25,8 @@ from insitu.errors import ActionError
 from insitu.steering.actions import RULES, Action, Outcome, Receipt, check_values
 from insitu.steering.agreement import Proposal, State, Word
 from insitu.steering.parameters import ParameterSpec, Value
-from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, Standing, SteeringTerms
+from insitu.wire.messages import Event, Message
+from insitu.wire.steering import Answer, Decide, Declare, Propose, Reached, Standing, SteeringTerms
 
 #: How long an action may look for a step: ranks answer once in each of theirs, which may take minutes.
 EXPIRES_S = 600.0

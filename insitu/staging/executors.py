@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to Dask: starts staging nodes inside workers, keeps their large states, merges and writes those there.
+"""What the controller does with Dask: starts staging nodes inside workers (`hosting`), keeps their large states, merges
+and writes those there.
 
 **What passes the scheduler.** Keys, tasks and sizes; a task of a window costs it 1 to 2 ms, and a window has as many as
 it has staging nodes and slabs, never ranks or steps. States and results move between workers, and to the disk.
@@ -7,9 +8,6 @@ it has staging nodes and slabs, never ranks or steps. States and results move be
 **Whose is a held state.** A state is registered as data of its worker and, in the same message, as wanted by the
 controller's client: so Dask keeps it until that client lets go of it, or is gone. It cannot be computed again. A worker
 that dies takes its states along, and whatever waits for them fails at once.
-
-**Threads.** A staging node's threads are foreign to the worker's event loop. They reach it through `WorkerHolder` only,
-and nothing here ever blocks that loop: it would keep the worker from its heartbeat and a state from being held.
 """
 
 import asyncio
@@ -30,14 +28,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, Security, Worker, WorkerPlugin
+from distributed import Client, Future, KilledWorker, LocalCluster, Security
 from distributed.comm.core import connect
 
 from insitu.errors import InsituError, OperatorError, RunError
 from insitu.model import Array
 from insitu.operator import Operator, State
 from insitu.staging import tasks
-from insitu.staging.folder import Holder
+from insitu.staging.hosting import MakeNode, NodePlugin
 from insitu.staging.merging import Part, Place, Recipe, Target, fault_of_places, join_numbers
 from insitu.staging.node import StagingNode
 from insitu.steering.series import Reference
@@ -47,8 +45,6 @@ from insitu.wire.contact import Contact
 START_S = 60.0
 #: Operators that never ran on a machine are compiled there first: 5 to 10 s, and many times that on a busy one.
 WARM_S = 300.0
-#: A registration takes a millisecond or two; a scheduler that does not answer for so long is gone or overrun.
-HOLD_S = 30.0
 #: A window of 100 GiB is written in about this time by one worker.
 WRITE_S = 600.0
 CONNECT_S = 15.0
@@ -76,81 +72,6 @@ class HeldStates(Protocol):
     def key(self) -> str: ...
     @property
     def places(self) -> tuple[Place, ...]: ...
-
-
-class Closable(Protocol):
-    """A running staging node, as far as this module knows it."""
-
-    def close(self) -> None: ...
-
-
-MakeNode = Callable[[Contact, int, Mapping[str, Operator], int, Holder], Closable]
-
-
-class WorkerHolder:
-    """Keeps values as data of one Dask worker for the client `client`.
-
-    Made in the worker's event loop, used by any other thread.
-    """
-
-    def __init__(self, worker: Worker, client: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._worker = worker
-        self._client = client
-        self._nbytes: dict[str, int] = {}
-
-    def hold(self, key: str, value: object, nbytes: int) -> None:
-        """Keep `value` until the client lets go of `key`; return when the scheduler knows of it."""
-        coming = asyncio.run_coroutine_threadsafe(self._register(key, value, nbytes), self._loop)
-        try:
-            coming.result(HOLD_S)
-        except (TimeoutError, OSError) as error:
-            raise RunError(
-                f"The Dask scheduler did not take note of '{key}' within {HOLD_S:g} s ({error or 'no answer'}). "
-                "See whether its process is alive."
-            ) from error
-        self._nbytes[key] = nbytes
-
-    def held_bytes(self) -> int:
-        """Return how many bytes of what was held are still there."""
-        for key in list(self._nbytes):
-            if key not in self._worker.data:
-                self._nbytes.pop(key, None)
-        return sum(list(self._nbytes.values()))
-
-    async def _register(self, key: str, value: object, nbytes: int) -> None:
-        self._worker.update_data({key: value})
-        await self._worker.scheduler.update_data(
-            who_has={key: [self._worker.address]}, nbytes={key: nbytes}, client=self._client
-        )
-
-
-class NodePlugin(WorkerPlugin):
-    """Starts staging nodes in workers, by their address and with the number that it has in `numbers`.
-
-    It ends with its worker. Other workers, such as one that came in a dead one's place, take tasks only.
-    """
-
-    def __init__(self, make: MakeNode, numbers: Mapping[str, int], client: str, arguments: tuple[Any, ...]) -> None:
-        self._make = make
-        self._numbers = numbers
-        self._client = client
-        self._arguments = arguments
-        self._node: Closable | None = None
-
-    async def setup(self, worker: Worker) -> None:
-        """Start the node."""
-        if worker.address not in self._numbers:
-            return
-        contact, operators, memory_bytes = self._arguments
-        number, holder = self._numbers[worker.address], WorkerHolder(worker, self._client)
-        self._node = await asyncio.to_thread(self._make, contact, number, operators, memory_bytes, holder)
-
-    async def teardown(self, worker: Worker) -> None:
-        """End the node, while the event loop still serves its threads."""
-        node, self._node = self._node, None
-        if node is not None:
-            await asyncio.to_thread(node.close)
 
 
 class Cluster:

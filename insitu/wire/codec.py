@@ -27,20 +27,9 @@ from insitu.model import Array
 from insitu.wire.fields import Wrong, extent, fits
 from insitu.wire.learning import Lesson
 from insitu.wire.limits import BLOCKS, BUFFER_BYTES, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
-from insitu.wire.messages import (
-    VERSION,
-    Buffer,
-    Message,
-    Partial,
-    Propose,
-    Publish,
-    PublishEncoded,
-    PublishLent,
-    Request,
-    Ship,
-    Shown,
-)
+from insitu.wire.messages import VERSION, Buffer, Message, Partial, Publish, PublishEncoded, PublishLent, Ship
 from insitu.wire.schema import KINDS, NUMBERS, Record, dtype
+from insitu.wire.steering import Propose, Request, Shown
 from insitu.wire.viewing import Glimpse, News, Sight
 
 if sys.byteorder != "little":

@@ -17,6 +17,7 @@ import numpy as np
 from insitu.model import Extent, Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
+from insitu.wire import steering as w
 from insitu.wire import viewing as v
 from insitu.wire.blocks import BlockSpec
 from insitu.wire.fields import (
@@ -220,7 +221,7 @@ _traffic_record = Record(
     m.Traffic, name=name, produced_bytes=whole(), selected_bytes=whole(), sent_bytes=whole(), lossless_parts=whole()
 )
 _steering_record = Record(
-    m.SteeringTerms,
+    w.SteeringTerms,
     agree=choice("promise", "mpi"),
     max_wait_s=time,
     max_pause_s=time,
@@ -290,7 +291,7 @@ KINDS: dict[int, Record] = {
     ),
     2: Record(m.Layout, _layout, id=whole(), blocks=many(_block_record.field, BLOCKS)),
     3: Record(
-        m.Declare, what=choice("parameter", "state", "action"), name=name, spec=details, start=extent, count=extent
+        w.Declare, what=choice("parameter", "state", "action"), name=name, spec=details, start=extent, count=extent
     ),
     4: Record(m.Dropped, sequence=whole(), index=_any, time=time, reason=text),
     5: Record(m.Bye, steps=whole(), counters=mapping(number)),
@@ -383,9 +384,9 @@ KINDS: dict[int, Record] = {
     ),
     33: Record(m.Approve, member=whole(), layouts=_rank_layouts, without=many(name)),
     34: Record(m.Skip, sequences=many(whole())),
-    35: Record(m.Reached, passed=whole(), index=_any, time=time),
+    35: Record(w.Reached, passed=whole(), index=_any, time=time),
     36: Record(
-        m.Answer,
+        w.Answer,
         round=whole(),
         word=choice("promise", "refuse", "late", "urge", "applied", "failed", "doubt"),
         passed=whole(),
@@ -396,14 +397,14 @@ KINDS: dict[int, Record] = {
         waited_s=time,
         spare=whole(),
     ),
-    37: Record(m.Propose, round=whole(), at=_newest, decided=truth, kind=name, values=state),
-    38: Record(m.Decide, round=whole(), apply=truth),
-    39: Record(m.ConsoleHello, version=_version, run=name, user=name, host=name, pid=whole()),
-    40: Record(m.ConsoleWelcome, run=name),
-    41: Record(m.Request, token=whole(), kind=name, values=state, by=label, why=text),
-    42: Record(m.Leave),
-    43: Record(m.Steerable, ready=truth, parameters=many(details, BLOCKS), actions=details, values=details),
-    44: Record(m.Settled, token=_newest, receipt=details),
+    37: Record(w.Propose, round=whole(), at=_newest, decided=truth, kind=name, values=state),
+    38: Record(w.Decide, round=whole(), apply=truth),
+    39: Record(w.ConsoleHello, version=_version, run=name, user=name, host=name, pid=whole()),
+    40: Record(w.ConsoleWelcome, run=name),
+    41: Record(w.Request, token=whole(), kind=name, values=state, by=label, why=text),
+    42: Record(w.Leave),
+    43: Record(w.Steerable, ready=truth, parameters=many(details, BLOCKS), actions=details, values=details),
+    44: Record(w.Settled, token=_newest, receipt=details),
     45: Record(m.Fed, member=whole(), newest=many(row(whole(), _newest))),
     50: Record(v.Watch, version=_version, run=name, host=name, pid=whole()),
     51: Record(v.Watching, run=name),
@@ -427,9 +428,9 @@ KINDS: dict[int, Record] = {
     ),
     64: Record(n.Learned, upto=whole()),
     65: Record(n.Dismiss, operator=name),
-    70: Record(m.Follow, operators=many(name)),
+    70: Record(w.Follow, operators=many(name)),
     71: Record(
-        m.Shown,
+        w.Shown,
         operator=name,
         why=text,
         index=_any,
@@ -441,15 +442,15 @@ KINDS: dict[int, Record] = {
         complete=truth,
         arrays=state,
     ),
-    72: Record(m.Standing, passed=whole(), index=_any, time=time),
-    73: Record(m.Paused, boundary=_newest, index=_any, time=time),
+    72: Record(w.Standing, passed=whole(), index=_any, time=time),
+    73: Record(w.Paused, boundary=_newest, index=_any, time=time),
     76: Record(m.NodeGone, node=whole()),
     80: Record(m.Ship, nbytes=whole(), partial=_partial.field),
     83: Record(m.Replan, epoch=whole(), shares=many(_share_record.field)),
     84: Record(m.Adopted, epoch=whole(), sequence=whole()),
     85: Record(m.Moved, member=whole(), rank=whole(), sequence=whole(), feeds=truth),
-    86: Record(m.Scale, nodes=whole(1)),
-    87: Record(m.Scaled, nodes=whole(), why=text),
+    86: Record(w.Scale, nodes=whole(1)),
+    87: Record(w.Scaled, nodes=whole(), why=text),
 }
 
 #: Every message's number.

@@ -21,6 +21,7 @@ from insitu.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from insitu.model import Array, Block, Extent
 from insitu.wire import learning as n
 from insitu.wire import messages as m
+from insitu.wire import steering as w
 from insitu.wire import viewing as v
 from insitu.wire.blocks import BlockSpec
 from insitu.wire.codec import Frame, decode, encode, kind
@@ -66,10 +67,10 @@ def _stays(state: State, *classes: type) -> Transitions:
 
 
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
-_TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Replan, m.Propose, m.Decide, m.Commit)
+_TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Replan, w.Propose, w.Decide, m.Commit)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
 _FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished)
-_TO_CONSOLE = (m.Ping, m.Steerable, m.Settled, m.Paused, m.Shown, m.Scaled)
+_TO_CONSOLE = (m.Ping, w.Steerable, w.Settled, w.Paused, w.Shown, w.Scaled)
 
 #: What may be said in which state, and which state follows.
 TRANSITIONS: dict[Link, dict[State, Transitions]] = {
@@ -80,11 +81,11 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
             State.OPEN,
             m.Offer,
             m.Layout,
-            m.Declare,
+            w.Declare,
             m.Dropped,
-            m.Reached,
-            m.Answer,
-            m.Standing,
+            w.Reached,
+            w.Answer,
+            w.Standing,
             m.Event,
             m.Status,
             m.Tally,
@@ -121,9 +122,9 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.REFUSED: {},
     },
     Link.CONSOLE_CONTROLLER: {
-        State.NEW: {m.ConsoleHello: State.ASKED} | _REFUSED,
-        State.ASKED: {m.ConsoleWelcome: State.OPEN} | _REFUSED,
-        State.OPEN: _stays(State.OPEN, m.Request, m.Follow, m.Scale, *_TO_CONSOLE) | {m.Leave: State.ENDING} | _REFUSED,
+        State.NEW: {w.ConsoleHello: State.ASKED} | _REFUSED,
+        State.ASKED: {w.ConsoleWelcome: State.OPEN} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, w.Request, w.Follow, w.Scale, *_TO_CONSOLE) | {w.Leave: State.ENDING} | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_TO_CONSOLE) | _REFUSED,
         State.REFUSED: {},
     },
@@ -161,8 +162,8 @@ FROM_LISTENER = frozenset(
         m.Skip,
         m.NodeGone,
         m.Replan,
-        m.Propose,
-        m.Decide,
+        w.Propose,
+        w.Decide,
         m.Borrow,
         m.Credit,
         m.Ack,
@@ -173,12 +174,12 @@ FROM_LISTENER = frozenset(
         m.Commit,
         m.Finish,
         m.Shutdown,
-        m.ConsoleWelcome,
-        m.Steerable,
-        m.Settled,
-        m.Paused,
-        m.Shown,
-        m.Scaled,
+        w.ConsoleWelcome,
+        w.Steerable,
+        w.Settled,
+        w.Paused,
+        w.Shown,
+        w.Scaled,
         v.Watching,
         v.News,
         v.Sight,
@@ -193,7 +194,7 @@ _FIRST: dict[type, Link] = {
     m.Hello: Link.RANK_CONTROLLER,
     m.Attach: Link.RANK_NODE,
     m.NodeHello: Link.NODE_CONTROLLER,
-    m.ConsoleHello: Link.CONSOLE_CONTROLLER,
+    w.ConsoleHello: Link.CONSOLE_CONTROLLER,
     v.Watch: Link.VIEWER_CONTROLLER,
     n.LearnerHello: Link.LEARNER_CONTROLLER,
     n.Subscribe: Link.LEARNER_NODE,

@@ -51,12 +51,12 @@ from insitu.wire.messages import (
     Replan,
     Share,
     Skip,
-    SteeringTerms,
     Welcome,
 )
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link
 from insitu.wire.sockets import connect, poll
+from insitu.wire.steering import SteeringTerms
 from tests.waiting import wait_until
 from tests.wire.fakes import FakeListener
 

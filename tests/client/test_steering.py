@@ -10,7 +10,8 @@ import pytest
 from insitu.client import steering as module
 from insitu.client.steering import Steered
 from insitu.steering.parameters import ParameterSpec
-from insitu.wire.messages import Answer, Decide, Message, Propose, Standing, SteeringTerms
+from insitu.wire.messages import Message
+from insitu.wire.steering import Answer, Decide, Propose, Standing, SteeringTerms
 
 
 class Line:

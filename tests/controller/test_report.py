@@ -15,8 +15,9 @@ from insitu.controller.report import Outcome, build_report
 from insitu.controller.tracker import Tracker
 from insitu.model import Variable
 from insitu.steering.parameters import ParameterSpec
-from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Declare, Layout
+from insitu.wire.messages import BlockSpec, Closed, ClosedStep, Layout
 from insitu.wire.session import Link, Session, Side
+from insitu.wire.steering import Declare
 from tests.config.yaml_files import GOOD, load
 
 U = Variable("u", np.dtype("f8"), (8,), ("x",))

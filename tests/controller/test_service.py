@@ -19,17 +19,12 @@ from insitu.steering.parameters import ParameterSpec
 from insitu.wire.messages import (
     VERSION,
     Adopted,
-    Answer,
     Approve,
     BlockSpec,
     Bye,
     Closed,
     ClosedStep,
     Commit,
-    ConsoleHello,
-    ConsoleWelcome,
-    Decide,
-    Declare,
     Dropped,
     Entry,
     Event,
@@ -46,20 +41,27 @@ from insitu.wire.messages import (
     NodeHello,
     NodeWelcome,
     Partial,
-    Propose,
-    Reached,
     Refuse,
     Replan,
-    Scale,
-    Scaled,
     Share,
     Shutdown,
     Status,
-    SteeringTerms,
     Welcome,
 )
 from insitu.wire.session import Link
 from insitu.wire.sockets import listen
+from insitu.wire.steering import (
+    Answer,
+    ConsoleHello,
+    ConsoleWelcome,
+    Decide,
+    Declare,
+    Propose,
+    Reached,
+    Scale,
+    Scaled,
+    SteeringTerms,
+)
 from tests.end_to_end.folds import Total
 from tests.waiting import wait_until
 from tests.wire.fakes import FakeCaller

@@ -16,7 +16,8 @@ from insitu.controller.steering import Steering
 from insitu.errors import ConfigError
 from insitu.steering.actions import Action, Receipt
 from insitu.steering.parameters import ParameterSpec
-from insitu.wire.messages import Answer, Decide, Declare, Event, Message, Propose, Reached, Standing, SteeringTerms
+from insitu.wire.messages import Event, Message
+from insitu.wire.steering import Answer, Decide, Declare, Propose, Reached, Standing, SteeringTerms
 
 FEED = ParameterSpec.of("feed", 0.035, minimum=0.0, maximum=0.1)
 

@@ -21,16 +21,10 @@ MAX_WAIT_S = 0.5
 SLACK_S = 1.5
 
 
-def windows(running: Running) -> int:
-    """How many windows of ten are stored."""
-    stored = running.directory / "results.zarr" / "ten" / "total" / "c"
-    return len(list(stored.iterdir())) if stored.exists() else 0
-
-
 def goes_on(running: Running) -> None:
     """Wait until more windows are stored than there are now."""
-    before = windows(running)
-    wait_until(lambda: windows(running) > before or running.process.poll() is not None, LIMIT_S, "another window")
+    before = running.windows("ten")
+    wait_until(lambda: running.windows("ten") > before or running.process.poll() is not None, LIMIT_S, "another window")
     assert running.process.poll() is None, running.stderr
 
 
@@ -90,7 +84,7 @@ def test_a_network_that_hangs_and_heals_loses_nothing_and_one_that_does_not_cost
         threading.Event().wait(max_wait_s / 3)
         proxy.held = False
         goes_on(running)
-        whole = windows(running)
+        whole = running.windows("ten")
         proxy.cut()
         goes_on(running)
         proxy.held = True

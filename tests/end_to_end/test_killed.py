@@ -54,18 +54,17 @@ def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start)
         cov={"use": "covariance", "of": "u", "over": "step", "window": 30, "every": 10},
         all={"use": "moments", "of": "u", "over": ["step", "space"], "window": 10},
     )  # fmt: skip
-    results = running.directory / "results.zarr" / "ten" / "total" / "c"
-    wait_until(lambda: results.exists(), what="a first window")
+    wait_until(lambda: running.windows("ten") > 0, what="a first window")
     running.descendants("spawn_main")[1].kill()
     wait_until(lambda: len(running.events("replanned")) == 2, 60.0, "a node in its place")
     taken, replaced = (event["sequence"] for event in running.events("replanned"))
     with insitu.steer(running.directory) as run:
         later = replaced + 60
-        wait_until(lambda: running.whole("ten") > later // 10, 60.0, "windows of the new node")
+        wait_until(lambda: running.windows("ten") > later // 10, 60.0, "windows of the new node")
         run.scale(1)
         wait_until(lambda: running.events("node-left"), 60.0, "the new node to leave")
-        later = 10 * running.whole("ten") + 60
-        wait_until(lambda: running.whole("ten") > later // 10, 60.0, "windows without it")
+        later = 10 * running.windows("ten") + 60
+        wait_until(lambda: running.windows("ten") > later // 10, 60.0, "windows without it")
         run.stop()
     left = running.wait()
     assert left.status == 1

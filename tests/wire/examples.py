@@ -6,6 +6,7 @@ import numpy as np
 from insitu.model import Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
+from insitu.wire import steering as w
 from insitu.wire import viewing as v
 
 TEMPERATURE = Variable("T", np.dtype("f8"), (4, 6), ("y", "x"), units="K", long_name="temperature")
@@ -40,7 +41,7 @@ STATE = {
 MESSAGES: list[m.Message] = [
     m.Hello(m.VERSION, "melt", 0, 3, 4, "n17", 4711),
     LAYOUT,
-    m.Declare("state", "u", {"kind": "field", "shape": [4, 6], "minimum": 0.0}, (2, 0), (2, 6)),
+    w.Declare("state", "u", {"kind": "field", "shape": [4, 6], "minimum": 0.0}, (2, 0), (2, 6)),
     m.Dropped(7, 70, 0.7, "no room"),
     m.Bye(100, {"steps": 100, "wait_s": 0.25}),
     m.Welcome(
@@ -55,7 +56,7 @@ MESSAGES: list[m.Message] = [
         "/scratch",
         "auto",
         NEEDS,
-        m.SteeringTerms("promise", 1.0, 3600.0, "stop", 0),
+        w.SteeringTerms("promise", 1.0, 3600.0, "stop", 0),
         ("stats",),
         ("E",),
     ),
@@ -86,16 +87,16 @@ MESSAGES: list[m.Message] = [
     m.PublishEncoded(7, -70, 0.7, 0, (m.Form("zfp", 96, 1e-3), m.Form("", 60, 0.0), m.Form("", 8, 0.0)), BUFFERS),
     m.Approve(0, ((0, 0), (3, 1)), ("T",)),
     m.Skip((7, 9)),
-    m.Reached(8, 70, 0.7),
-    m.Answer(3, "applied", 8, 70, 0.7, "", {"feed": 0.03, "inlets": [1.0, 2.5]}, 0.001, 2),
-    m.Propose(3, 8, False, "set", {"feed": 0.05, "u": np.arange(6.0).reshape(2, 3)}),
-    m.Decide(3, True),
-    m.ConsoleHello(m.VERSION, "melt", "ada", "n17", 4713),
-    m.ConsoleWelcome("melt"),
-    m.Request(0, "set", {"feed": 0.05}, "user:ada", "too cold"),
-    m.Leave(),
-    m.Steerable(True, ({"name": "feed"},), {"perturb": {"arguments": []}}, {"feed": 0.03}),
-    m.Settled(-1, {"id": 1, "kind": "stop", "outcome": "applied", "step": 70}),
+    w.Reached(8, 70, 0.7),
+    w.Answer(3, "applied", 8, 70, 0.7, "", {"feed": 0.03, "inlets": [1.0, 2.5]}, 0.001, 2),
+    w.Propose(3, 8, False, "set", {"feed": 0.05, "u": np.arange(6.0).reshape(2, 3)}),
+    w.Decide(3, True),
+    w.ConsoleHello(m.VERSION, "melt", "ada", "n17", 4713),
+    w.ConsoleWelcome("melt"),
+    w.Request(0, "set", {"feed": 0.05}, "user:ada", "too cold"),
+    w.Leave(),
+    w.Steerable(True, ({"name": "feed"},), {"perturb": {"arguments": []}}, {"feed": 0.03}),
+    w.Settled(-1, {"id": 1, "kind": "stop", "outcome": "applied", "step": 70}),
     m.Fed(0, ((0, -1), (3, 7))),
     v.Watch(m.VERSION, "melt", "n19", 4713),
     v.Watching("melt"),
@@ -111,17 +112,17 @@ MESSAGES: list[m.Message] = [
     n.Lesson(7, -70, 0.7, tuple((3, spec) for spec in LAYOUT.blocks), BUFFERS),
     n.Learned(7),
     n.Dismiss("surrogate"),
-    m.Follow(("mean", "modes")),
-    m.Shown("mean", "", 3, 60, 70, 0.7, 10, 0, True, {"mean": np.arange(6.0).reshape(2, 3), "count": np.array(6)}),
-    m.Standing(8, 70, 0.7),
-    m.Paused(-1, 0, 0.0),
+    w.Follow(("mean", "modes")),
+    w.Shown("mean", "", 3, 60, 70, 0.7, 10, 0, True, {"mean": np.arange(6.0).reshape(2, 3), "count": np.array(6)}),
+    w.Standing(8, 70, 0.7),
+    w.Paused(-1, 0, 0.0),
     m.NodeGone(1),
     m.Ship(48, m.Partial("stats", 0, 2, 3, 7, True, (m.Entry(2, 5, 30, 70, 0.7, ((2, 0), (2, 3)), STATE),))),
     m.Replan(1, (m.Share(2, "tcp://127.0.0.1:5557", 1, 2, 2),)),
     m.Adopted(1, 7),
     m.Moved(0, 3, 7, True),
-    m.Scale(3),
-    m.Scaled(2, "it has ended"),
+    w.Scale(3),
+    w.Scaled(2, "it has ended"),
 ]
 
 #: The headers of `MESSAGES`, in their order.

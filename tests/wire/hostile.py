@@ -17,6 +17,7 @@ import numpy as np
 from insitu.model import Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
+from insitu.wire import steering as w
 from insitu.wire import viewing as v
 from insitu.wire.codec import encode
 from insitu.wire.compression import shrink
@@ -222,14 +223,14 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "a step with nothing in it": m.Layout(3, ()),
         "a drop at the end of time": m.Dropped(WHOLE, -WHOLE, sys.float_info.max, ""),
         "a drop again": m.Dropped(0, 0, 0.0, "x" * 65536),
-        "a parameter without a kind": m.Declare("parameter", "p", {"minimum": "low"}, (), ()),
+        "a parameter without a kind": w.Declare("parameter", "p", {"minimum": "low"}, (), ()),
         "no counters": m.Status({}),
         "counters of text": m.Status({"steps": "many", "put_bytes": -1}),
         "more was sent than was put": m.Tally((m.Traffic("u", 0, 0, WHOLE, 0),)),
         "an event of a rank that stops an operator": m.Event("error", "operator-stopped", "", {"operator": "stats"}),
-        "an answer to nothing": m.Answer(WHOLE, "applied", WHOLE, 0, 0.0, "", {"no": "such"}, -1.0, WHOLE),
-        "a doubt about nothing": m.Answer(0, "urge", 0, 0, 0.0, "x" * 65536, {}, 0.0, 0),
-        "a boundary beyond all": m.Reached(WHOLE, -WHOLE, -sys.float_info.max),
+        "an answer to nothing": w.Answer(WHOLE, "applied", WHOLE, 0, 0.0, "", {"no": "such"}, -1.0, WHOLE),
+        "a doubt about nothing": w.Answer(0, "urge", 0, 0, 0.0, "x" * 65536, {}, 0.0, 0),
+        "a boundary beyond all": w.Reached(WHOLE, -WHOLE, -sys.float_info.max),
         "an end before the beginning": m.Bye(0, {"steps": -1.5}),
     },
     Link.RANK_NODE: {
@@ -264,10 +265,10 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "a look at nothing": v.Look(WHOLE, "no such variable", (("no such dim", WHOLE),), 1),
     },
     Link.CONSOLE_CONTROLLER: {
-        "an action of no kind": m.Request(WHOLE, "explode", {"a": np.zeros(3), "b": [None, {}]}, "", ""),
-        "what nobody knows is followed": m.Follow(("no", "such", "no")),
-        "a value of everything": m.Request(0, "set", {"": {"deep": [1, "x"]}, "feed": [[1], [1, 2]]}, "rule:x", "y"),
-        "a leave": m.Leave(),
+        "an action of no kind": w.Request(WHOLE, "explode", {"a": np.zeros(3), "b": [None, {}]}, "", ""),
+        "what nobody knows is followed": w.Follow(("no", "such", "no")),
+        "a value of everything": w.Request(0, "set", {"": {"deep": [1, "x"]}, "feed": [[1], [1, 2]]}, "rule:x", "y"),
+        "a leave": w.Leave(),
     },
     Link.LEARNER_CONTROLLER: {
         "results of another operator": m.Partial("stats", 0, -1, 0, 0, True, ()),

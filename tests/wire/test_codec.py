@@ -14,6 +14,7 @@ from insitu.errors import LocalProtocolError, RemoteProtocolError
 from insitu.wire import fields as wire_fields
 from insitu.wire import learning as n
 from insitu.wire import messages as m
+from insitu.wire import steering as w
 from insitu.wire import viewing as v
 from insitu.wire.codec import decode, encode, kind
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, STATES_BYTES, WHOLE
@@ -23,7 +24,7 @@ from tests.wire.hostile import INSANE, MALFORMED, frames_of
 from tests.wire.same import same
 
 WITH_FRAMES = (
-    m.Publish | m.PublishEncoded | m.Partial | m.Ship | m.Propose | m.Request | m.Shown | n.Lesson
+    m.Publish | m.PublishEncoded | m.Partial | m.Ship | w.Propose | w.Request | w.Shown | n.Lesson
     | v.News | v.Sight | v.Glimpse
 )  # fmt: skip
 SINGLE = [message for message in MESSAGES if not isinstance(message, WITH_FRAMES)]
@@ -82,9 +83,9 @@ def test_a_field_of_a_wrong_type_is_refused_by_its_name(message: m.Message) -> N
         message = replace(message, entries=())  # its arrays are looked at first
     elif isinstance(message, m.Ship):
         message = replace(message, partial=replace(message.partial, entries=()))
-    elif isinstance(message, m.Propose | m.Request):
+    elif isinstance(message, w.Propose | w.Request):
         message = replace(message, values={})
-    elif isinstance(message, m.Shown):
+    elif isinstance(message, w.Shown):
         message = replace(message, arrays={})
     header, *frames = frames_of(message)
     names = [name for name in type(message).__dataclass_fields__ if name != "buffers"]

@@ -13,6 +13,7 @@ from insitu.model import Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import session as wire_session
+from insitu.wire import steering as w
 from insitu.wire import viewing as v
 from insitu.wire.codec import decode
 from insitu.wire.schema import KINDS
@@ -26,7 +27,7 @@ OPENING = {
     Link.RANK_CONTROLLER: m.Hello,
     Link.RANK_NODE: m.Attach,
     Link.NODE_CONTROLLER: m.NodeHello,
-    Link.CONSOLE_CONTROLLER: m.ConsoleHello,
+    Link.CONSOLE_CONTROLLER: w.ConsoleHello,
     Link.VIEWER_CONTROLLER: v.Watch,
     Link.LEARNER_CONTROLLER: n.LearnerHello,
     Link.LEARNER_NODE: n.Subscribe,
@@ -34,7 +35,7 @@ OPENING = {
 ADMISSION = {
     Link.RANK_CONTROLLER: m.Welcome,
     Link.NODE_CONTROLLER: m.NodeWelcome,
-    Link.CONSOLE_CONTROLLER: m.ConsoleWelcome,
+    Link.CONSOLE_CONTROLLER: w.ConsoleWelcome,
     Link.VIEWER_CONTROLLER: v.Watching,
     Link.LEARNER_CONTROLLER: n.Sources,
 }
@@ -332,8 +333,8 @@ def test_the_examples_can_be_said_in_a_row() -> None:
         pair = Pair(link)
         path = {
             Link.RANK_CONTROLLER: [
-                *(m.Hello, m.Welcome, m.Layout, m.Declare, m.Dropped, m.Status, m.Propose, m.Reached, m.Answer),
-                *(m.Decide, m.Commit, m.Standing, m.Bye, m.Ping),
+                *(m.Hello, m.Welcome, m.Layout, w.Declare, m.Dropped, m.Status, w.Propose, w.Reached, w.Answer),
+                *(w.Decide, m.Commit, w.Standing, m.Bye, m.Ping),
             ],
             Link.RANK_NODE: [m.Attach, m.Credit, m.Layout, m.Publish, m.Ship, m.Ack, m.Detach, m.Ack],
             Link.NODE_CONTROLLER: [
@@ -341,8 +342,8 @@ def test_the_examples_can_be_said_in_a_row() -> None:
                 *(m.Event, m.Finished, m.Shutdown, m.Status),
             ],
             Link.CONSOLE_CONTROLLER: [
-                *(m.ConsoleHello, m.ConsoleWelcome, m.Steerable, m.Request, m.Settled, m.Follow, m.Shown),
-                *(m.Paused, m.Ping, m.Leave, m.Settled),
+                *(w.ConsoleHello, w.ConsoleWelcome, w.Steerable, w.Request, w.Settled, w.Follow, w.Shown),
+                *(w.Paused, m.Ping, w.Leave, w.Settled),
             ],
             Link.VIEWER_CONTROLLER: [v.Watch, v.Watching, v.Ask, v.News, v.Look, v.Sight, m.Shutdown, v.Ask],
             Link.LEARNER_CONTROLLER: [n.LearnerHello, m.Ping, n.Sources, m.Partial, m.Finished, m.Shutdown, m.Status],

@@ -16,8 +16,9 @@ from insitu.controller.admission import Terms
 from insitu.controller.record import ActionRecord, to_replay
 from insitu.controller.service import Service
 from insitu.wire.contact import Contact
-from insitu.wire.messages import Answer, Decide, Event, Message, Propose, SteeringTerms
+from insitu.wire.messages import Event, Message
 from insitu.wire.sockets import listen
+from insitu.wire.steering import Answer, Decide, Propose, SteeringTerms
 
 
 def main() -> None:
