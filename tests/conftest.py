@@ -34,8 +34,9 @@ SHARED_MEMORY = Path("/dev/shm")
 #: Pools that a library keeps for the life of the process and fills when it likes, by the start of their threads' names.
 POOLS = ("Dask-Offload", "asyncio_", "zarr_")
 
-#: Folders of tests, from those with the longest modules on; all others' take seconds.
-LONGEST = ("docs", "demos", "end_to_end", "analytics", "steering", "staging", "adapters")
+#: Folders of tests, from those with the longest modules on; all others' take seconds. What starts processes and waits
+#: for them is mixed with what computes.
+LONGEST = ({"docs", "demos"}, {"end_to_end", "analytics", "steering", "adapters", "learning"}, {"staging"})
 
 #: Programs that tests start are no modules with examples.
 collect_ignore_glob = ["*/programs/*"]
@@ -89,7 +90,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The tests of a module that are marked ``in_order`` are put back into the order in which they stand there.
     """
-    items.sort(key=lambda item: min((n for n, name in enumerate(LONGEST) if name in item.path.parts), default=9))
+    items.sort(
+        key=lambda item: next((n for n, names in enumerate(LONGEST) if names & set(item.path.parts)), len(LONGEST))
+    )
     places: dict[Path, list[int]] = {}
     for place, item in enumerate(items):
         if item.get_closest_marker("in_order"):

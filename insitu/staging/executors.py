@@ -290,6 +290,8 @@ def _start_local(nodes: int) -> Cluster:
                 memory_limit=None,
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
+                # What a killed process leaves goes with the folder. As a setting it would yield to a TMPDIR of ours.
+                env={"TMPDIR": folder},
                 death_timeout=START_S,
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             )
@@ -305,11 +307,9 @@ def _start_local(nodes: int) -> Cluster:
 def _settings_for(folder: str) -> "dask.config.set":
     """Return the settings of our own workers.
 
-    What the scheduler would put into a folder that is shared by all of Dask on this machine goes into theirs too, and
-    so does what a worker or a learner's process cannot clean up that is killed.
+    What the scheduler would put into a folder that is shared by all of Dask on this machine goes into theirs too.
     """
-    environment = {**THREADS, "TMPDIR": folder}
-    settings = {**SETTINGS, "temporary-directory": folder, "distributed.nanny.pre-spawn-environ": environment}
+    settings = {**SETTINGS, "temporary-directory": folder, "distributed.nanny.pre-spawn-environ": THREADS}
     return dask.config.set(settings)
 
 

@@ -65,14 +65,13 @@ def plugins_of(address: str) -> int:
     return sum(name.startswith("insitu") for worker in names.values() for name in worker)
 
 
-@pytest.mark.parametrize("by", ["file", "address"])
-def test_its_workers_fold_and_are_left_as_they_were(start: Start, scheduler_file: Path, by: str) -> None:
+def test_its_workers_fold_and_are_left_as_they_were(start: Start, scheduler_file: Path) -> None:
     address = address_in(scheduler_file)
     running = start(
         *program("steady", "--steps", 30),
         ranks=2,
         nodes=2,
-        staging={"cluster": str(scheduler_file) if by == "file" else address},
+        staging={"cluster": address},
         operators={"sum": total(), "large": total(window=10)},
     )
     left = running.wait()
