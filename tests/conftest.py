@@ -141,15 +141,18 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
+#: Orphans that have ended, for which nobody waits: there are dozens after some runs, and each look met all of them.
+_ENDED: set[int] = set()
+
+
 def _descendants() -> list[int]:
     """Linux tells at once; psutil reads of every process on the machine whose child it is, twice for each test."""
     found, parents = [], [os.getpid()]
     try:
         while parents:
             tasks = Path(f"/proc/{parents.pop()}/task")
-            children = [
-                int(pid) for thread in os.listdir(tasks) for pid in (tasks / thread / "children").read_text().split()
-            ]
+            several = [(tasks / thread / "children").read_text().split() for thread in os.listdir(tasks)]
+            children = [pid for each in several for pid in map(int, each) if pid not in _ENDED]
             found += children
             parents += children
     except OSError:  # a thread or process that has just ended, or a kernel that does not tell: one has to look
@@ -163,6 +166,7 @@ def _processes() -> dict[int, str]:
         try:
             process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE:
+                _ENDED.add(pid)
                 continue
             found[process.pid] = " ".join(process.cmdline())
         except psutil.NoSuchProcess:
