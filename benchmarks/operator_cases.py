@@ -26,12 +26,12 @@ THRESHOLD = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One operator, the steps of its window by variable, and a library: what is called, and with how much of it."""
+    """One operator, the steps of its window by variable, and a rival: the library called, with how much of it."""
 
     operator: Operator
     inputs: tuple[Variable, ...]
     fields: Fields
-    library: str
+    rival: str
     call: Library
     share: float = 1.0
 

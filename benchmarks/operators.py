@@ -100,12 +100,12 @@ def compared(n: int, parts: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
         print(f"{name}:", flush=True)
         timed, why = contenders(whole[name])
         small, _ = contenders(part[name])
-        missing |= {whole[name].library: why} if why else {}
+        missing |= {whole[name].rival: why} if why else {}
         found = rounds({**timed, "a 16th": small["with result"]}, n)
         theirs = found.get("library", math.nan)
         table.append({
             "operator": name, "folded_GB/s": found["folded"], "of np.sum": found["folded"] / found["np.sum"],
-            "with_result_GB/s": found["with result"], "a_16th_GB/s": found["a 16th"], "library": whole[name].library,
+            "with_result_GB/s": found["with result"], "a_16th_GB/s": found["a 16th"], "library": whole[name].rival,
             "library_GB/s": theirs, "of library": found["with result"] / theirs,
         })  # fmt: skip
     return table, missing

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan from M ranks to N staging nodes, against the definition cell by cell."""
 
-from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -100,11 +99,11 @@ def test_after_a_move_no_part_would_make_the_load_more_even(ranks: int, nodes: i
     plan = parts_by_rank([HERE] * ranks, [HERE] * nodes)
     here = dict.fromkeys(range(gone, gone + later), HERE)
     after = moved(plan, [HERE] * ranks, here)
-    load: Counter[int] = Counter(dict.fromkeys(here, 0))
+    load = dict.fromkeys(here, Fraction())
     each: dict[int, list[Fraction]] = {n: [] for n in here}
     for part in (part for parts in after for part in parts):
         weight = Fraction(part.high - part.low, part.of)
-        load[part.node] += weight  # type: ignore[assignment]
+        load[part.node] += weight
         each[part.node].append(weight)
     assert all(load[heavy] - load[light] <= w for heavy in here for light in here for w in each[heavy])
 
