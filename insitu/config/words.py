@@ -87,6 +87,8 @@ def expectation(schema: Schema, root: Schema) -> str:
     >>> pair = {"type": "array", "prefixItems": [{"type": "number"}] * 2, "minItems": 2, "maxItems": 2}
     >>> expectation(pair, {}), expectation({"type": "array", "items": {"type": "string"}, "minItems": 1}, {})
     ('a list of 2 numbers', 'a list of strings (at least 1)')
+    >>> expectation({"type": "object", "properties": {"interval": {"type": "number"}}, "required": ["interval"]}, {})
+    'a mapping with interval'
     """
     parts = [_one(option, root) for option in options(schema, root) if option.get("type") != "null"]
     return _either(list(dict.fromkeys(parts)))
@@ -107,6 +109,8 @@ def _one(schema: Schema, root: Schema) -> str:
         return _list(schema, root)
     if kind == "object" and schema.get("minProperties"):
         return "a mapping that is not empty"
+    if kind == "object" and schema.get("required"):
+        return f"a mapping with {', '.join(schema['required'])}"
     if kind == "string" and schema.get("examples"):
         return f"a string such as {shown(schema['examples'][0])}"
     return {"string": "a string", "boolean": "true or false", "object": "a mapping"}.get(str(kind), "a value")

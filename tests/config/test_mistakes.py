@@ -138,6 +138,13 @@ CASES = [
         'no operator is called "spead"; did you mean',
     ),
     ("operators:", "operators: 3\nx:", 3, "operators", "expected a mapping that is not empty, got 3"),
+    (
+        "operators:",
+        "operators:\n  s: {use: sobol, of: v, over: member, parameters: 2, until: 0.05}",
+        4,
+        "operators.s.until",
+        "expected a mapping with interval, got 0.05",
+    ),
     ("window: 10", "window: 0", 4, "operators.speed.window", WINDOW + "0"),
     ("window: 10", "window: ruin", 4, "operators.speed.window", WINDOW + '"ruin"'),
     ("window: 10", "bins: many", 4, "operators.speed.bins", RANKS + '"many"'),
