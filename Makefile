@@ -24,10 +24,10 @@ demo: $(STAMP)
 # A run is half a dozen processes, of which each would compile the same modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Two at a time, since what starts processes mostly waits for them. In the order of tests/conftest.py: xdist would begin
-# with the modules that have the most tests, which are the shortest.
+# Three at a time on two cores, since what starts processes mostly waits for them. In the order of tests/conftest.py:
+# xdist would begin with the modules that have the most tests, which are the shortest.
 test: $(STAMP)
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Each peer has an environment of its own; one that cannot be installed is left out.
 bench: $(STAMP)

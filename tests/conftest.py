@@ -34,9 +34,10 @@ SHARED_MEMORY = Path("/dev/shm")
 #: Pools that a library keeps for the life of the process and fills when it likes, by the start of their threads' names.
 POOLS = ("Dask-Offload", "asyncio_", "zarr_")
 
-#: Folders of tests, from those with the longest modules on; all others' take seconds. What starts processes and waits
-#: for them is mixed with what computes.
-LONGEST = ({"docs", "demos"}, {"end_to_end", "analytics", "steering", "adapters", "learning"}, {"staging"})
+#: Folders of tests in the order in which they are begun. First those that compile kernels: a process that tests already
+#: knows how to compile, which each staging node would first have to learn. Then those with the longest modules, and what
+#: starts processes and waits for them; all others take seconds.
+ORDER = ({"analytics"}, {"docs", "demos"}, {"end_to_end", "steering", "adapters", "learning"}, {"staging"})
 
 #: Programs that tests start are no modules with examples.
 collect_ignore_glob = ["*/programs/*"]
@@ -91,7 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The tests of a module that are marked ``in_order`` are put back into the order in which they stand there.
     """
     items.sort(
-        key=lambda item: next((n for n, names in enumerate(LONGEST) if names & set(item.path.parts)), len(LONGEST))
+        key=lambda item: next((n for n, names in enumerate(ORDER) if names & set(item.path.parts)), len(ORDER))
     )
     places: dict[Path, list[int]] = {}
     for place, item in enumerate(items):
@@ -211,6 +212,16 @@ def _fresh(before: dict[str, dict]) -> dict[str, dict]:
     return {kind: found for kind, found in fresh.items() if found}
 
 
+def _told(fresh: dict[str, dict]) -> str:
+    """What was left behind, with where sockets lead: of the number of one nobody knows whose it is."""
+    connections = psutil.Process().net_connections("all")
+    ends = {each.fd: f"{each.laddr or 'nowhere'} to {each.raddr or 'nowhere'}" for each in connections}
+    descriptors = fresh.get("file descriptors", {})
+    for number in descriptors.keys() & ends.keys():
+        descriptors[number] += f" ({ends[number]})"
+    return "; ".join(f"{kind}: {', '.join(map(str, left.values()))}" for kind, left in fresh.items())
+
+
 def _start_process_wide(started: set[str]) -> None:
     """Start what the modules imported so far keep for good."""
     for name in PROCESS_WIDE.keys() - started:
@@ -230,8 +241,7 @@ def _leaks_nothing(request: pytest.FixtureRequest, started: set[str]) -> Iterato
     try:
         wait_until(lambda: not _fresh(before), request.config.getoption("--grace"))
     except AssertionError:
-        found = "; ".join(f"{kind}: {', '.join(map(str, left.values()))}" for kind, left in _fresh(before).items())
-        if found:  # else the last of it went with the last look
+        if found := _told(_fresh(before)):  # else the last of it went with the last look
             pytest.fail(f"{request.node.name} left behind {found}", pytrace=False)
 
 
