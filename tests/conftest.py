@@ -34,8 +34,8 @@ SHARED_MEMORY = Path("/dev/shm")
 #: Pools that a library keeps for the life of the process and fills when it likes, by the start of their threads' names.
 POOLS = ("Dask-Offload", "asyncio_", "zarr_")
 
-#: Folders of tests in the order in which they are begun. First those that compile kernels: a process that tests already
-#: knows how to compile, which each staging node would first have to learn. Then those with the longest modules, and what
+#: Folders of tests in the order in which they are begun. First those that compile kernels: a process that tests loads
+#: the compiler once, and staging nodes then find what they need compiled. Then those with the longest modules, and what
 #: starts processes and waits for them; all others take seconds.
 ORDER = ({"analytics"}, {"docs", "demos"}, {"end_to_end", "steering", "adapters", "learning"}, {"staging"})
 
@@ -91,9 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The tests of a module that are marked ``in_order`` are put back into the order in which they stand there.
     """
-    items.sort(
-        key=lambda item: next((n for n, names in enumerate(ORDER) if names & set(item.path.parts)), len(ORDER))
-    )
+    items.sort(key=lambda item: next((n for n, names in enumerate(ORDER) if names & set(item.path.parts)), len(ORDER)))
     places: dict[Path, list[int]] = {}
     for place, item in enumerate(items):
         if item.get_closest_marker("in_order"):

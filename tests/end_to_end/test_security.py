@@ -6,7 +6,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, product
+from itertools import chain, cycle, product
 
 import numpy as np
 import psutil
@@ -133,24 +133,29 @@ def test_an_interface_that_is_none_is_told_with_those_that_are(start: Start) -> 
     assert "test0.yaml:" in left.stderr
 
 
-def nonsense(run: str) -> list[list[bytes]]:
-    """All that is hostile, who claims to be somebody else included."""
+def nonsense() -> list[list[bytes]]:
+    """All that is hostile."""
     insane = [frames_of(message) for messages in INSANE.values() for message in messages.values()]
-    claims = [
+    return [frames for frames in (*MALFORMED.values(), *insane) if frames]
+
+
+def claims(run: str) -> list[list[bytes]]:
+    """Who claims to be somebody else."""
+    hellos = (
         Hello(VERSION, run, 0, 1, 2, "n17", 4711),
         NodeHello(VERSION, run, 0, "tcp://127.0.0.1:9", "n17", 4711),
         Attach(VERSION, run, 0, 0, "n17", 4711),
-    ]
-    return [*MALFORMED.values(), *insane, *map(frames_of, claims)]
+    )
+    return [frames_of(hello) for hello in hellos]
 
 
 def test_nonsense_from_a_socket_harms_nobody(start: Start) -> None:
-    """Every piece over a connection of its own, while the ranks go on."""
+    """Every piece over a connection of its own, at one place or another, while the ranks go on."""
     running = start(*ENDLESS, ranks=2, nodes=2)
     contact = contact_of(running)
     places = listening(running)
     assert len(places) == 3
-    for frames, place in product(filter(None, nonsense(contact.run)), places):
+    for frames, place in [*zip(nonsense(), cycle(places), strict=False), *product(claims(contact.run), places)]:
         with connect(place) as bad:
             assert bad.send(frames)
     for place in places:  # and what is not even ZeroMQ
