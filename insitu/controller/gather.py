@@ -175,29 +175,21 @@ class Gather:
 
     def _complete_windows(self, concluded: bool = False) -> list[Window | Rows]:
         """Take the windows that wait for no node any more, oldest first."""
-        ready = sorted(
-            key
-            for key, waiting in self._windows.items()
-            if waiting.nodes >= self._parties(key[0], *_span(waiting.said)) - self._lost
-            and (concluded or not self._goes_on(waiting))
-        )
         done: list[Window | Rows] = []
-        for key in ready:
-            waiting = self._windows.pop(key)
-            held = tuple(sorted(waiting.held, key=_node))
-            done.append(
-                Window(
-                    *key,
-                    *_span(waiting.said),
-                    not self._goes_on(waiting)
-                    and all(
-                        one.full or node in self._leaving for node, one in zip(waiting.order, waiting.said, strict=True)
-                    ),
-                    _in_order(waiting.entries),
-                    held,
-                    complete=not waiting.robbed and waiting.nodes >= self._parties(key[0], *_span(waiting.said)),
-                )
+        for key in sorted(self._windows):
+            waiting = self._windows[key]
+            since, upto = _span(waiting.said)
+            missing = self._parties(key[0], since, upto) - waiting.nodes
+            goes_on = self._goes_on(waiting)
+            if missing - self._lost or (goes_on and not concluded):
+                continue
+            full = not goes_on and all(
+                one.full or node in self._leaving for node, one in zip(waiting.order, waiting.said, strict=True)
             )
+            held = tuple(sorted(waiting.held, key=_node))
+            whole = not (waiting.robbed or missing)
+            done.append(Window(*key, since, upto, full, _in_order(waiting.entries), held, complete=whole))
+            del self._windows[key]
         return done
 
     def _parties(self, operator: str, since: int, upto: int) -> frozenset[int]:
