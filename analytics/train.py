@@ -7,7 +7,7 @@ import numpy as np
 
 from analytics.nn.needed import fault
 from analytics.nn.streaming import Streaming
-from insitu.learner import Learner, Learning, Workspace
+from insitu.learner import Learner, Learning, Workspace, turn
 from insitu.model import Variable
 
 #: What each row holds: dtype, units, meaning.
@@ -31,6 +31,11 @@ class Train(Streaming, Learner):
     coordinates (``@x``); without targets the inputs are the targets, as for an autoencoder. `sample` says what one
     sample is: a whole step, a row (a particle), or a cell (`analytics.nn.steps`).
 
+    **Who.** One process; with ``parallel.trainers`` several, over the staging nodes in turn, each with a share of the
+    steps (`insitu.learner.turn`), of `batch` samples, of buffer and held-out set. They learn one network in step, data
+    parallel (`analytics.nn.parallel`). One that dies is waited for by nobody, and comes in again
+    (`analytics.nn.together`).
+
     **How.** Samples wait in a buffer, from which batches are drawn (`analytics.nn.buffers`: fifo, firo, reservoir).
     While it is full of samples that no batch has held, steps wait at the staging nodes, and with it, by the policy of
     the variables, the simulation. When the stream has ended the buffer drains, and training ends.
@@ -47,6 +52,16 @@ class Train(Streaming, Learner):
 
     A loss that is not finite stops the operator; batch and samples are named. The other operators go on.
     """
+
+    shared_counters = frozenset({"batches", "resumed_at_batch", "teams"})
+
+    @property
+    def processes(self) -> int:
+        return self.parallel.trainers
+
+    def takes(self, sequence: int, process: int) -> bool:
+        # Of the steps after it that look back to it, too.
+        return any(turn(sequence + lag, self.processes) == process for lag in self.lags)
 
     def fault(self) -> str | None:
         if missing := fault("train"):
@@ -79,5 +94,7 @@ class Train(Streaming, Learner):
 
     def begin(self, inputs: Mapping[str, Variable], workspace: Workspace) -> Learning:
         from analytics.nn.online import OnLine  # as above
+        from analytics.nn.together import Together
 
-        return OnLine(self, self.sampler(inputs), workspace, self.threads)
+        kind = Together if self.processes > 1 else OnLine
+        return kind(self, self.sampler(inputs), workspace, self.threads)

@@ -11,6 +11,11 @@ them to `Learning.take` as arrays of the global shape. A learner that has no roo
 waits at its staging node, and by the ranks' credits the policy of their buffers decides (`block`: the simulation
 waits). In between `Learning.work` is called again and again: one batch, one prediction. All is called from one thread.
 
+**Several processes** may work at one learner. Each is given a share of the steps, which `Learner.takes` decides, and
+each whole step goes to one of them. They work together as a `Team` that changes: a process that has died leaves it, and
+the one that is started in its place comes in again. Who is in it is told by `Learning.meet`; how they talk to each
+other is theirs.
+
 **Nothing is promised** about how many steps lie between two calls of `work`, nor how long one is waited for. A learner
 whose outcome must not depend on the machine's speed counts for itself, as `analytics.nn` does with its limiter.
 """
@@ -52,17 +57,41 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Team:
+    """Which processes of a learner work together from now on: the numbers of its `members`, in order.
+
+    Teams are counted by `generation`, and find each other by the name `meeting`, which is one for the whole run.
+    Without members nothing is left to do: the others have ended their work.
+    """
+
+    generation: int
+    members: tuple[int, ...]
+    meeting: str
+
+
+def _nobody(generation: int, missing: tuple[int, ...]) -> None:
+    """There are no others to work with."""
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
     """Where a learner of this `name` keeps what outlives its process, and whom it tells.
 
     `directory` is that of the run; models and checkpoints have their place there. `config_hash` tells with which
     configuration something was made. What is `tell`-ed is a warning in the run's log.
+
+    Where a learner has several processes this is number `process`. ``join(generation, missing)`` asks for a team: a
+    first one (generation 0), or another one, since that of `generation` does not work together any more, and `missing`
+    did not come. Nobody outside of this machine need reach a run that is `local`.
     """
 
     name: str
     directory: Path
     config_hash: str = ""
     tell: Callable[[str], None] = print
+    process: int = 0
+    local: bool = True
+    join: Callable[[int, tuple[int, ...]], None] = _nobody
 
     @property
     def models(self) -> Path:
@@ -71,8 +100,13 @@ class Workspace:
 
     @property
     def checkpoint(self) -> Path:
-        """The file from which the learner goes on where its process has died."""
-        return self.directory / "checkpoints" / f"{self.name}.ckpt"
+        """The file from which the process goes on where the one before it has died."""
+        number = f".{self.process}" if self.process else ""
+        return self.directory / "checkpoints" / f"{self.name}{number}.ckpt"
+
+    def meeting(self, team: Team) -> Path:
+        """The file by which the processes of a team find each other."""
+        return self.directory / "checkpoints" / f".{self.name}.{team.meeting}.meeting"
 
 
 class Learning(ABC):
@@ -89,6 +123,14 @@ class Learning(ABC):
     @abstractmethod
     def work(self) -> bool:
         """Do one piece of work of at most some tenths of a second; ``False`` where there is none before more comes."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will be left to do, when no step will come and `work` has said so."""
+        return True
+
+    def meet(self, team: Team) -> None:  # noqa: B027 - most have one process, and never hear of a team
+        """Work with these from now on; the answer to `Workspace.join`, or because one of them has come or gone."""
 
     @abstractmethod
     def rows(self) -> list[Row]:
@@ -114,11 +156,22 @@ class Learner(BaseModel, ABC):
 
     #: A learner takes variables of the simulation, never results of operators.
     sources: ClassVar[tuple[str, ...]] = ()
+    #: Counters that mean the same in each process, and are not added up: the largest one is told.
+    shared_counters: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod
     def needs(self) -> tuple[str, ...]:
         """The variables that it is given; a step without one of them is left out."""
+
+    @property
+    def processes(self) -> int:
+        """How many processes work at it together."""
+        return 1
+
+    def takes(self, sequence: int, process: int) -> bool:
+        """Whether the step of this sequence is given to process number `process`."""
+        return turn(sequence, self.processes) == process
 
     @property
     def asks(self) -> tuple[str, ...]:
@@ -147,3 +200,20 @@ class Learner(BaseModel, ABC):
         """Raise `OperatorError` where something is missing on this machine."""
         if fault := self.fault():
             raise OperatorError(fault)
+
+
+def turn(sequence: int, processes: int) -> int:
+    """Return which of the processes has the turn at a step: each as often, whatever part of the steps is looked at.
+
+    Not one after the other: of a variable that is published in every second step one of two processes would get none.
+    So the turns follow the fractional parts of multiples of the golden ratio, which are spread evenly over any steps
+    that are equally far apart (Weyl, 1916), the first few included.
+
+    >>> [turn(sequence, 2) for sequence in range(10)]
+    [0, 1, 0, 1, 0, 0, 1, 0, 1, 1]
+    """
+    return ((sequence * _GOLDEN) % 2**64 * processes) >> 64
+
+
+#: 2^64 divided by the golden ratio.
+_GOLDEN = 0x9E3779B97F4A7C15

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that learn one network together, and what is said when one of them is missing."""
 
+import contextlib
 import datetime
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,75 +20,133 @@ _T = TypeVar("_T")
 # What it gives out is not all declared.
 _distributed: Any = torch.distributed
 
+#: What a trainer that waits for the others to begin is at.
+START = "the start"
 
-class RankMissing(RunError):
-    """Ranks that did not come to a collective within its time; `ranks` are their numbers."""
 
-    def __init__(self, message: str, ranks: tuple[int, ...]) -> None:
+class Torn(RunError):
+    """A collective has failed: `what` is it, and others of the group may be gone."""
+
+    def __init__(self, message: str, what: str) -> None:
         super().__init__(message)
-        self.ranks = ranks
+        self.what = what
+
+
+class TrainerMissing(RunError):
+    """Trainers that did not come to a collective within its time; `missing` are their numbers."""
+
+    def __init__(self, message: str, missing: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class Group:
-    """One of `size` processes, which meet at a file that all can reach (a run's directory) and talk by gloo.
+    """Trainer `number` among `members`, who meet at a file that all can reach (a run's directory) and talk by gloo.
 
-    Every collective ends within `timeout_s`, or raises `RankMissing`, in every rank that is left: each of them then
-    says in the file that it is there, and those that have not said so within the same time again are the missing ones.
-    Until that happens it costs nothing.
+    A collective that fails, because another is gone or does not come within `timeout_s`, raises `Torn`, in each that is
+    left. Each then has said in the file that it is there: `absent` are those who have not. Until that happens it costs
+    nothing. What is torn stays so: those who are left make another group, of another `name`.
 
-    A context manager. The group is the process's own: one at a time. `name` tells groups apart that meet at one file.
+    A context manager, which waits for all at its begin. The group is the process's own: one at a time. `local`: no
+    other machine takes part, and nothing listens beyond loopback.
     """
 
-    def __init__(self, meeting: Path, rank: int, size: int, timeout_s: float = 30.0, name: str = "0") -> None:
-        self.rank, self.size, self.timeout_s = rank, size, timeout_s
+    def __init__(
+        self,
+        meeting: Path,
+        number: int,
+        members: Sequence[int],
+        timeout_s: float = 30.0,
+        name: str = "0",
+        local: bool = True,
+    ) -> None:
+        self.number, self.members, self.timeout_s = number, tuple(members), timeout_s
+        self.rank, self.size = self.members.index(number), len(self.members)
         self._limit = datetime.timedelta(seconds=timeout_s)
         self._store = _distributed.PrefixStore(name, _distributed.FileStore(str(meeting), -1))
         self._store.set_timeout(self._limit)
-        self._store.set(f"began/{rank}", "1")
-        self._among("began", "the start")
-        torch.distributed.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=self._limit)
+        self._open = False
+        #: What has failed, if anything has.
+        self.torn: Torn | None = None
+        if local:
+            # Where a machine's name stands for an address of its network, gloo would listen there.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", next(n for _, n in socket.if_nameindex() if n.startswith("lo")))
+        self._say(START)
 
     def __enter__(self) -> "Group":
+        self.open()
         return self
 
     def __exit__(self, *error: object) -> None:
-        torch.distributed.destroy_process_group()
+        self.close()
+
+    def open(self) -> None:
+        """Begin, when all have come. Raises `TrainerMissing` where they do not within the time, or are gone again."""
+        self.require(START)
+        begin = torch.distributed.init_process_group
+        try:
+            begin("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=self._limit)
+        except RuntimeError as error:
+            raise Torn(f"trainer {self.number} of {self.size}: {START} failed: {error}", START) from error
+        self._open = True
+
+    def close(self) -> None:
+        """Leave: whoever still waits for this one is told so at once. May be called twice."""
+        if self._open:
+            self._open = False
+            torch.distributed.destroy_process_group()
 
     def sum(self, values: Array, what: str) -> Array:
-        """Return the sum over all ranks, float64, the same to the last bit in each; `what` names it in an error."""
+        """Return the sum over all, float64, the same to the last bit in each; `what` names it in an error."""
         tensor = torch.from_numpy(np.array(values, np.float64))
         self.watched(lambda: torch.distributed.all_reduce(tensor), what)
         return tensor.numpy()
 
     def gathered(self, values: Array, what: str) -> Array:
-        """Return what each rank has, (size, *shape) float64; the shape is the same in all."""
+        """Return what each has, (size, *shape) float64; the shape is the same in all."""
         tensor = torch.from_numpy(np.array(values, np.float64))
         found = [torch.empty_like(tensor) for _ in range(self.size)]
         self.watched(lambda: torch.distributed.all_gather(found, tensor), what)
         return torch.stack(found).numpy()
 
+    def told(self, said: bytes, rank: int, what: str) -> bytes:
+        """Return what the one of this `rank` in the group has `said`."""
+        length = int(self.gathered(np.array(len(said)), what)[rank])
+        tensor = torch.empty(length, dtype=torch.uint8)
+        if self.rank == rank:
+            tensor = torch.from_numpy(np.frombuffer(said, np.uint8).copy())
+        self.watched(lambda: torch.distributed.broadcast(tensor, rank), what)
+        return tensor.numpy().tobytes()
+
     def watched(self, call: Callable[[], _T], what: str) -> _T:
-        """Return what a collective returns; raise `RankMissing` where it fails because somebody does not come."""
+        """Return what a collective returns; raise `Torn` where it fails."""
         try:
             return call()
         except RuntimeError as error:
-            self._store.set(f"here/{what}/{self.rank}", "1")
-            self._among(f"here/{what}", what)
-            raise RunError(f"rank {self.rank} of {self.size}: {what} failed, though all ranks came: {error}") from error
+            with contextlib.suppress(RuntimeError):  # a file that cannot be written either says less, and no more
+                self._say(what)
+            self.torn = Torn(f"trainer {self.number} of {self.size}: {what} failed: {error}", what)
+            raise self.torn from error
 
-    def _among(self, key: str, what: str) -> None:
-        missing = tuple(rank for rank in range(self.size) if not self._has(f"{key}/{rank}"))
-        if missing:
-            names = ", ".join(map(str, missing))
-            raise RankMissing(
-                f"rank {self.rank} of {self.size} waited {self.timeout_s:g} s at {what} for rank {names}, which is not "
-                "there any more, or stalls",
-                missing,
-            )
+    def absent(self, what: str) -> tuple[int, ...]:
+        """Return those that have not said by now that they are at a collective which failed, or at the start."""
+        return tuple(member for member in self.members if not self._store.check([f"{what}/{member}"]))
 
-    def _has(self, key: str) -> bool:
-        try:
-            self._store.wait([key], self._limit)
-        except RuntimeError:  # torch.distributed.DistStoreError: not within its time
-            return False
-        return True
+    def require(self, what: str) -> None:
+        """Wait until all have said that they are there; `TrainerMissing` for those that do not within the time."""
+        with contextlib.suppress(RuntimeError):  # torch.distributed.DistStoreError: not within the time
+            self._store.wait([f"{what}/{member}" for member in self.members], self._limit)
+        if missing := self.absent(what):
+            raise self.missed(what, missing)
+
+    def missed(self, what: str, missing: tuple[int, ...]) -> TrainerMissing:
+        """Return the error that names those who did not come."""
+        names = ", ".join(map(str, missing))
+        return TrainerMissing(
+            f"trainer {self.number} of {self.size} waited {self.timeout_s:g} s at {what} for trainer {names}, which is "
+            "not there any more, or stalls",
+            missing,
+        )
+
+    def _say(self, what: str) -> None:
+        self._store.set(f"{what}/{self.number}", "1")

@@ -69,8 +69,8 @@ class Learner:
         self._loss, self._raw = loss_function(spec.loss), spec.loss.kind == "relative_l2"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "amp")
         self._noise = Draws(spec.seed, WEIGHTS)
-        #: Which of those who learn together this one is.
-        self.rank = 0
+        #: Which of those who learn together this one is, and in whose batch a loss was not finite.
+        self.number = self.culprit = 0
         #: How often the weights were moved.
         self.steps = 0
         self._good = (0, copy.deepcopy(self.module.state_dict()))
@@ -162,6 +162,16 @@ class Learner:
         return found if self.outputs in (None, self.inputs) else found | {"outputs": self.outputs.state()}
 
     def load(self, state: State) -> None:
+        """Go on where `state` was taken; where it is without weights, which others have, from those that are here."""
+        if "module" in state:
+            self._load_weights(state)
+        self.inputs.load(state["inputs"])
+        if self.outputs is not None and self.outputs is not self.inputs:
+            self.outputs.load(state["outputs"])
+        self.steps = int(state["steps"])
+        self._good = (self.steps, copy.deepcopy(self.module.state_dict()))
+
+    def _load_weights(self, state: State) -> None:
         try:
             self.module.load_state_dict(_tensors(state["module"]))
         except RuntimeError as error:
@@ -170,11 +180,6 @@ class Learner:
         per_weight = {int(key): _tensors(part) for key, part in state["optimizer"].items()}
         self.optimizer.load_state_dict({"state": per_weight, "param_groups": groups})
         self._scaler.load_state_dict(state["scaler"])
-        self.inputs.load(state["inputs"])
-        if self.outputs is not None and self.outputs is not self.inputs:
-            self.outputs.load(state["outputs"])
-        self.steps = int(state["steps"])
-        self._good = (self.steps, copy.deepcopy(self.module.state_dict()))
 
     def _forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.module(x)

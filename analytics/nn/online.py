@@ -16,9 +16,11 @@ from analytics.nn.steps import Sampler
 from analytics.nn.streaming import Streaming
 from analytics.nn.training import Trainer
 from analytics.nn.versions import write_version
+from analytics.nn.watching import Steps, Watch
 from insitu.errors import RunError
 from insitu.learner import Learning, Row, Taken, Workspace
-from insitu.model import Step
+from insitu.model import Array, Step
+from insitu.operator import State
 
 #: Of the whole time, checkpoints and versions may take so much: where that is less often than asked for, so be it.
 WRITING_PART = 0.1
@@ -41,15 +43,15 @@ class OnLine(Learning):
         self._workspace = workspace
         self._sampler = sampler
         self._training = spec.training
-        self._trainer = Trainer(self._training, self._sampler.shapes)
+        self._trainer = self._new_trainer()
         self._pending: tuple[Samples, int] | None = None
-        self._steps = _Steps()
+        self._steps = Steps()
         self._rows: list[Row] = []
         self._losses: list[float] = []
         self._rate = self._validation = math.nan
         classes = spec.loss.classes
         self._confusion = np.zeros((classes, classes), np.int64) if classes is not None else None
-        self._starving, self._full = _Watch(), _Watch()
+        self._starving, self._full = Watch(), Watch()
         self._row_at = time.monotonic()
         self._written_s, self._begin_s = 0.0, time.monotonic()
         self._checkpoints = self._versions = self._resumed = 0
@@ -57,9 +59,12 @@ class OnLine(Learning):
         if workspace.checkpoint.exists():
             self._go_on()
 
+    def _new_trainer(self) -> Trainer:
+        return Trainer(self._training, self._sampler.shapes)
+
     def take(self, taken: Taken) -> bool:
         if self._pending is None:
-            samples = self._sampler.samples(taken)
+            samples = self._samples(taken)
             if samples is None:
                 self._steps.add(taken.step)
                 return True
@@ -84,17 +89,7 @@ class OnLine(Learning):
             self._starving.begin()
             return False
         self._starving.end()
-        self._losses.append(trained.loss)
-        self._rate = trained.learning_rate
-        batches = trained.batch + 1
-        if batches % self._spec.validation.every == 0:
-            self._validate()
-        if batches % self._spec.report == 0:
-            self._report()
-        if self._is_due(batches, self._spec.publish):
-            self._timed(self._publish)
-        if self._is_due(batches, self._spec.checkpoint.every):
-            self._timed(self._check_point)
+        self._trained(trained.batch + 1, trained.loss, trained.learning_rate)
         return True
 
     def rows(self) -> list[Row]:
@@ -103,7 +98,7 @@ class OnLine(Learning):
 
     def counters(self) -> dict[str, int | float]:
         return {
-            "batches": self._trainer.batches,
+            "batches": self._batches,
             "samples": len(self._trainer.ledger.samples),
             "draws": self._trainer.buffer.drawn,
             "samples_bytes": self._trainer.nbytes,
@@ -117,42 +112,75 @@ class OnLine(Learning):
         self._validate()
         if self._losses or not math.isnan(self._validation):
             self._report()
-        if self._trainer.batches:
-            self._publish()
-        else:
-            self._workspace.tell(
-                f"the stream ended before one batch of {self._spec.batch} samples was to be had; nothing is learned"
-            )
+        self._publish_last()
+
+    @property
+    def _batches(self) -> int:
+        """How many batches were trained; of several trainers together."""
+        return self._trainer.batches
+
+    def _samples(self, taken: Taken) -> Samples | None:
+        """Return the samples of a step, if there are any for this trainer."""
+        return self._sampler.samples(taken)
+
+    def _summed(self, values: Array, what: str) -> Array:
+        """Return what all trainers have, added up; here is one."""
+        return values
+
+    def _span(self) -> tuple[Step, Step, int]:
+        """Return the first and the last step since the row before, and how many were taken."""
+        return self._steps.take()
+
+    def _add_row(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def _trained(self, batches: int, loss: float, learning_rate: float) -> None:
+        """Do what is due after so many batches."""
+        self._losses.append(loss)
+        self._rate = learning_rate
+        if batches % self._spec.validation.every == 0:
+            self._validate()
+        if batches % self._spec.report == 0:
+            self._report()
+        if self._is_due(batches, self._spec.publish):
+            self._timed(self._publish)
+        if self._is_due(batches, self._spec.checkpoint.every):
+            self._timed(self._check_point)
 
     def _validate(self) -> None:
-        self._validation = self._trainer.validate()
+        held = self._trainer.heldout.held
+        mine = np.array([self._trainer.validate() * held if held else 0.0, held])
+        total, samples = self._summed(mine, "the validation").tolist()
+        self._validation = total / samples if samples else math.nan
         if self._confusion is not None:
-            self._confusion = self._trainer.confusion()
+            self._confusion = self._summed(self._trainer.confusion(), "the validation").astype(np.int64)
 
     def _report(self) -> None:
         """Add a row."""
         now = time.monotonic()
         passed_s = max(now - self._row_at, 1e-9)
         self._row_at = now
-        trainer, counts = self._trainer, self._trainer.ledger
+        trainer, came = self._trainer, len(self._trainer.ledger.samples)
         unseen = getattr(trainer.buffer, "unseen", trainer.buffer.held)
-        seen = len(counts.samples) - trainer.heldout.held - unseen
+        counts = np.array([1, came, unseen, came - trainer.heldout.held - unseen, trainer.buffer.drawn])
+        parts = np.array([self._starving.take(), self._full.take()]) / passed_s
+        of_all = self._summed(np.append(counts, parts), "a row").tolist()
+        trainers, samples, unseen, seen, drawn, starving, full = of_all
         values: dict[str, Any] = {
-            "batches": trainer.batches,
+            "batches": self._batches,
             "loss": float(np.mean(self._losses)) if self._losses else math.nan,
             "validation_loss": self._validation,
             "learning_rate": self._rate,
-            "samples": len(counts.samples),
-            "unseen": unseen,
-            "reuse": trainer.buffer.drawn / seen if seen > 0 else math.nan,
-            "starving": self._starving.take() / passed_s,
-            "full": self._full.take() / passed_s,
+            "samples": int(samples),
+            "unseen": int(unseen),
+            "reuse": drawn / seen if seen > 0 else math.nan,
+            "starving": starving / trainers,
+            "full": full / trainers,
         }
         if self._confusion is not None:
             values["confusion"] = self._confusion
         self._losses = []
-        first, last, steps = self._steps.take()
-        self._rows.append(Row(first, last, steps, {name: np.asarray(value) for name, value in values.items()}))
+        self._add_row(Row(*self._span(), {name: np.asarray(value) for name, value in values.items()}))
 
     def _is_due(self, batches: int, every: int | None) -> bool:
         """Whether it is time to write something, and enough time has passed since the last."""
@@ -170,10 +198,9 @@ class OnLine(Learning):
         self._written_s += time.monotonic() - begin
 
     def _check_point(self) -> None:
-
         last = self._steps.last
         place = {"sequence": last.sequence, "index": last.index, "time": last.time}
-        state = {"step": place, "validation": self._validation, "trainer": self._trainer.state()}
+        state = {"step": place, "validation": self._validation, "trainer": self._state()}
         try:
             self._workspace.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             write_state(self._workspace.checkpoint, state)
@@ -181,27 +208,37 @@ class OnLine(Learning):
             raise RunError(f"the checkpoint cannot be written, and the one before stays: {error}") from error
         self._checkpoints += 1
 
-    def _go_on(self) -> None:
+    def _state(self) -> State:
+        return self._trainer.state()
 
+    def _go_on(self) -> None:
         state = read_state(self._workspace.checkpoint)
         self._trainer.load(state["trainer"])
         self._validation = float(state["validation"])
-        self._steps = _Steps(Step(**state["step"]))
-        self._resumed = self._trainer.batches
+        self._steps = Steps(Step(**state["step"]))
+        self._resumed = self._batches
         self._workspace.tell(
             f"goes on from its checkpoint, batch {self._resumed}, step {self._steps.last.index}; what came after that "
             "step and was in the buffer is lost"
         )
 
-    def _publish(self) -> None:
+    def _publish_last(self) -> None:
+        """Write the version of the end."""
+        if self._batches:
+            self._publish()
+        else:
+            self._workspace.tell(
+                f"the stream ended before one batch of {self._spec.batch} samples was to be had; nothing is learned"
+            )
 
+    def _publish(self) -> None:
         trainer, last, spec = self._trainer, self._steps.last, self._spec
         about = {
             "run": self._workspace.directory.name,
             "config_hash": self._workspace.config_hash,
             "features": {"inputs": list(spec.inputs), "targets": spec.targets and list(spec.targets)},
             "sample": spec.sample,
-            "batches": trainer.batches,
+            "batches": self._batches,
             "samples": len(trainer.ledger.samples),
             "draws": trainer.buffer.drawn,
             "held_out": trainer.heldout.held,
@@ -214,51 +251,6 @@ class OnLine(Learning):
             self._workspace.models, self._workspace.name, trainer.network(), self._training, self._sampler.shapes, about
         )
         self._versions += 1
-
-
-class _Steps:
-    """The steps since the row before."""
-
-    def __init__(self, last: Step | None = None) -> None:
-        self.last = last or Step(-1, -1, 0.0)
-        self._first: Step | None = None
-        self._number = 0
-
-    def add(self, step: Step) -> None:
-        self._first = self._first or step
-        self.last = step
-        self._number += 1
-
-    def take(self) -> tuple[Step, Step, int]:
-        found = self._first or self.last, self.last, self._number
-        self._first, self._number = None, 0
-        return found
-
-
-class _Watch:
-    """How long something lasted, all in all."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._sum_s = 0.0
-
-    def begin(self) -> None:
-        if self._since is None:
-            self._since = time.monotonic()
-
-    def end(self) -> None:
-        if self._since is not None:
-            self._sum_s += time.monotonic() - self._since
-            self._since = None
-
-    def take(self) -> float:
-        """Return the seconds since the last call."""
-        now = time.monotonic()
-        if self._since is not None:
-            self._sum_s += now - self._since
-            self._since = now
-        found, self._sum_s = self._sum_s, 0.0
-        return found
 
 
 def _from(samples: Samples, first: int) -> Samples:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One network that several processes teach, each with samples of its own."""
 
+import math
 from contextlib import suppress
 
 import numpy as np
@@ -11,8 +12,9 @@ from analytics.nn.groups import Group
 from analytics.nn.learning import Learner
 from analytics.nn.needs import torch
 from analytics.nn.samples import Rows, Shapes
+from analytics.nn.saving import packed, unpacked
 from analytics.nn.specs import Training
-from insitu.errors import OperatorError
+from insitu.operator import State
 
 Tensor = torch.Tensor
 Future = torch.futures.Future[Tensor]
@@ -20,40 +22,75 @@ Bucket = torch._C._distributed_c10d.GradBucket
 
 
 class _NobodyError(Exception):
-    """No rank has samples, so there is no step."""
+    """No trainer has samples, so there is no step."""
 
 
 class ParallelLearner(Learner):
-    """A learner whose steps are those of all ranks of a `Group` together (DistributedDataParallel).
+    """A learner whose steps are those of all in a `Group` together (DistributedDataParallel); this is trainer `number`.
 
-    Each step has two collectives: loss and number of samples, then gradients. A gradient is the sum over ranks of each
-    rank's times its number of samples, divided by the number of all: as if all had been one batch, however uneven. A
-    rank without samples calls `idle` instead of `learn`, and weighs nothing. All ranks must do one of both for each
-    step, also after their stream has ended, until they are `finished`; weights then stay the same in all. Where no rank
-    has samples there is no step.
+    Each step has two collectives: loss and number of samples, then gradients. A gradient is the sum over trainers of
+    each one's times its number of samples, divided by the number of all: as if all had been one batch, however uneven.
+    One without samples calls `idle` instead of `learn`, and weighs nothing. All must do one of both for each step, also
+    after their stream has ended, until they are `finished`; weights then stay the same in all. Where nobody has samples
+    there is no step.
 
     A batch of n in one process and of n/2 in each of two give the same weights but for rounding (1e-5). The learning
-    rate is scaled by ranks (`Schedule.reference`), and means and deviations are those of all ranks' samples.
+    rate is scaled by trainers (`Schedule.reference`), and means and deviations are those of all trainers' samples.
 
-    With `compress`, only the largest entries of gradients are sent (`TopK`), which needs ``optimizer: sgd``: its
-    momentum is applied before sending. `sent_bytes` counts what this rank's gradients took.
+    With ``parallel.compression`` only the largest entries of gradients are sent (`TopK`), with the momentum of the
+    optimizer, which has none then. `sent_bytes` counts what this trainer's gradients took.
+
+    **Who learns together may change**: `join` a group, and `leave` it. Whoever joins takes over weights, optimizer and
+    what is frozen of means and deviations, of the one in it that has made most steps. A step that fails raises
+    `groups.Torn`; its batch was not learned here, or is forgotten with the next group. What compression has kept back
+    of it is lost; all else that it keeps stays.
     """
 
-    def __init__(self, spec: Training, shapes: Shapes, group: Group, compress: TopK | None = None) -> None:
-        if compress is not None:
-            if spec.optimizer.kind != "sgd":
-                raise OperatorError(f"compressed gradients need optimizer: sgd, got {spec.optimizer.kind}")
+    def __init__(self, spec: Training, shapes: Shapes, number: int = 0) -> None:
+        compression, self._compress = spec.parallel.compression, None
+        if compression is not None:
+            self._compress = TopK(compression.top_k, spec.optimizer.momentum, compression.warm_up)
             plain = spec.optimizer.model_copy(update={"momentum": 0.0})
             spec = spec.model_copy(update={"optimizer": plain})
         super().__init__(spec, shapes)
-        self.rank, self.group, self._compress = group.rank, group, compress
-        self._noise = Draws(spec.seed + (group.rank << 32), WEIGHTS)
+        self.number = self.culprit = number
+        self._noise = Draws(spec.seed + (number << 32), WEIGHTS)
+        self._group: Group | None = None
+        self._parallel: torch.nn.parallel.DistributedDataParallel | None = None
         self._samples, self._drained, self._all_drained = 0, False, False
         self._share = 0.0
+        #: The mean loss over all samples of all in the last step, of the weights before it.
+        self.joint_loss = math.nan
+        #: Whether this one is to leave; it is then agreed with the next step, and said in each by `parting`.
+        self.leaving = self.parting = False
         self.sent_bytes = 0
+
+    @property
+    def group(self) -> Group:
+        assert self._group is not None, "joined no group"
+        return self._group
+
+    def join(self, group: Group) -> None:
+        """Learn with these from now on, all with the weights of the one that has made most steps."""
+        self._group, self.leaving, self.parting, self._all_drained = group, False, False, False
+        steps = group.gathered(np.array(self.steps), "the meeting")
+        first = int(steps.argmax())
+        said = group.told(packed(self._shared()) if group.rank == first else b"", first, "the weights")
+        if group.rank != first:
+            self._adopt(unpacked(said))
         gpus = [self.device.index or 0] if self.device.type == "cuda" else None
-        self._parallel = torch.nn.parallel.DistributedDataParallel(self.module, device_ids=gpus)
-        self._parallel.register_comm_hook(self, _all if compress is None else _largest)
+        self._parallel = group.watched(
+            lambda: torch.nn.parallel.DistributedDataParallel(self.module, device_ids=gpus), "the meeting"
+        )
+        self._parallel.register_comm_hook(self, _all if self._compress is None else _largest)
+
+    def leave(self) -> None:
+        """Learn with nobody until the next `join`."""
+        if self._group is not None:
+            # Before the group, which its reducer uses; this one is held by it in turn, as the state of its hook.
+            self._parallel = None
+            self._group.close()
+            self._group = None
 
     @property
     def finished(self) -> bool:
@@ -64,56 +101,83 @@ class ParallelLearner(Learner):
         return self.spec.optimizer.learning_rate * self.spec.schedule.at(self.steps, samples)
 
     def learn(self, rows: Rows) -> float:
-        """Train one batch together with the other ranks; return the mean loss over all samples of all."""
+        """Train one batch together with the others; return the mean loss over all samples of all."""
         self._samples, self._drained = len(rows["inputs"]), False
-        self._unite()
-        return super().learn(rows)
+        return self._step(rows)
 
     def idle(self, drained: bool) -> None:
-        """Take part in a step without samples. When all ranks say that they are `drained`, all are `finished`."""
+        """Take part in a step without samples. When all say that they are `drained`, all are `finished`."""
         nothing = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self.shapes.columns.items()}
         self._samples, self._drained = 0, drained
-        self._unite()
         with suppress(_NobodyError):
-            super().learn(nothing)
+            self._step(nothing)
+
+    def _step(self, rows: Rows) -> float:
+        self._unite()
+        try:
+            return super().learn(rows)
+        except RuntimeError:
+            # What is raised in the midst of a backward pass may come out of it as another error.
+            if self.group.torn is not None:
+                raise self.group.torn from None
+            raise
+
+    def _shared(self) -> State:
+        """Return what is the same in all: of means and deviations only those that stay, since others are one's own."""
+        state = self.state()
+        own = [name for name in ("inputs", "outputs") if name in state and not state[name]["united"]]
+        return {name: part for name, part in state.items() if name not in own}
+
+    def _adopt(self, state: State) -> None:
+        self.load(self.state() | state)
 
     def _forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
+        parallel = self._parallel
+        if parallel is None or not torch.is_grad_enabled():
             return super()._forward(x)
-        made: Tensor = self._parallel(x)
+        if next(self.module.buffers(), None) is None:
+            made: Tensor = parallel(x)
+            return made
+        # Running means and the like are those of the first trainer, which sends them before each step.
+        made = self.group.watched(lambda: parallel(x), f"the buffers of step {self.steps}")
         return made
 
     def _agreed(self, loss: float) -> float:
-        mine = np.array([loss * self._samples if self._samples else 0.0, self._samples, self._drained])
-        total, samples, drained = self.group.sum(mine, f"the loss of step {self.steps}").tolist()
-        self._all_drained = drained == self.group.size
+        mine = np.array([loss * self._samples if self._samples else 0.0, self._samples, self._drained, self.leaving])
+        of_all = self.group.gathered(mine, f"the loss of step {self.steps}")
+        total, samples, drained, leaving = of_all.sum(axis=0).tolist()
+        self._all_drained, self.parting = drained == self.group.size, leaving > 0
         if not samples:
             raise _NobodyError
-        self._share = self._samples / samples
-        return float(total / samples)
+        self._share, self.joint_loss = self._samples / samples, total / samples
+        bad = np.flatnonzero(~np.isfinite(of_all[:, 0]))
+        self.culprit = self.group.members[bad[0]] if bad.size else self.number
+        return float(self.joint_loss)
 
     def _unite(self) -> None:
-        """Let means and deviations be those of the samples of all ranks."""
+        """Let means and deviations be those of the samples of all."""
         for normaliser in {id(each): each for each in (self.inputs, self.outputs) if each is not None}.values():
             if not normaliser.united:
                 normaliser.unite(self.group.gathered(normaliser.packed(), f"the means of step {self.steps}"))
 
 
 def _all(learner: ParallelLearner, bucket: Bucket) -> Future:
-    """Sum all entries, each rank's by its share of the samples."""
-    buffer = bucket.buffer().mul_(learner._share)
+    """Sum all entries, each trainer's by its share of the samples."""
+    # What has no samples may have no finite gradient either.
+    buffer = bucket.buffer().mul_(learner._share) if learner._share else bucket.buffer().zero_()
     learner.sent_bytes += buffer.nbytes
     learner.group.watched(lambda: torch.distributed.all_reduce(buffer), f"the gradients of step {learner.steps}")
     return _done(buffer)
 
 
 def _largest(learner: ParallelLearner, bucket: Bucket) -> Future:
-    """Sum the entries that each rank has chosen."""
+    """Sum the entries that each trainer has chosen."""
     compress, offset = learner._compress, 0
     assert compress is not None
     chosen = []
     for parameter, gradient in zip(bucket.parameters(), bucket.gradients(), strict=True):
-        indices, values = compress.select(id(parameter), gradient * learner._share, learner.steps)
+        weighted = gradient * learner._share if learner._share else torch.zeros_like(gradient)
+        indices, values = compress.select(id(parameter), weighted, learner.steps)
         chosen.append((indices + offset, values))
         offset += gradient.numel()
     indices = torch.cat([each for each, _ in chosen]).to(torch.int32)

@@ -51,6 +51,20 @@ def read_state(path: Path) -> State:
     return found
 
 
+def packed(state: State) -> bytes:
+    """Return what `write_state` would write, as bytes."""
+    arrays: dict[str, Array] = {}
+    text = json.dumps(_without_arrays(state, "", arrays)).encode()
+    return safetensors.numpy.save({**arrays, "$state": np.frombuffer(text, np.uint8)})
+
+
+def unpacked(said: bytes) -> State:
+    """Return the state that was `packed`."""
+    arrays = safetensors.numpy.load(said)
+    found: State = _with_arrays(json.loads(arrays.pop("$state").tobytes()), arrays)
+    return found
+
+
 def write_model(path: Path, network: Network, spec: Training, shapes: Shapes, card: Mapping[str, Any]) -> None:
     """Write a network, and what it takes to make it again."""
     arrays = {name: np.array(part.numpy()) for name, part in network.state_dict().items()}

@@ -120,6 +120,29 @@ class Validation(Spec):
     every: Number = Field(default=100, description="batches from one validation to the next")
 
 
+class Compression(Spec):
+    """Only the largest entries of a gradient are sent, the rest later (`analytics.nn.compression`)."""
+
+    top_k: Annotated[float, Field(gt=0, lt=1)] = Field(description="the part of each weight's gradient that is sent")
+    warm_up: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="batches in which it falls from a quarter to top_k"
+    )
+
+
+class Parallel(Spec):
+    """Several processes that train one network together, each with a share of the steps (data-parallel)."""
+
+    trainers: Annotated[int, Field(strict=True, ge=1)] = Field(
+        default=1, description="processes, over the staging nodes in turn; batch is that of each of them"
+    )
+    timeout: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=30.0, description="seconds that they wait for each other, until the one that is missing is named"
+    )
+    compression: Compression | None = Field(
+        default=None, description="of the gradients that they send to each other, with optimizer: sgd; none: all of it"
+    )
+
+
 class Training(Spec):
     """All that a `Trainer` needs to know but the shapes."""
 
@@ -142,6 +165,7 @@ class Training(Spec):
     )
     device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of weights, draws and what is held out")
+    parallel: Parallel = Field(default=Parallel(), description="several trainers of one network")
 
     @model_validator(mode="after")
     def _keys_belong_together(self) -> "Training":
@@ -159,6 +183,11 @@ class Training(Spec):
             )
         if buffer.slack is not None and buffer.ratio is None:
             raise ValueError("buffer: slack has no meaning without ratio")
+        if self.parallel.compression is not None and self.optimizer.kind != "sgd":
+            # Its momentum is applied before sending; the others' second moments would be those of what was sent.
+            raise ValueError(f"parallel: compression needs optimizer: sgd, got {self.optimizer.kind}")
+        if self.parallel.compression is not None and self.parallel.trainers == 1:
+            raise ValueError("parallel: compression has no meaning with trainers: 1, which sends nothing")
         return self
 
     @property

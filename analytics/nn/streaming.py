@@ -55,6 +55,11 @@ class Streaming(Training):
         return variables_of([*self.inputs, *(self.targets or ())])
 
     @property
+    def lags(self) -> frozenset[int]:
+        """How many published steps before they look, and 0."""
+        return frozenset({0, *(Feature.of(name).lag for name in [*self.inputs, *(self.targets or ())])})
+
+    @property
     def training(self) -> Training:
         """What of it is told to a `Trainer`."""
         return Training.model_validate({name: getattr(self, name) for name in Training.model_fields})

@@ -12,7 +12,7 @@ from analytics.nn.heldout import Heldout
 from analytics.nn.learning import Learner, Network
 from analytics.nn.ledger import Ledger
 from analytics.nn.limiter import Limiter
-from analytics.nn.samples import Ids, Samples, Shapes
+from analytics.nn.samples import Ids, Rows, Samples, Shapes
 from analytics.nn.specs import Training
 from insitu.errors import OperatorError
 from insitu.model import Array
@@ -79,11 +79,12 @@ class Trainer:
         self.spec, self.shapes = spec, shapes
         self.learner = Learner(spec, shapes) if learner is None else learner
         # Those who learn together draw differently: seeds are below 2^32.
-        seed = spec.seed + (self.learner.rank << 32)
+        seed = spec.seed + (self.learner.number << 32)
         self.buffer = KINDS[buffer.kind](columns, buffer.capacity, spec.batch, buffer.threshold, buffer.max_reuse, seed)
         self.heldout = Heldout(columns, validation.samples, validation.share, spec.seed)
         self.ledger = Ledger()
         self.limiter = Limiter(buffer.ratio, spec.slack) if buffer.ratio is not None else None
+        self._drawn: tuple[Ids, Rows] | None = None
 
     @property
     def room(self) -> int:
@@ -140,22 +141,22 @@ class Trainer:
             self.ledger.end()
 
     def batch(self) -> Trained | None:
-        """Train one batch; ``None`` where it is not `ready`. Raises `Diverged`."""
-        number = self.batches
-        drawn = self.buffer.get(number) if self.ready else None
-        if drawn is None:
+        """Train one batch; ``None`` where it is not `ready`. Raises `Diverged`.
+
+        A batch that could not be learned, since others who learn together were gone (`groups.Torn`), is the next one.
+        """
+        self._drawn = self._drawn or self._draw()
+        if self._drawn is None:
             self.learner.idle(self.buffer.drained)
             return None
-        ids, rows = drawn
-        self.ledger.train(ids)
-        if self.limiter is not None:
-            self.limiter.train()
+        number, (ids, rows) = self.batches - 1, self._drawn
         rate = self.learner.rate()
         loss = self.learner.learn(rows)
+        self._drawn = None
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss of batch {number} is {loss}; the weights are restored to those before batch "
-                f"{self.learner.good}. Its samples: {self.ledger.named(ids)}. Lower the learning rate, or look at them",
+                f"{self.learner.good}. {self._culprits(ids)}. Lower the learning rate, or look at them",
                 number,
                 ids,
             )
@@ -184,6 +185,21 @@ class Trainer:
         """Go on where `state` was taken, by a trainer of the same spec and shapes, as if nothing had been between."""
         for name, part in self._parts().items():
             part.load(state[name])
+
+    def _draw(self) -> tuple[Ids, Rows] | None:
+        """Return the samples of the next batch, which is then counted as trained."""
+        drawn = self.buffer.get(self.batches) if self.ready else None
+        if drawn is not None:
+            self.ledger.train(drawn[0])
+            if self.limiter is not None:
+                self.limiter.train()
+        return drawn
+
+    def _culprits(self, ids: Ids) -> str:
+        """Say in which samples the reason may lie."""
+        if self.learner.culprit != self.learner.number:
+            return f"The samples are those of trainer {self.learner.culprit}, which names them"
+        return f"Its samples: {self.ledger.named(ids)}"
 
     def _parts(self) -> dict[str, _Part]:
         parts: dict[str, _Part] = {

@@ -77,10 +77,7 @@ def build_report(
         "operators": _operators(config, service, sink),
         "network": {"encrypted": service.encrypted, "refused_clients": service.refused_clients},
         "ranks": _ranks(service.ranks.values()),
-        "learners": {
-            name: {"restarts": service.learners.restarts[name], **service.learners.counters.get(name, {})}
-            for name in config.learners
-        },
+        "learners": {name: _learner(service, name) for name in config.learners},
         "staging": [{"node": node.number, "host": node.host, **node.counters} for node in service.nodes.values()],
         "parameters": _parameters(service.steering.declared),
         "actions": dict(service.steering.counts),
@@ -100,6 +97,14 @@ def describe_recording(path: Path, service: Service) -> dict[str, Any]:
         "files_bytes": nbytes,
         "ended_early": list(service.unrecorded.values()),
     }
+
+
+def _learner(service: Service, name: str) -> dict[str, Any]:
+    """Return what a learner has counted; where it has several processes, also what each of them has."""
+    learners = service.learners
+    processes = learners.processes(name)
+    found = {"restarts": learners.restarts[name], **learners.counters.get(name, {})}
+    return found | {"processes": processes} if processes else found
 
 
 def _steps(tracker: Tracker | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ decided elsewhere, without sockets: which steps are whole (`Tracker`), which win
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from insitu.controller.steering import Steering
 from insitu.controller.tracker import Tracker
 from insitu.controller.viewers import Viewers
 from insitu.errors import RemoteProtocolError
+from insitu.learner import Learner
 from insitu.operator import Operator
 from insitu.plan import Site
 from insitu.steering.actions import Action
@@ -90,7 +91,7 @@ class Service:
         release: Callable[[Held], None],
         record: ActionRecord,
         snapshot: Callable[["Service"], dict[str, Any]],
-        learners: Collection[str] = (),
+        learners: Mapping[str, Learner] | None = None,
         bound: str = "",
         schedule: Iterable[tuple[int, Action]] = (),
         followers: Followers | None = None,
@@ -114,7 +115,7 @@ class Service:
         self._asked: set[int] = set()
         #: Staging nodes that have left in order.
         self.left: set[int] = set()
-        self._learning = set(learners)
+        self._learning = set(learners or ())
         self._journal = journal
         self._deliver = deliver
         self._release = release
@@ -132,7 +133,7 @@ class Service:
         followers = followers or Followers()
         followers.begin(self._waker.wake)
         self._consoles = Consoles(self.steering, followers, self._send, self._scale)
-        self.learners = Learners(learners, send=self._send, deliver=deliver, event=self._event)
+        self.learners = Learners(learners or {}, send=self._send, deliver=deliver, event=self._event)
         self.viewers = Viewers(terms.run, send=listener.send, peek=self._peek, snapshot=lambda: snapshot(self))
 
     @property
@@ -419,7 +420,7 @@ class Service:
                 self.learners.require_expected(message, self._terms.run)
                 peer = Peer(identity, session, f"learner {operator}", len(self._peers), message.host, message.pid)
                 self._peers[identity] = peer
-                self.learners.admit(peer, operator)
+                self.learners.admit(peer, operator, message.process)
             case Watch():
                 self.viewers.admit(identity, session, message)
 
@@ -620,10 +621,21 @@ class Service:
 
     def _event(self, peer: Peer, event: Event) -> None:
         self._journal(peer.name, event)
+        operator, reason = str(event.details.get("operator")), str(event.details.get("reason", event.text))
         if event.kind == "operator-stopped":
-            self.fail(str(event.details.get("operator")), str(event.details.get("reason", event.text)))
+            self.fail(operator, reason)
+        elif event.kind in ("learner-restarted", "learner-lost"):
+            self._lose_learner(operator, int(event.details.get("process", 0)), event.kind == "learner-lost", reason)
         elif event.kind == "recording-stopped":
             self.unrecorded[peer.name] = event.text
+
+    def _lose_learner(self, operator: str, process: int, for_good: bool, reason: str) -> None:
+        """A learner's process has died. The others go on; where there are none, the operator is stopped."""
+        if not self.learners.lose(operator, process, for_good=for_good):
+            self.fail(operator, reason)
+        elif for_good:
+            for node in self.nodes.values():
+                self._send(node, Dismiss(operator, process))
 
     def fail(self, operator: str, reason: str) -> None:
         """An operator is stopped: what comes of it from elsewhere is not waited for any more."""

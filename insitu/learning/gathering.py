@@ -33,13 +33,12 @@ class Gathering:
 
     def next(self) -> tuple[int, Taken | None] | None:
         """Return the next step that all nodes have sent: its sequence, and the step where it is whole."""
-        oldest = [min(lessons) for lessons in self._waiting.values() if lessons]
-        if len(oldest) < len(self._waiting):
+        # Nodes send in order: what one of them skips before a step that all have sent will not come.
+        common = set.intersection(*map(set, self._waiting.values()))
+        if not common:
             return None
-        sequence = max(oldest)
-        lessons = {node: lessons[sequence] for node, lessons in self._waiting.items() if sequence in lessons}
-        if len(lessons) < len(self._waiting):
-            return None
+        sequence = min(common)
+        lessons = {node: lessons[sequence] for node, lessons in self._waiting.items()}
         for node in self._waiting:
             self._waiting[node] = {key: each for key, each in self._waiting[node].items() if key > sequence}
         taken = self._gathered(lessons)

@@ -18,11 +18,12 @@ import numpy as np
 
 from insitu.config.plugins import load_operator
 from insitu.errors import OperatorError
-from insitu.learner import Learner, Learning, Row, Taken, Workspace
+from insitu.learner import Learner, Learning, Row, Taken, Team, Workspace
 from insitu.learning.gathering import Gathering
+from insitu.wire.addresses import stays_here
 from insitu.wire.contact import Contact
 from insitu.wire.keys import CurveKeys
-from insitu.wire.learning import Learned, LearnerHello, Lesson, Sources, Subscribe
+from insitu.wire.learning import Join, Learned, LearnerHello, Lesson, Meet, Sources, Subscribe
 from insitu.wire.messages import VERSION, Entry, Event, Finish, Finished, Message, Partial, Refuse, Shutdown, Status
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Pollable, Socket, connect, poll
@@ -41,6 +42,7 @@ class Order:
         kind = load_operator(entry.pop("use"))
         assert issubclass(kind, Learner)
         self.operator = str(said["operator"])
+        self.process = int(said.get("process", 0))
         self.learner: Learner = kind.model_validate(entry)
         contact = dict(said["contact"])
         keys = contact.pop("keys")
@@ -99,7 +101,7 @@ class Working:
         order, contact = self._order, self._order.contact
         order.learner.require()
         order.learner.warm_up()  # before the greeting: the simulation is started when all have greeted
-        who = (VERSION, contact.run, order.operator, hosts.gethostname(), os.getpid())
+        who = (VERSION, contact.run, order.operator, hosts.gethostname(), os.getpid(), order.process)
         with ExitStack() as stack:
             hello = LearnerHello(*who)
             self._controller = stack.enter_context(Line(Link.LEARNER_CONTROLLER, contact.address, contact.keys, hello))
@@ -142,6 +144,9 @@ class Working:
                     for number, address in nodes:
                         line = Line(Link.LEARNER_NODE, address, self._order.contact.keys, Subscribe(*self._who))
                         self._nodes[number] = self._stack.enter_context(line)
+                case Meet(generation, members, meeting):
+                    assert self._learning is not None  # it asks for that when it has begun
+                    self._learning.meet(Team(generation, members, meeting))
                 case Shutdown():
                     self._over = True
                 case Refuse(reason):
@@ -200,7 +205,7 @@ class Working:
         if self._learning is not None and not self._told_end:
             self._told_end = True
             self._learning.end()
-        elif not worked:
+        elif not worked and (self._learning is None or self._learning.finished):
             if self._learning is not None:
                 self._learning.close()
                 self._tell_rows()
@@ -211,10 +216,21 @@ class Working:
     @property
     def _workspace(self) -> Workspace:
         order = self._order
-        return Workspace(order.operator, Path(order.contact.directory), order.config_hash, self._tell)
+        return Workspace(
+            order.operator,
+            Path(order.contact.directory),
+            order.config_hash,
+            self._tell,
+            order.process,
+            stays_here(order.contact.address),
+            lambda generation, missing: self._controller.say(Join(generation, missing)),
+        )
 
     def _tell(self, text: str) -> None:
-        self._controller.say(Event("warning", "learner", f"Learner '{self._order.operator}': {text}"))
+        who = f"'{self._order.operator}'"
+        if self._order.learner.processes > 1:
+            who += f", process {self._order.process}"
+        self._controller.say(Event("warning", "learner", f"Learner {who}: {text}"))
 
     def _tell_rows(self) -> None:
         for row in self._learning.rows() if self._learning is not None else ():

@@ -26,21 +26,34 @@ from insitu.wire.session import Link, Session, Side, nbytes_of
 #: the next one while this one is taken. One step always may.
 AHEAD_BYTES = 32 << 20
 
+#: Says whether a learner's process is given the step of a sequence.
+Takes = Callable[[int], bool]
+#: A learner's process: its operator, and its number.
+Pupil = tuple[str, int]
+
 #: Sends frames to a peer, and says whether they were taken.
 Send = Callable[[bytes, list[Buffer]], bool]
 
 
+def _all(sequence: int) -> bool:
+    return True
+
+
 class Feeder:
-    """The consumer that keeps the steps of one `member` for learner `operator`, which `needs` some variables."""
+    """The consumer that keeps the steps of one `member` for one process of learner `operator`: those that it `takes`,
+    and of these the variables that it `needs`."""
 
     cause = "trainer"
 
-    def __init__(self, operator: str, needs: Collection[str], member: int, done: Done) -> None:
+    def __init__(self, operator: str, needs: Collection[str], member: int, done: Done, takes: Takes = _all) -> None:
         self._operator = operator
         self._needs = frozenset(needs)
+        self._takes = takes
         self._member = member
         self._done = done
+        #: All that must be let go of in its order, those that it does not take among them.
         self._steps: deque[ReadyStep] = deque()
+        self._waiting: deque[ReadyStep] = deque()
         self._under_way: deque[int] = deque()
         self._ended: int | None = None
         self._told = False
@@ -62,6 +75,8 @@ class Feeder:
             self._done(Folded(steps, []))
         else:
             self._steps.extend(steps)
+            self._waiting.extend(ready for ready in steps if self._takes(ready.step.sequence))
+            self._let_go(upto=-1)
 
     def finish(self, steps: int) -> None:
         self._ended = steps
@@ -73,14 +88,15 @@ class Feeder:
     def begin(self) -> None:
         """A process of the learner has subscribed: it is sent all that none before has taken."""
         self._under_way.clear()
+        self._waiting = deque(ready for ready in self._steps if self._takes(ready.step.sequence))
         self._told = False
 
     def next(self) -> Message | None:
         """Return what is to be sent next, or ``None`` while that must wait; `sent` is called when it was."""
-        if len(self._under_way) < len(self._steps):
+        if self._waiting:
             if self._under_way and sum(self._under_way) > AHEAD_BYTES:
                 return None
-            return self._lesson(self._steps[len(self._under_way)])
+            return self._lesson(self._waiting[0])
         if self._ended is not None and not self._told and not self._gone:
             return Finish(self._member, self._ended)
         return None
@@ -88,6 +104,7 @@ class Feeder:
     def sent(self, message: Message) -> None:
         """Note that a message is under way."""
         if isinstance(message, Lesson):
+            self._waiting.popleft()
             self._under_way.append(sum(nbytes_of(buffer) for buffer in message.buffers))
         else:
             self._told = True
@@ -96,21 +113,30 @@ class Feeder:
         """Let go of the steps that the learner took. Raises `RemoteProtocolError` for steps that it was not sent."""
         if upto > self._newest:
             raise RemoteProtocolError(f"Learner '{self._operator}' took step {upto}, which it was not sent.")
-        taken: list[ReadyStep] = []
-        while self._under_way and self._steps[0].step.sequence <= upto:
-            self._under_way.popleft()
-            taken.append(self._steps.popleft())
-        if taken:
-            self._done(Folded(taken, []))
-        self._finish()
+        self._let_go(upto)
 
     def dismiss(self) -> None:
         """The learner is stopped: let go of all steps, now and from now on."""
         self._gone = True
         steps, self._steps = list(self._steps), deque()
+        self._waiting.clear()
         self._under_way.clear()
         if steps:
             self._done(Folded(steps, []))
+        self._finish()
+
+    def _let_go(self, upto: int) -> None:
+        """Let go of the first steps: of those that were sent and taken, and of those that others take."""
+        free: list[ReadyStep] = []
+        while self._steps:
+            sequence = self._steps[0].step.sequence
+            if self._takes(sequence):
+                if not self._under_way or sequence > upto:
+                    break
+                self._under_way.popleft()
+            free.append(self._steps.popleft())
+        if free:
+            self._done(Folded(free, []))
         self._finish()
 
     def _finish(self) -> None:
@@ -137,78 +163,87 @@ class Feeder:
 class _Subscriber:
     """A learner's process, and whether it is still sent anything."""
 
-    operator: str
+    pupil: Pupil
     session: Session
     here: bool = True
 
 
 class Feeders:
-    """The feeders of one staging node of run `run`, for learners with what each `needs`, and who subscribed there."""
+    """The feeders of one staging node of run `run`, for learners with what each `needs`, and who subscribed there.
 
-    def __init__(self, run: str, needs: Mapping[str, Collection[str]]) -> None:
+    `shares` says of learners with several processes which steps each of these takes.
+    """
+
+    def __init__(
+        self, run: str, needs: Mapping[str, Collection[str]], shares: Mapping[str, Sequence[Takes]] | None = None
+    ) -> None:
         self._run = run
         self._needs = needs
-        self._feeders: dict[str, Feeder] = {}
+        self._shares: dict[Pupil, Takes] = {
+            (name, number): takes for name in needs for number, takes in enumerate((shares or {}).get(name, [_all]))
+        }
+        self._feeders: dict[Pupil, Feeder] = {}
         self._subscribers: dict[bytes, _Subscriber] = {}
-        self._newest: dict[str, bytes] = {}
+        self._newest: dict[Pupil, bytes] = {}
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._subscribers
 
     def makers(self, member: int) -> list[Callable[[Done], Feeder]]:
-        """Return what makes the consumers of a member's steps, one for each learner."""
+        """Return what makes the consumers of a member's steps, one for each process of a learner."""
 
-        def maker(operator: str) -> Callable[[Done], Feeder]:
+        def maker(pupil: Pupil, takes: Takes) -> Callable[[Done], Feeder]:
             def make(done: Done) -> Feeder:
-                feeder = self._feeders[operator] = Feeder(operator, self._needs[operator], member, done)
+                feeder = self._feeders[pupil] = Feeder(pupil[0], self._needs[pupil[0]], member, done, takes)
                 return feeder
 
             return make
 
-        return [maker(operator) for operator in self._needs]
+        return [maker(pupil, takes) for pupil, takes in self._shares.items()]
 
     def admit(self, identity: bytes, frames: Sequence[Frame]) -> None:
         """Take in a subscription. Raises `RemoteProtocolError` for one that is not expected."""
         session = Session(Link.LEARNER_NODE, Side.LISTENS)
         subscribe = session.receive(frames)
         assert isinstance(subscribe, Subscribe)
-        operator = subscribe.operator
-        if subscribe.run != self._run or operator not in self._needs:
-            raise RemoteProtocolError(f"Learner '{operator}' of run '{subscribe.run}' is not expected.")
-        if (before := self._newest.get(operator)) is not None:
+        pupil = (subscribe.operator, subscribe.process)
+        if subscribe.run != self._run or pupil not in self._shares:
+            raise RemoteProtocolError(f"Learner '{pupil[0]}' of run '{subscribe.run}' is not expected.")
+        if (before := self._newest.get(pupil)) is not None:
             self._subscribers[before].here = False
-        self._subscribers[identity] = _Subscriber(operator, session)
-        self._newest[operator] = identity
-        if operator in self._feeders:
-            self._feeders[operator].begin()
+        self._subscribers[identity] = _Subscriber(pupil, session)
+        self._newest[pupil] = identity
+        if pupil in self._feeders:
+            self._feeders[pupil].begin()
 
     def receive(self, identity: bytes, frames: Sequence[Frame]) -> None:
         """Take in what a subscriber says."""
         subscriber = self._subscribers[identity]
         message = subscriber.session.receive(frames)
-        if isinstance(message, Learned) and subscriber.here and subscriber.operator in self._feeders:
-            self._feeders[subscriber.operator].learned(message.upto)
+        if isinstance(message, Learned) and subscriber.here and subscriber.pupil in self._feeders:
+            self._feeders[subscriber.pupil].learned(message.upto)
 
     def forget(self, identity: bytes) -> None:
         """A subscriber broke the protocol: it is sent nothing more."""
         if identity in self._subscribers:
             self._subscribers[identity].here = False
 
-    def dismiss(self, operator: str) -> None:
-        """A learner is stopped."""
-        if operator in self._feeders:
-            self._feeders[operator].dismiss()
+    def dismiss(self, operator: str, process: int | None = None) -> None:
+        """A learner is stopped, or one process of it."""
+        for (name, number), feeder in self._feeders.items():
+            if name == operator and process in (None, number):
+                feeder.dismiss()
 
     def send(self, send: Send) -> list[Event]:
         """Send what can be sent; return what is to be told."""
         told: list[Event] = []
-        for operator, identity in self._newest.items():
-            feeder, subscriber = self._feeders.get(operator), self._subscribers[identity]
+        for pupil, identity in self._newest.items():
+            feeder, subscriber = self._feeders.get(pupil), self._subscribers[identity]
             while feeder is not None and subscriber.here and (message := feeder.next()) is not None:
                 try:
                     frames = subscriber.session.send(message)
                 except LocalProtocolError as error:
-                    told.append(operator_stopped(operator, str(error), traceback.format_exc()))
+                    told.append(operator_stopped(pupil[0], str(error), traceback.format_exc()))
                     subscriber.here = False
                     break
                 if not send(identity, frames):

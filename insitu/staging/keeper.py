@@ -41,6 +41,7 @@ class Keeper:
         self, operator: str, order: Mapping[str, Any], threads: int = 1, *, patience_s: float = PATIENCE_S
     ) -> None:
         self.operator = operator
+        self._process_number, self._several = order.get("process", 0), order.get("processes", 1) > 1
         self._order = json.dumps(order).encode() + b"\n"
         self._threads = threads
         self._patience_s = patience_s
@@ -99,12 +100,20 @@ class Keeper:
         self._soon = self._soon + 1 if now - self._started_at < SOON_S else 1
         tail = self._tail()
         self._end()
+        who = f"Learner '{self.operator}'"
+        if self._several:
+            who += f", process {self._process_number}"
+        details = {"operator": self.operator, "process": self._process_number, "tail": tail}
         if self._soon > TRIES:
-            return [operator_stopped(self.operator, f"{why}, {self._soon} times one soon after the other", tail)]
+            why = f"{why}, {self._soon} times one soon after the other"
+            if not self._several:
+                return [operator_stopped(self.operator, why, tail)]
+            text = f"{who}: {why}; it is given up, and what it would have learned from is lost."
+            return [Event("error", "learner-lost", text, details | {"reason": why})]
         self._over = False
         self._start()
-        text = f"Learner '{self.operator}': {why}; it is started anew, and goes on from its last checkpoint."
-        return [Event("warning", "learner-restarted", text, {"operator": self.operator, "pid": self.pid, "tail": tail})]
+        text = f"{who}: {why}; it is started anew, and goes on from its last checkpoint."
+        return [Event("warning", "learner-restarted", text, details | {"pid": self.pid})]
 
     def _start(self) -> None:
         numbers = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

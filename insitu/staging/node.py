@@ -8,6 +8,7 @@ passes between them passes through queues.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,9 @@ class StagingNode:
     operator that fails already there. `close` may be called twice.
 
     With a `recording` blocks are written there too; an eighth of the memory is for those that wait to be written
-    together. What ranks fold themselves is merged here. `learners` are fed here, and those whose turn it is among all
-    `nodes` have their process here. `one_by_one`: how many steps happen to wait never matters to rounding, since each
-    is folded by itself.
+    together. What ranks fold themselves is merged here. `learners` are fed here, and those of their processes whose
+    turn it is among all `nodes` are here. `one_by_one`: how many steps happen to wait never matters to rounding, since
+    each is folded by itself.
     """
 
     def __init__(
@@ -73,10 +74,15 @@ class StagingNode:
                 others.append(_recorder(recording, number, feed, room))
             return Consumers(make_folder, others, done)
 
-        feeders = Feeders(contact.run, {name: learner.needs for name, learner in learners.items()})
+        feeders = Feeders(
+            contact.run,
+            {name: learner.needs for name, learner in learners.items()},
+            {name: [partial(_takes, each, k) for k in range(each.processes)] for name, each in learners.items()},
+        )
+        processes = [(name, process) for name, learner in learners.items() for process in range(learner.processes)]
         keepers = [
-            Keeper(name, _order(name, learner, contact, config_hash), learner.threads)
-            for k, (name, learner) in enumerate(learners.items())
+            Keeper(name, _order(name, process, learners[name], contact, config_hash), learners[name].threads)
+            for k, (name, process) in enumerate(processes)
             if k % nodes == number
         ]
         shipped = [name for name, operator in operators.items() if operator.where == "rank"]
@@ -87,11 +93,17 @@ class StagingNode:
         self._receiver.close()
 
 
-def _order(name: str, learner: Learner, contact: Contact, config_hash: str) -> dict[str, Any]:
+def _takes(learner: Learner, process: int, sequence: int) -> bool:
+    return learner.takes(sequence, process)
+
+
+def _order(name: str, process: int, learner: Learner, contact: Contact, config_hash: str) -> dict[str, Any]:
     """Return what a learner's process is told: who it is, and where the run is; not the server's secret key."""
     keys = contact.keys and replace(contact.keys, server_secret="")
     return {
         "operator": name,
+        "process": process,
+        "processes": learner.processes,
         "entry": plugin_entry(learner),
         "contact": asdict(replace(contact, keys=keys)),
         "config_hash": config_hash,

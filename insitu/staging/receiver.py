@@ -315,9 +315,10 @@ class Receiver:
                     self._glimpses.ask(peek)
                 case Finish(_, steps) if self._consumer is not None:
                     self._finish(self._consumer, steps)
-                case Dismiss(operator):
-                    self._feeders.dismiss(operator)
-                    self._merge(self._shipped.dismiss(operator))
+                case Dismiss(operator, process):
+                    self._feeders.dismiss(operator, process)
+                    if process is None:
+                        self._merge(self._shipped.dismiss(operator))
                 case Shutdown():
                     self._closing.set()
 

@@ -5,6 +5,10 @@ A learner connects to the controller, which tells it the staging nodes, and subs
 sends it the committed steps, one after the other, and keeps each until the learner has it. So what a learner cannot
 take yet waits where it is, and with it, by their credits, the ranks; and a learner that was started anew is sent what
 the one before has not taken.
+
+A learner may have several processes, which get different steps and work together. They find each other by the
+controller: each says `Join` when it could begin, and when those it worked with are not all there any more; the
+controller, which hears of all ends and beginnings, answers with who is to `Meet`.
 """
 
 from dataclasses import dataclass
@@ -15,13 +19,14 @@ from insitu.wire.blocks import BlockSpec
 
 @dataclass(slots=True)
 class LearnerHello:
-    """The process of the learner `operator` asks to take part in a run."""
+    """Process number `process` of the learner `operator` asks to take part in a run."""
 
     version: int
     run: str
     operator: str
     host: str
     pid: int
+    process: int = 0
 
 
 @dataclass(slots=True)
@@ -33,13 +38,14 @@ class Sources:
 
 @dataclass(slots=True)
 class Subscribe:
-    """The process of the learner `operator` asks a staging node for committed steps."""
+    """Process number `process` of the learner `operator` asks a staging node for committed steps."""
 
     version: int
     run: str
     operator: str
     host: str
     pid: int
+    process: int = 0
 
 
 @dataclass(slots=True)
@@ -65,6 +71,28 @@ class Learned:
 
 @dataclass(slots=True)
 class Dismiss:
-    """The learner `operator` is stopped: its steps are kept for it no longer."""
+    """The learner `operator`, or one process of it, is stopped: its steps are kept for it no longer."""
 
     operator: str
+    process: int | None = None
+
+
+@dataclass(slots=True)
+class Join:
+    """The process would work with the others of its learner, from now on; or those of `generation` do not work together
+    any more, and of them `missing` did not come within their time."""
+
+    generation: int
+    missing: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Meet:
+    """These processes of the learner work together from now on, and find each other by the name `meeting`.
+
+    Without `members` there is nothing left to do: the others have ended their work.
+    """
+
+    generation: int
+    members: tuple[int, ...]
+    meeting: str

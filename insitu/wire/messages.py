@@ -17,8 +17,8 @@ controller                Fed, Event, Status, Finished, Glimpse  Moved, Commit, 
 console to controller     ConsoleHello, Request, Follow, Scale,  ConsoleWelcome, Refuse, Ping, Steerable, Settled,
                           Leave                                  Paused, Shown, Scaled
 viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
-learner to controller     LearnerHello, Partial, Event, Status,  Sources, Refuse, Ping, Shutdown
-                          Finished
+learner to controller     LearnerHello, Partial, Event, Status,  Sources, Refuse, Ping, Meet, Shutdown
+                          Finished, Join
 learner to staging node   Subscribe, Learned                     Lesson, Finish, Refuse
 ========================  =====================================  ==================================================
 
@@ -43,7 +43,7 @@ from typing import Any
 
 from insitu.model import Array, Extent, Variable
 from insitu.wire.blocks import BlockSpec
-from insitu.wire.learning import Dismiss, Learned, LearnerHello, Lesson, Sources, Subscribe
+from insitu.wire.learning import Dismiss, Join, Learned, LearnerHello, Lesson, Meet, Sources, Subscribe
 from insitu.wire.steering import (
     Answer,
     ConsoleHello,
@@ -627,5 +627,5 @@ Message = (
     | NodeWelcome | Feed | Moved | Approve | Commit | Finish | Shutdown
     | ConsoleHello | Request | Follow | Scale | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown | Scaled
     | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse
-    | LearnerHello | Sources | Subscribe | Lesson | Learned | Dismiss
+    | LearnerHello | Sources | Subscribe | Lesson | Learned | Dismiss | Join | Meet
 )  # fmt: skip

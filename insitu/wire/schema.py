@@ -414,9 +414,9 @@ KINDS: dict[int, Record] = {
     55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
     56: Record(v.Peek, _look, **_looking),
     57: Record(v.Glimpse, _picture, number=whole(), **_seen),
-    60: Record(n.LearnerHello, version=_version, run=name, operator=name, host=name, pid=whole()),
+    60: Record(n.LearnerHello, version=_version, run=name, operator=name, host=name, pid=whole(), process=whole()),
     61: Record(n.Sources, nodes=many(row(whole(), name))),
-    62: Record(n.Subscribe, version=_version, run=name, operator=name, host=name, pid=whole()),
+    62: Record(n.Subscribe, version=_version, run=name, operator=name, host=name, pid=whole(), process=whole()),
     63: Record(
         n.Lesson,
         _lesson,
@@ -427,7 +427,7 @@ KINDS: dict[int, Record] = {
         buffers=buffers,
     ),
     64: Record(n.Learned, upto=whole()),
-    65: Record(n.Dismiss, operator=name),
+    65: Record(n.Dismiss, operator=name, process=optional(whole())),
     70: Record(w.Follow, operators=many(name)),
     71: Record(
         w.Shown,
@@ -451,6 +451,8 @@ KINDS: dict[int, Record] = {
     85: Record(m.Moved, member=whole(), rank=whole(), sequence=whole(), feeds=truth),
     86: Record(w.Scale, nodes=whole(1)),
     87: Record(w.Scaled, nodes=whole(), why=text),
+    88: Record(n.Join, generation=whole(), missing=many(whole())),
+    89: Record(n.Meet, generation=whole(), members=many(whole()), meeting=text),
 }
 
 #: Every message's number.

@@ -69,7 +69,7 @@ def _stays(state: State, *classes: type) -> Transitions:
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
 _TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Replan, w.Propose, w.Decide, m.Commit)
 _FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
-_FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished)
+_FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished, n.Join)
 _TO_CONSOLE = (m.Ping, w.Steerable, w.Settled, w.Paused, w.Shown, w.Scaled)
 
 #: What may be said in which state, and which state follows.
@@ -141,7 +141,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.ASKED: _stays(State.ASKED, m.Ping, m.Event, m.Status)
         | {n.Sources: State.OPEN, m.Shutdown: State.ENDING}
         | _REFUSED,
-        State.OPEN: _stays(State.OPEN, *_FROM_LEARNER, m.Ping) | {m.Shutdown: State.ENDING} | _REFUSED,
+        State.OPEN: _stays(State.OPEN, *_FROM_LEARNER, m.Ping, n.Meet) | {m.Shutdown: State.ENDING} | _REFUSED,
         State.ENDING: _stays(State.ENDING, *_FROM_LEARNER) | _REFUSED,
         State.REFUSED: {},
     },
@@ -187,6 +187,7 @@ FROM_LISTENER = frozenset(
         n.Sources,
         n.Lesson,
         n.Dismiss,
+        n.Meet,
     }
 )
 

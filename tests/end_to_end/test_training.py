@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that learn from a run: one is killed and goes on, one diverges, one never gets a whole batch."""
+"""Networks that learn from a run: two are killed and go on, one diverges, one never gets a whole batch."""
 
 import json
 import signal
@@ -25,11 +25,12 @@ COMMON = {
 
 @pytest.fixture(scope="module")
 def left(start_shared: Start) -> Left:
-    """A run whose learner `killed` was killed once, when it had written a checkpoint."""
+    """A run whose learner `killed` was killed once, when it had written a checkpoint, and one of the `team`, too."""
     options = ["--plates", PLATES, "--generations", GENERATIONS, "--steps", STEPS, "--cells", CELLS]
     operators = {
         # So little room that the stream is still coming when the process is killed.
         "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "publish": 10},
+        "team": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "parallel": {"trainers": 2}},
         "trust": {"use": "predict", "model": "killed", "inputs": COMMON["inputs"], "targets": "u"},
         "diverging": COMMON | {"optimizer": {"kind": "sgd", "learning_rate": 1e30}, "buffer": {"capacity": "1 MiB"}},
         "starved": COMMON | {"batch": 2 * SAMPLES, "report": 1, "buffer": {"capacity": "2 MiB"}},
@@ -38,16 +39,18 @@ def left(start_shared: Start) -> Left:
     run = start_shared(
         *["python", str(ROOT / "demos" / "heat.py"), *map(str, options)], ranks=2, nodes=2, operators=operators
     )
-    run.until("runs", "test0", "checkpoints", "killed.ckpt", limit_s=120)
-    [process] = run.descendants("insitu.learning", "killed")
-    process.send_signal(signal.SIGKILL)
+    for checkpoint in ("killed.ckpt", "team.1.ckpt"):
+        run.until("runs", "test0", "checkpoints", checkpoint, limit_s=120)
+        process = run.descendants("insitu.learning", checkpoint.partition(".")[0])[-1]
+        process.send_signal(signal.SIGKILL)
     return run.wait(120)
 
 
 def test_a_killed_learner_goes_on_from_its_checkpoint(left: Left) -> None:
     killed = left.report["learners"]["killed"]
     assert killed["restarts"] == 1
-    [event] = left.events("learner-restarted")
+    [event, of_team] = left.events("learner-restarted")
+    assert (event["operator"], of_team["operator"]) == ("killed", "team")
     assert "SIGKILL" in event["text"]
     assert killed["resumed_at_batch"] % 5 == 0
     assert killed["resumed_at_batch"] > 0
@@ -59,6 +62,20 @@ def test_a_killed_learner_goes_on_from_its_checkpoint(left: Left) -> None:
     loss = left.results("killed")["loss"].values[np.diff(batches, prepend=-1) != 0]
     assert np.isfinite(loss).all()
     assert loss[-1] < 0.8 * loss[0]
+
+
+def test_those_that_are_left_of_a_team_learn_on_until_the_killed_one_is_back(left: Left) -> None:
+    team = left.report["learners"]["team"]
+    assert team["restarts"] == 1
+    assert team["teams"] >= 2
+    batches = left.results("team")["batches"].values
+    assert (np.diff(batches) >= 0).all()  # nothing that was learned is lost
+    assert batches[-1] == team["batches"]
+    assert 0.5 * SAMPLES < team["samples"] <= SAMPLES
+    loss = left.results("team")["loss"].values[np.diff(batches, prepend=-1) != 0]
+    assert loss[-1] < 0.8 * loss[0]
+    assert list((left.directory / "models" / "team").iterdir())
+    assert not list((left.directory / "checkpoints").glob(".*"))
 
 
 def test_every_step_is_learned_from_but_those_that_died_with_the_process(left: Left) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from analytics.nn.compression import TopK
-from analytics.nn.groups import Group, RankMissing
+from analytics.nn.groups import Group, TrainerMissing
 from analytics.nn.learning import Learner
 from analytics.nn.specs import training
 from insitu.model import Array
@@ -73,13 +73,14 @@ def test_compressed_gradients_end_as_low_with_fewer_bytes(found: list[dict[str, 
 def test_a_rank_that_dies_is_named(found: list[dict[str, Array]]) -> None:
     assert found[2]["missing"].tolist() == [1]
     assert str(found[2]["message"]) == (
-        "rank 0 of 2 waited 4 s at the means of step 1 for rank 1, which is not there any more, or stalls"
+        "trainer 0 of 2 waited 4 s at the gradients of step 1 for trainer 1, which is not there any more, or stalls"
     )
+    assert found[2]["moved"] > 0
 
 
 def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RankMissing, match=r"rank 0 of 3 waited 0\.1 s at the start for rank 1, 2, which is not there"):
-        Group(tmp_path / "meeting", 0, 3, timeout_s=0.1)
+    with pytest.raises(TrainerMissing, match=r"trainer 0 of 3 waited 0\.1 s at the start for trainer 1, 2, which is"):
+        Group(tmp_path / "meeting", 0, (0, 1, 2), timeout_s=0.1).open()
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

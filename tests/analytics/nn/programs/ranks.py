@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One of two ranks that learn together: python ranks.py FOLDER RANK. What it finds out goes to FOLDER/RANK.npz."""
+"""One of two trainers that learn together: python ranks.py FOLDER NUMBER. What it finds goes to FOLDER/NUMBER.npz."""
 
 import faulthandler
 import os
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from analytics.nn.compression import TopK
-from analytics.nn.groups import Group, RankMissing
+from analytics.nn.groups import Group, Torn, TrainerMissing
 from analytics.nn.parallel import ParallelLearner
 from analytics.nn.samples import Samples, Shapes
-from analytics.nn.specs import training
+from analytics.nn.specs import Training, training
 from analytics.nn.training import Trainer
 from insitu.model import Array
 
@@ -35,13 +34,19 @@ def weights(learner: ParallelLearner) -> Array:
     return np.concatenate([each.detach().numpy().ravel() for each in learner.module.parameters()])
 
 
+def joined(group: Group, spec: Training) -> ParallelLearner:
+    learner = ParallelLearner(spec, SHAPES, group.number)
+    learner.join(group)
+    return learner
+
+
 def equal_batches(group: Group) -> dict[str, Array]:
     """Each rank has half of every batch of 16."""
-    learner = ParallelLearner(training(**KEYS), SHAPES, group)
-    learner.observe(part(rows(), slice(80 * group.rank, 80 * group.rank + 80)))
+    learner = joined(group, training(**KEYS))
+    learner.observe(part(rows(), slice(80 * group.number, 80 * group.number + 80)))
     losses = []
     for k in range(10):
-        first = 16 * k + 8 * group.rank
+        first = 16 * k + 8 * group.number
         losses.append(learner.learn(part(rows(), slice(first, first + 8))))
     return {"equal_losses": np.array(losses), "equal_weights": weights(learner)}
 
@@ -49,9 +54,9 @@ def equal_batches(group: Group) -> dict[str, Array]:
 def uneven(group: Group) -> dict[str, Array]:
     """Rank 0 has 30 samples and rank 1 has 130: it goes on alone, and both end together."""
     spec = training(**KEYS, buffer={"kind": "fifo", "capacity": "64 KiB"}, validation={"samples": 0})
-    trainer = Trainer(spec, SHAPES, ParallelLearner(spec, SHAPES, group))
-    mine = part(rows(), slice(0, 30) if group.rank == 0 else slice(30, 160))
-    trainer.put(Samples(mine["inputs"], mine["targets"], group.rank, np.arange(len(mine["inputs"]))))
+    trainer = Trainer(spec, SHAPES, joined(group, spec))
+    mine = part(rows(), slice(0, 30) if group.number == 0 else slice(30, 160))
+    trainer.put(Samples(mine["inputs"], mine["targets"], group.number, np.arange(len(mine["inputs"]))))
     trainer.end()
     while not trainer.finished:
         trainer.batch()
@@ -65,12 +70,12 @@ def uneven(group: Group) -> dict[str, Array]:
 
 
 def compressed(group: Group) -> dict[str, Array]:
-    spec = training(**KEYS | {"optimizer": {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.9}})
+    sgd = {"optimizer": {"kind": "sgd", "learning_rate": 0.05, "momentum": 0.9}}
     found: dict[str, Array] = {}
-    for name, compress in (("whole", None), ("compressed", TopK(0.05, momentum=0.9, warm_up=10))):
-        learner = ParallelLearner(spec, SHAPES, group, compress)
-        learner.observe(part(rows(), slice(80 * group.rank, 80 * group.rank + 80)))
-        mine = part(rows(), slice(group.rank, None, 2))
+    for name, compression in (("whole", None), ("compressed", {"top_k": 0.05, "warm_up": 10})):
+        learner = joined(group, training(**KEYS | sgd, parallel={"trainers": 2, "compression": compression}))
+        learner.observe(part(rows(), slice(80 * group.number, 80 * group.number + 80)))
+        mine = part(rows(), slice(group.number, None, 2))
         losses = [learner.learn(part(mine, slice(8 * k % 80, 8 * k % 80 + 8))) for k in range(80)]
         found[f"{name}_loss"] = np.array([losses[0], np.mean(losses[-10:])])
         found[f"{name}_bytes"] = np.array(learner.sent_bytes)
@@ -78,28 +83,38 @@ def compressed(group: Group) -> dict[str, Array]:
     return found
 
 
-def missing(group: Group) -> dict[str, Array]:
-    """Rank 1 dies; rank 0 must say so."""
-    learner = ParallelLearner(training(**KEYS), SHAPES, group)
+def missing(group: Group, folder: Path) -> dict[str, Array]:
+    """Trainer 1 dies in the midst of a step; trainer 0 must say so, and goes on alone with the same batch."""
+    learner = joined(group, training(**KEYS))
+    learner.observe(part(rows(), slice(0, 40)))
     some = part(rows(), slice(0, 8))
     learner.learn(some)
-    if group.rank == 1:
-        os._exit(9)
+    if group.number == 1:
+        torch.distributed.all_reduce = lambda *_: os._exit(9)  # the gradients
     try:
         learner.learn(some)
-    except RankMissing as error:
-        return {"message": np.array(str(error)), "missing": np.array(error.ranks)}
+    except Torn as torn:
+        before = weights(learner)
+        try:
+            group.require(torn.what)
+        except TrainerMissing as error:
+            learner.leave()
+            with Group(folder / "meeting", 0, (0,), name="alone") as alone:
+                learner.join(alone)
+                learner.learn(some)
+            moved = np.abs(weights(learner) - before).max()
+            return {"message": np.array(str(error)), "missing": np.array(error.missing), "moved": moved}
     return {"message": np.array("nothing was missed"), "missing": np.array([])}
 
 
-def main(folder: Path, rank: int) -> None:
-    faulthandler.dump_traceback_later(70, exit=True)  # a hang is seen by whoever reads this rank's errors
+def main(folder: Path, number: int) -> None:
+    faulthandler.dump_traceback_later(70, exit=True)  # a hang is seen by whoever reads this one's errors
     torch.set_num_threads(1)
-    with Group(folder / "meeting", rank, 2, timeout_s=60, name="work") as group:
+    with Group(folder / "meeting", number, (0, 1), timeout_s=60, name="work") as group:
         found = equal_batches(group) | uneven(group) | compressed(group)
-    np.savez(folder / f"{rank}.npz", **found)
-    with Group(folder / "meeting", rank, 2, timeout_s=4, name="death") as group:
-        np.savez(folder / "missing.npz", **missing(group))
+    np.savez(folder / f"{number}.npz", **found)
+    with Group(folder / "meeting", number, (0, 1), timeout_s=4, name="death") as group:
+        np.savez(folder / "missing.npz", **missing(group, folder))
 
 
 if __name__ == "__main__":
