@@ -217,9 +217,10 @@ class OnLine(Learning):
         self._validation = float(state["validation"])
         self._steps = Steps(Step(**state["step"]))
         self._resumed = self._batches
+        weights = f"batch {self._resumed}" if self._resumed else "with the weights of the others"
         self._workspace.tell(
-            f"goes on from its checkpoint, batch {self._resumed}, step {self._steps.last.index}; what came after that "
-            "step and was in the buffer is lost"
+            f"goes on from its checkpoint, {weights}, step {self._steps.last.index}; what came after that step and was "
+            "in the buffer is lost"
         )
 
     def _publish_last(self) -> None:

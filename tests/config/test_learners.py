@@ -39,6 +39,12 @@ def problems(folder: Path, text: str) -> list[str]:
         ("    targets: u\n", "    targets: u\n    optimiser: sgd\n", 'unknown key; did you mean "optimizer"?'),
         ("    targets: u\n", "    targets: u\n    buffer: {capacity: lots}\n", "expected a size such as"),
         ("    targets: u\n", "    targets: u\n    device: cuda:7\n", "device: cuda:7 asks for a GPU"),
+        ("    targets: u\n", "    targets: u\n    parallel: {trainers: 0}\n", "expected an integer of at least 1"),
+        (
+            "    targets: u\n",
+            "    targets: u\n    parallel: {trainers: 2, compression: {top_k: 0.01}}\n",
+            "compression needs optimizer: sgd, got adam",
+        ),
         ("    targets: u\n", "    targets: u\n    threads: 0\n", "expected an integer of at least 1"),
     ],
 )

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A step is kept until a learner has taken it, whatever becomes of the learner's process."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from insitu.errors import RemoteProtocolError
 from insitu.model import Block, Step, Variable
 from insitu.staging.assembler import ReadyStep
-from insitu.staging.feeders import AHEAD_BYTES, Feeder, Feeders
+from insitu.staging.feeders import AHEAD_BYTES, Feeders, Takes
 from insitu.staging.folder import Folded
 from insitu.wire.codec import Frame
 from insitu.wire.learning import Learned, Lesson, Subscribe
@@ -27,19 +29,18 @@ def ready(sequence: int, cells: int = 4) -> ReadyStep:
 class Node:
     """A staging node's feeders of one learner, and what a process of it gets."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes: Sequence[Takes] | None = None) -> None:
         self.folded: list[Folded] = []
-        self.feeders = Feeders("run", {"net": ["u"]})
-        [make] = self.feeders.makers(0)
-        self.feeder: Feeder = make(self.folded.append)
+        self.feeders = Feeders("run", {"net": ["u"]}, takes and {"net": takes})
+        self.feeder, *self.others = [make(self.folded.append) for make in self.feeders.makers(0)]
         self.processes: dict[bytes, Session] = {}
         self.heard: dict[bytes, list[Message]] = {}
         self.deaf: set[bytes] = set()
 
-    def subscribe(self, identity: bytes, operator: str = "net") -> None:
+    def subscribe(self, identity: bytes, operator: str = "net", process: int = 0) -> None:
         session = self.processes[identity] = Session(Link.LEARNER_NODE, Side.CONNECTS)
         self.heard[identity] = []
-        self.feeders.admit(identity, _bytes(session.send(Subscribe(VERSION, "run", operator, "host", 1))))
+        self.feeders.admit(identity, _bytes(session.send(Subscribe(VERSION, "run", operator, "host", 1, process))))
 
     def learned(self, identity: bytes, upto: int) -> None:
         self.feeders.receive(identity, _bytes(self.processes[identity].send(Learned(upto))))
@@ -141,3 +142,26 @@ def test_steps_that_were_never_sent_cannot_be_taken(upto: int) -> None:
 def test_a_learner_that_nobody_knows_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="Learner 'other' of run 'run' is not expected"):
         Node().subscribe(b"a", "other")
+
+
+def test_each_process_of_a_learner_is_sent_its_share_and_lets_go_in_the_order_of_the_steps() -> None:
+    node = Node([lambda sequence: sequence % 3 == 0, lambda sequence: sequence % 3 > 0])
+    node.subscribe(b"0")
+    node.subscribe(b"1", process=1)
+    for feeder in (node.feeder, *node.others):
+        feeder.submit([ready(sequence) for sequence in range(7)])
+    node.send()
+    assert (node.steps(b"0"), node.steps(b"1")) == ([0, 3, 6], [1, 2, 4, 5])
+    node.folded.clear()  # what is not the second one's before its first
+    node.learned(b"0", 3)
+    assert node.done == [0, 1, 2, 3, 4, 5]
+    node.folded.clear()
+    node.learned(b"1", 1)
+    assert node.done == [1]
+    node.subscribe(b"new", process=1)  # in the place of the one that died
+    node.send()
+    assert node.steps(b"new") == [2, 4, 5]
+    node.feeders.dismiss("net", 1)
+    assert node.done == [1, 2, 3, 4, 5, 6]
+    node.learned(b"0", 6)
+    assert node.done[-1] == 6
