@@ -69,8 +69,8 @@ class Learner:
         self._loss, self._raw = loss_function(spec.loss), spec.loss.kind == "relative_l2"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "amp")
         self._noise = Draws(spec.seed, WEIGHTS)
-        #: Which of those who learn together this one is, and in whose batch a loss was not finite.
-        self.number = self.culprit = 0
+        #: Which of those who learn together this one is.
+        self.number = 0
         #: How often the weights were moved.
         self.steps = 0
         self._good = (0, copy.deepcopy(self.module.state_dict()))

@@ -66,7 +66,7 @@ class OnLine(Learning):
         if self._pending is None:
             samples = self._samples(taken)
             if samples is None:
-                self._steps.add(taken.step)
+                self._note(taken.step)
                 return True
             self._pending = samples, 0
         samples, done = self._pending
@@ -77,7 +77,7 @@ class OnLine(Learning):
             return False
         self._pending = None
         self._full.end()
-        self._steps.add(taken.step)
+        self._note(taken.step)
         return True
 
     def end(self) -> None:
@@ -122,6 +122,10 @@ class OnLine(Learning):
     def _samples(self, taken: Taken) -> Samples | None:
         """Return the samples of a step, if there are any for this trainer."""
         return self._sampler.samples(taken)
+
+    def _note(self, step: Step) -> None:
+        """A step was taken."""
+        self._steps.add(step)
 
     def _summed(self, values: Array, what: str) -> Array:
         """Return what all trainers have, added up; here is one."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from analytics.nn.compression import TopK
 from analytics.nn.draws import WEIGHTS, Draws
-from analytics.nn.groups import Group
+from analytics.nn.groups import Group, Torn
 from analytics.nn.learning import Learner
 from analytics.nn.needs import torch
 from analytics.nn.samples import Rows, Shapes
@@ -53,7 +53,7 @@ class ParallelLearner(Learner):
             plain = spec.optimizer.model_copy(update={"momentum": 0.0})
             spec = spec.model_copy(update={"optimizer": plain})
         super().__init__(spec, shapes)
-        self.number = self.culprit = number
+        self.number = number
         self._noise = Draws(spec.seed + (number << 32), WEIGHTS)
         self._group: Group | None = None
         self._parallel: torch.nn.parallel.DistributedDataParallel | None = None
@@ -150,8 +150,11 @@ class ParallelLearner(Learner):
         if not samples:
             raise _NobodyError
         self._share, self.joint_loss = self._samples / samples, total / samples
-        bad = np.flatnonzero(~np.isfinite(of_all[:, 0]))
-        self.culprit = self.group.members[bad[0]] if bad.size else self.number
+        if not math.isfinite(total) and math.isfinite(mine[0]):
+            # The one whose batch it is says so, with its samples, and ends.
+            whose = self.group.members[int(np.flatnonzero(~np.isfinite(of_all[:, 0]))[0])]
+            what = f"the loss of step {self.steps}"
+            raise Torn(f"trainer {self.number} of {self.group.size}: {what} is {total} by trainer {whose}", what)
         return float(self.joint_loss)
 
     def _unite(self) -> None:
@@ -180,8 +183,9 @@ def _largest(learner: ParallelLearner, bucket: Bucket) -> Future:
         indices, values = compress.select(id(parameter), weighted, learner.steps)
         chosen.append((indices + offset, values))
         offset += gradient.numel()
-    indices = torch.cat([each for each, _ in chosen]).to(torch.int32)
-    values = torch.cat([each for _, each in chosen])
+    # gloo gathers from the host's memory alone.
+    indices = torch.cat([each for each, _ in chosen]).to(torch.int32).cpu()
+    values = torch.cat([each for _, each in chosen]).cpu()
     learner.sent_bytes += indices.nbytes + values.nbytes
     places = [torch.empty_like(indices) for _ in range(learner.group.size)]
     parts = [torch.empty_like(values) for _ in range(learner.group.size)]
@@ -190,7 +194,7 @@ def _largest(learner: ParallelLearner, bucket: Bucket) -> Future:
     learner.group.watched(lambda: torch.distributed.all_gather(parts, values), what)
     buffer = bucket.buffer().zero_()
     for place, part in zip(places, parts, strict=True):
-        buffer.index_add_(0, place, part)
+        buffer.index_add_(0, place.to(buffer.device), part.to(buffer.device))
     return _done(buffer)
 
 

@@ -91,8 +91,14 @@ class Together(OnLine):
 
     def _samples(self, taken: Taken) -> Samples | None:
         samples = self._sampler.samples(taken)
-        # Of steps that are looked back to, the samples are another's.
-        return samples if turn(taken.step.sequence, self._spec.parallel.trainers) == self._number else None
+        return samples if self._has_the_turn(taken.step) else None
+
+    def _note(self, step: Step) -> None:
+        self._steps.add(step, counts=self._has_the_turn(step))
+
+    def _has_the_turn(self, step: Step) -> bool:
+        """Whether a step is its own, and not one that is only looked back to."""
+        return turn(step.sequence, self._spec.parallel.trainers) == self._number
 
     @property
     def _is_asked(self) -> bool:
@@ -171,14 +177,16 @@ class Together(OnLine):
         return self._learner.group.sum(values, what)
 
     def _span(self) -> tuple[Step, Step, int]:
-        first, last, steps = super()._span()
-        mine = np.array([*_numbers(first), *_numbers(last), steps])
-        of_all = self._learner.group.gathered(mine, "a row")
-        took = of_all[of_all[:, -1] > 0]
+        """Return the steps that all have come past since the row before: whose turn they were has taken them."""
+        came = math.inf if self._trainer.buffer.over else self._steps.last.sequence
+        group = self._learner.group
+        first, last, steps = self._steps.take(group.gathered(np.array(came), "a row").min())
+        of_all = group.gathered(np.array([*_numbers(first), *_numbers(last), steps]), "a row")
+        took = of_all[of_all[:, 6] > 0]
         if not len(took):
-            took = of_all
-        begin, end = took[took[:, 0].argmin()], took[took[:, 3].argmax()]
-        return _step(begin[:3]), _step(end[3:6]), int(of_all[:, -1].sum())
+            return self._steps.told, self._steps.told, 0
+        self._steps.told = _step(took[took[:, 3].argmax(), 3:6])
+        return _step(took[took[:, 0].argmin(), :3]), self._steps.told, int(took[:, 6].sum())
 
     def _add_row(self, row: Row) -> None:
         if self._writes:

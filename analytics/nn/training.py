@@ -156,7 +156,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss of batch {number} is {loss}; the weights are restored to those before batch "
-                f"{self.learner.good}. {self._culprits(ids)}. Lower the learning rate, or look at them",
+                f"{self.learner.good}. Its samples: {self.ledger.named(ids)}. Lower the learning rate, or look at them",
                 number,
                 ids,
             )
@@ -194,12 +194,6 @@ class Trainer:
             if self.limiter is not None:
                 self.limiter.train()
         return drawn
-
-    def _culprits(self, ids: Ids) -> str:
-        """Say in which samples the reason may lie."""
-        if self.learner.culprit != self.learner.number:
-            return f"The samples are those of trainer {self.learner.culprit}, which names them"
-        return f"Its samples: {self.ledger.named(ids)}"
 
     def _parts(self) -> dict[str, _Part]:
         parts: dict[str, _Part] = {

@@ -1,28 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a trainer notes from one row of its results to the next."""
 
+import math
 import time
+from collections import deque
 
 from insitu.model import Step
 
 
 class Steps:
-    """The steps since the row before."""
+    """The steps since the row before.
+
+    >>> steps = Steps()
+    >>> for sequence in range(4):
+    ...     steps.add(Step(sequence, 10 * sequence, 0.0))
+    >>> steps.take(upto=2)
+    (Step(sequence=0, index=0, time=0.0), Step(sequence=2, index=20, time=0.0), 3)
+    >>> steps.last.index
+    30
+    """
 
     def __init__(self, last: Step | None = None) -> None:
-        self.last = last or Step(-1, -1, 0.0)
-        self._first: Step | None = None
-        self._number = 0
+        self.last = self.told = last or Step(-1, -1, 0.0)
+        self._taken: deque[Step] = deque()
 
-    def add(self, step: Step) -> None:
-        self._first = self._first or step
+    def add(self, step: Step, *, counts: bool = True) -> None:
+        """Note a step; one that does not count is another's to tell of."""
         self.last = step
-        self._number += 1
+        if counts:
+            self._taken.append(step)
 
-    def take(self) -> tuple[Step, Step, int]:
-        found = self._first or self.last, self.last, self._number
-        self._first, self._number = None, 0
-        return found
+    def take(self, upto: float = math.inf) -> tuple[Step, Step, int]:
+        """Return the first and the last step up to a sequence, and their number; without any, the last one told."""
+        taken = []
+        while self._taken and self._taken[0].sequence <= upto:
+            taken.append(self._taken.popleft())
+        if taken:
+            self.told = taken[-1]
+        return (taken[0] if taken else self.told), self.told, len(taken)
 
 
 class Watch:

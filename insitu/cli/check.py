@@ -114,7 +114,8 @@ def _summary(checked: Config) -> list[tuple[str, str]]:
             ("operator", f"{name}: {_does(operator)}{where}{'' if name in pipeline.stored else ', not stored'}")
         )
     for name, learner in pipeline.learners.items():
-        what = f"{registry.use_of(type(learner))} of {', '.join(learner.needs)}, in a process of its own"
+        where = "a process of its own" if learner.processes == 1 else f"{learner.processes} processes of its own"
+        what = f"{registry.use_of(type(learner))} of {', '.join(learner.needs)}, in {where}"
         lines.append(("learner", f"{name}: {what}{'' if name in pipeline.stored else ', not stored'}"))
     for _, name, rule in rules.entries(checked, rules.guessed(checked.operators)):
         does = [*(["set"] if rule.set else []), *(kind for each in rule.do for kind in each)] or ["notify"]
