@@ -24,8 +24,8 @@ def order(entry: dict[str, object]) -> dict[str, object]:
 
 
 @contextmanager
-def kept(entry: dict[str, object], patience_s: float = 120.0) -> Iterator[Keeper]:
-    keeper = Keeper("sums", order(entry), patience_s=patience_s)
+def kept(entry: dict[str, object], patience_s: float = 120.0, **more: object) -> Iterator[Keeper]:
+    keeper = Keeper("sums", order(entry) | more, patience_s=patience_s)
     try:
         yield keeper
     finally:
@@ -56,6 +56,16 @@ def test_a_killed_process_is_started_anew_until_it_dies_too_often(tmp_path: Path
         [event] = events(keeper)
         assert event.kind == "operator-stopped"
         assert f"{TRIES + 1} times" in event.details["reason"]
+        assert keeper.look() == []
+
+
+def test_one_of_several_processes_that_dies_too_often_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRIES", 0)
+    with kept({"use": "tests.learning.sums:Sums", "of": "u"}, process=1, processes=2) as keeper:
+        os.kill(keeper.pid, signal.SIGKILL)
+        [event] = events(keeper)
+        assert (event.kind, event.details["operator"], event.details["process"]) == ("learner-lost", "sums", 1)
+        assert "process 1: its process ended by SIGKILL, 1 times one soon after the other; it is given up" in event.text
         assert keeper.look() == []
 
 
