@@ -55,7 +55,8 @@ class OnLine(Learning):
         self._row_at = time.monotonic()
         self._written_s, self._begin_s = 0.0, time.monotonic()
         self._checkpoints = self._versions = self._resumed = 0
-        self._newest = Step(-1, -1, math.nan)
+        #: What a checkpoint had: all steps up to the first, so many samples of the third. They may be sent once more.
+        self._had = -1, 0, -1
         if workspace.checkpoint.exists():
             self._go_on()
 
@@ -65,10 +66,12 @@ class OnLine(Learning):
     def take(self, taken: Taken) -> bool:
         if self._pending is None:
             samples = self._samples(taken)
+            if taken.step.sequence <= self._had[0]:
+                return True
             if samples is None:
                 self._note(taken.step)
                 return True
-            self._pending = samples, 0
+            self._pending = samples, self._had[1] if taken.step.sequence == self._had[2] else 0
         samples, done = self._pending
         done += self._trainer.put(_from(samples, done))
         if done < len(samples):
@@ -221,6 +224,9 @@ class OnLine(Learning):
         self._validation = float(state["validation"])
         self._steps = Steps(Step(**state["step"]))
         self._resumed = self._batches
+        came = self._trainer.ledger.samples["step"]
+        last = int(came[-1]) if len(came) else -1
+        self._had = self._steps.last.sequence, int((came == last).sum()), last
         weights = f"batch {self._resumed}" if self._resumed else "with the weights of the others"
         self._workspace.tell(
             f"goes on from its checkpoint, {weights}, step {self._steps.last.index}; what came after that step and was "

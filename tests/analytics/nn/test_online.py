@@ -86,6 +86,23 @@ def test_a_process_that_died_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
     assert again.counters()["batches"] == one.counters()["batches"]
 
 
+def test_what_a_checkpoint_has_is_not_learned_from_again_where_it_is_sent_again(place: Workspace) -> None:
+    learning = begun(place, buffer={"capacity": "8 KiB", "ratio": 6})
+    feed(learning, 0, 24)
+    while learning.take(taken(24 + learning.counters()["samples"] // 8 - 24)):
+        """Fill it."""
+    while learning.work():
+        """And write a checkpoint with a part of the last step."""
+    came = learning.counters()["samples"]
+    assert came % 8
+    again = begun(place, buffer={"capacity": "8 KiB", "ratio": 6})
+    assert again.counters()["samples"] == came
+    for sequence in range(came // 8 - 2, came // 8 + 3):
+        while not again.take(taken(sequence)):
+            assert again.work()
+    assert again.counters()["samples"] == 8 * (came // 8 + 3)
+
+
 def test_rows_cover_the_steps_and_say_what_is_described(place: Workspace) -> None:
     learning = begun(place, optimizer={"kind": "adam", "learning_rate": 0.03})
     feed(learning, 0, 40)
