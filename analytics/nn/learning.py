@@ -89,6 +89,11 @@ class Learner:
     def idle(self, drained: bool) -> None:
         """Take part in a step of others without samples, and tell them whether there will be none; nothing here."""
 
+    @property
+    def batch(self) -> int:
+        """How many samples the next step is to have."""
+        return self.spec.batch
+
     def rate(self) -> float:
         """Return the learning rate of the next step."""
         return self.spec.optimizer.learning_rate * self.spec.schedule.at(self.steps, self.spec.batch)

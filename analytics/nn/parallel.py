@@ -11,6 +11,7 @@ from analytics.nn.draws import WEIGHTS, Draws
 from analytics.nn.groups import Group, Torn
 from analytics.nn.learning import Learner
 from analytics.nn.needs import torch
+from analytics.nn.noise import NoiseScale
 from analytics.nn.samples import Rows, Shapes
 from analytics.nn.saving import packed, unpacked
 from analytics.nn.specs import Training
@@ -40,6 +41,9 @@ class ParallelLearner(Learner):
     With ``parallel.compression`` only the largest entries of gradients are sent (`TopK`), with the momentum of the
     optimizer, which has none then. `sent_bytes` counts what this trainer's gradients took.
 
+    With ``parallel.largest_batch`` the `batch` of each grows from ``batch`` up to that, so that all together have as
+    many samples as the noise of their gradients is worth (`NoiseScale`); with ``schedule.reference`` the rate follows.
+
     **Who learns together may change**: `join` a group, and `leave` it. Whoever joins takes over weights, optimizer and
     what is frozen of means and deviations, of the one in it that has made most steps. A step that fails raises
     `groups.Torn`; its batch was not learned here, or is forgotten with the next group. What compression has kept back
@@ -64,6 +68,15 @@ class ParallelLearner(Learner):
         #: Whether this one is to leave; it is then agreed with the next step, and said in each by `parting`.
         self.leaving = self.parting = False
         self.sent_bytes = 0
+        self._noise_scale = NoiseScale() if spec.parallel.largest_batch is not None else None
+        self._square = self._joint_square = 0.0
+
+    @property
+    def batch(self) -> int:
+        largest, noise = self.spec.parallel.largest_batch, self._noise_scale
+        if largest is None or noise is None or math.isnan(noise.scale):
+            return self.spec.batch
+        return int(min(max(self.spec.batch, noise.scale / self.group.size), largest))
 
     @property
     def group(self) -> Group:
@@ -97,30 +110,45 @@ class ParallelLearner(Learner):
         return self._all_drained
 
     def rate(self) -> float:
-        samples = self.spec.batch * self.group.size
+        samples = self.batch * self.group.size
         return self.spec.optimizer.learning_rate * self.spec.schedule.at(self.steps, samples)
 
     def learn(self, rows: Rows) -> float:
         """Train one batch together with the others; return the mean loss over all samples of all."""
         self._samples, self._drained = len(rows["inputs"]), False
-        return self._step(rows)
+        return self._together(rows)
 
     def idle(self, drained: bool) -> None:
         """Take part in a step without samples. When all say that they are `drained`, all are `finished`."""
         nothing = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self.shapes.columns.items()}
         self._samples, self._drained = 0, drained
         with suppress(_NobodyError):
-            self._step(nothing)
+            self._together(nothing)
 
-    def _step(self, rows: Rows) -> float:
+    def state(self) -> State:
+        noise = self._noise_scale
+        return super().state() | ({} if noise is None else {"noise": noise.state()})
+
+    def load(self, state: State) -> None:
+        super().load(state)
+        if self._noise_scale is not None and "noise" in state:
+            self._noise_scale.load(state["noise"])
+
+    def _together(self, rows: Rows) -> float:
         self._unite()
+        self._square = self._joint_square = 0.0
         try:
-            return super().learn(rows)
+            loss = super().learn(rows)
         except RuntimeError:
             # What is raised in the midst of a backward pass may come out of it as another error.
             if self.group.torn is not None:
                 raise self.group.torn from None
             raise
+        if self._noise_scale is not None and math.isfinite(loss):
+            mine = np.array([self._square, self._samples])
+            squares, samples = self.group.gathered(mine, f"the noise of step {self.steps}").T
+            self._noise_scale.add(squares, samples, self._joint_square)
+        return loss
 
     def _shared(self) -> State:
         """Return what is the same in all: of means and deviations only those that stay, since others are one's own."""
@@ -166,10 +194,14 @@ class ParallelLearner(Learner):
 
 def _all(learner: ParallelLearner, bucket: Bucket) -> Future:
     """Sum all entries, each trainer's by its share of the samples."""
+    if learner._noise_scale is not None and learner._share:
+        learner._square += float(bucket.buffer().square().sum())
     # What has no samples may have no finite gradient either.
     buffer = bucket.buffer().mul_(learner._share) if learner._share else bucket.buffer().zero_()
     learner.sent_bytes += buffer.nbytes
     learner.group.watched(lambda: torch.distributed.all_reduce(buffer), f"the gradients of step {learner.steps}")
+    if learner._noise_scale is not None:
+        learner._joint_square += float(buffer.square().sum())
     return _done(buffer)
 
 

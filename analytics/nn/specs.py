@@ -141,6 +141,9 @@ class Parallel(Spec):
     compression: Compression | None = Field(
         default=None, description="of the gradients that they send to each other, with optimizer: sgd; none: all of it"
     )
+    largest_batch: Number | None = Field(
+        default=None, description="batch grows to that at most, as the noise of gradients asks for; none: it stays"
+    )
 
 
 class Training(Spec):
@@ -183,11 +186,22 @@ class Training(Spec):
             )
         if buffer.slack is not None and buffer.ratio is None:
             raise ValueError("buffer: slack has no meaning without ratio")
-        if self.parallel.compression is not None and self.optimizer.kind != "sgd":
-            # Its momentum is applied before sending; the others' second moments would be those of what was sent.
+        return self
+
+    @model_validator(mode="after")
+    def _trainers_can_do_it(self) -> "Training":
+        parallel = self.parallel
+        for name in ("compression", "largest_batch"):
+            if parallel.trainers == 1 and getattr(parallel, name) is not None:
+                raise ValueError(f"parallel: {name} has no meaning with trainers: 1, whose gradient is the only one")
+        if parallel.compression is not None and self.optimizer.kind != "sgd":
+            # Its momentum is applied before sending; the second moments of others would be those of what was sent.
             raise ValueError(f"parallel: compression needs optimizer: sgd, got {self.optimizer.kind}")
-        if self.parallel.compression is not None and self.parallel.trainers == 1:
-            raise ValueError("parallel: compression has no meaning with trainers: 1, which sends nothing")
+        if (largest := parallel.largest_batch) is not None:
+            if largest < self.batch:
+                raise ValueError(f"parallel: largest_batch: {largest} is below batch: {self.batch}, where it begins")
+            if parallel.compression or self.precision == "amp" or self.buffer.ratio:
+                raise ValueError("parallel: largest_batch needs whole gradients (no compression or amp), and no ratio")
         return self
 
     @property

@@ -188,6 +188,7 @@ class Trainer:
 
     def _draw(self) -> tuple[Ids, Rows] | None:
         """Return the samples of the next batch, which is then counted as trained."""
+        self.buffer.batch = self.learner.batch
         drawn = self.buffer.get(self.batches) if self.ready else None
         if drawn is not None:
             self.ledger.train(drawn[0])

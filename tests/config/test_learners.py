@@ -45,6 +45,11 @@ def problems(folder: Path, text: str) -> list[str]:
             "    targets: u\n    parallel: {trainers: 2, compression: {top_k: 0.01}}\n",
             "compression needs optimizer: sgd, got adam",
         ),
+        (
+            "    targets: u\n",
+            "    targets: u\n    parallel: {trainers: 2, largest_batch: 8}\n",
+            "largest_batch: 8 is below batch: 64, where it begins",
+        ),
         ("    targets: u\n", "    targets: u\n    threads: 0\n", "expected an integer of at least 1"),
     ],
 )

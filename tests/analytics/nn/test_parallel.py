@@ -12,6 +12,7 @@ import torch
 from analytics.nn.compression import TopK
 from analytics.nn.groups import Group, TrainerMissing
 from analytics.nn.learning import Learner
+from analytics.nn.noise import NoiseScale
 from analytics.nn.specs import training
 from insitu.model import Array
 from tests.analytics.nn.programs.ranks import KEYS, SHAPES, part, rows
@@ -68,6 +69,28 @@ def test_compressed_gradients_end_as_low_with_fewer_bytes(found: list[dict[str, 
     assert last < 1.5 * found[0]["whole_loss"][1]
     assert found[0]["compressed_bytes"] < 0.3 * found[0]["whole_bytes"]
     np.testing.assert_array_equal(found[0]["compressed_weights"], found[1]["compressed_weights"])
+
+
+def test_batches_grow_alike_where_gradients_are_noise(found: list[dict[str, Array]]) -> None:
+    batches = found[0]["grown_batches"]
+    np.testing.assert_array_equal(batches, found[1]["grown_batches"])
+    assert (batches[:30] == 8).all()  # too little is known
+    assert batches[-1] > 8
+    assert batches.max() <= 64
+
+
+def test_the_noise_scale_is_that_of_the_gradients() -> None:
+    rng, noise, samples = np.random.default_rng(0), NoiseScale(), np.array([8, 24])
+    mean = rng.normal(size=500)
+    for _ in range(200):
+        gradients = mean + rng.normal(0.0, 4.0, (2, 500)) / np.sqrt(samples)[:, None]
+        joint = samples @ gradients / samples.sum()
+        noise.add((gradients**2).sum(axis=1), samples, float(joint @ joint))
+    assert noise.scale == pytest.approx(500 * 16 / (mean @ mean), rel=0.1)
+    again = NoiseScale()
+    again.load(noise.state())
+    again.add(np.array([1.0, 0.0]), np.array([8, 0]), 1.0)  # one trainer alone tells nothing
+    assert again.scale == noise.scale
 
 
 def test_a_rank_that_dies_is_named(found: list[dict[str, Array]]) -> None:

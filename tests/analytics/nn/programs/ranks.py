@@ -83,6 +83,17 @@ def compressed(group: Group) -> dict[str, Array]:
     return found
 
 
+def grown(group: Group) -> dict[str, Array]:
+    """Targets are noise, of which a larger batch has less."""
+    learner = joined(group, training(**KEYS, parallel={"trainers": 2, "largest_batch": 64}))
+    batches, rng = [learner.batch], np.random.default_rng(group.number)
+    for _ in range(60):
+        some = {"inputs": rng.normal(size=(8, 3)), "targets": rng.normal(size=(8, 2))}
+        learner.learn({name: values.astype(np.float32) for name, values in some.items()})
+        batches.append(learner.batch)
+    return {"grown_batches": np.array(batches)}
+
+
 def missing(group: Group, folder: Path) -> dict[str, Array]:
     """Trainer 1 dies in the midst of a step; trainer 0 must say so, and goes on alone with the same batch."""
     learner = joined(group, training(**KEYS))
@@ -111,7 +122,7 @@ def main(folder: Path, number: int) -> None:
     faulthandler.dump_traceback_later(70, exit=True)  # a hang is seen by whoever reads this one's errors
     torch.set_num_threads(1)
     with Group(folder / "meeting", number, (0, 1), timeout_s=60, name="work") as group:
-        found = equal_batches(group) | uneven(group) | compressed(group)
+        found = equal_batches(group) | uneven(group) | compressed(group) | grown(group)
     np.savez(folder / f"{number}.npz", **found)
     with Group(folder / "meeting", number, (0, 1), timeout_s=4, name="death") as group:
         np.savez(folder / "missing.npz", **missing(group, folder))
