@@ -31,6 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from insitu.errors import OperatorError
 from insitu.model import Array, Step, Variable
 
+#: 2^64 divided by the golden ratio.
+_GOLDEN = 0x9E3779B97F4A7C15
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -213,7 +216,3 @@ def turn(sequence: int, processes: int) -> int:
     [0, 1, 0, 1, 0, 0, 1, 0, 1, 1]
     """
     return ((sequence * _GOLDEN) % 2**64 * processes) >> 64
-
-
-#: 2^64 divided by the golden ratio.
-_GOLDEN = 0x9E3779B97F4A7C15

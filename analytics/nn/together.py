@@ -86,8 +86,8 @@ class Together(OnLine):
 
     @property
     def _writes(self) -> bool:
-        """Whether it is this one that writes what is written once."""
-        return self._number == min(self._team.members, default=0)
+        """Whether it is this one that writes what is written once: the first of those that learn together now."""
+        return self._group is not None and self._number == self._group.members[0]
 
     def _samples(self, taken: Taken) -> Samples | None:
         samples = self._sampler.samples(taken)
