@@ -27,9 +27,10 @@ SERIES: dict[str, tuple[str, str, str]] = {
 class Train(Streaming, Learner):
     """Trains a network on the samples of each step while the simulation runs.
 
-    **What it learns from.** `inputs` and `targets` name variables, the same some steps before (``u[-1]``), ``time`` and
-    coordinates (``@x``); without targets the inputs are the targets, as for an autoencoder. `sample` says what one
-    sample is: a whole step, a row (a particle), or a cell (`analytics.nn.steps`).
+    **What it learns from.** `inputs` and `targets` name variables, parameters of the simulation (``parameters.feed``),
+    the same some steps before (``u[-1]``), ``time`` and coordinates (``@x``); without targets the inputs are the
+    targets, as for an autoencoder. `sample` says what one sample is: a whole step, a row (a particle), or a cell
+    (`analytics.nn.steps`).
 
     **How.** Samples wait in a buffer, from which batches are drawn (`analytics.nn.buffers`: fifo, firo, reservoir).
     While it is full of samples that no batch has held, steps wait at the staging nodes, and with it, by the policy of

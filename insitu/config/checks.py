@@ -16,6 +16,7 @@ from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import Problem
 from insitu.learner import Learner
+from insitu.model import PARAMETERS, parameter_of
 from insitu.operator import Operator
 from insitu.selection import steps_taken
 from insitu.wire.compression import missing
@@ -47,9 +48,22 @@ def in_config(config: Config) -> list[Problem]:
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
     _, steering = rules.compiled(config, rules.guessed(config.operators))
     return [
-        *unneeded, *steps, *_of_meetings(config), *codecs, *_of_policy(config), *_of_chains(config),
-        *_of_where(config), *_of_learners(config), *steering,
+        *unneeded, *_of_parameters(config), *steps, *_of_meetings(config), *codecs, *_of_policy(config),
+        *_of_chains(config), *_of_where(config), *_of_learners(config), *steering,
     ]  # fmt: skip
+
+
+def _of_parameters(config: Config) -> list[Problem]:
+    """Look whether what is to be a parameter can be one; whether there is one of that name only the run can tell."""
+    wanted = {name: each.needs if isinstance(each, Learner) else each.inputs for name, each in config.operators.items()}
+    return [
+        config.problem(
+            ("operators", name), f'"{each}": {PARAMETERS} is followed by the name of one parameter: {PARAMETERS}.feed'
+        )
+        for name, names in wanted.items()
+        for each in names
+        if not (parameter_of(each) or "feed").isidentifier()
+    ]
 
 
 def _of_chains(config: Config) -> list[Problem]:
@@ -71,7 +85,9 @@ def _of_chains(config: Config) -> list[Problem]:
                 at(f'what the function "{source}" yields is known only when it has run; {cure}')
         if operator.sources and isinstance(operator, Function):
             at("is a function, which is given variables; results can be read from results.zarr, also during the run")
-        elif operator.sources and not all("." in wanted for wanted in operator.inputs):
+        elif operator.sources and any(
+            "." not in wanted or parameter_of(wanted) is not None for wanted in operator.inputs
+        ):
             at("takes variables and results of operators at once, which come at different times; make two entries")
         elif len(operator.sources) > 1:
             at(f"takes results of {' and '.join(operator.sources)}, but can take those of one operator only")

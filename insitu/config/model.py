@@ -40,6 +40,7 @@ from insitu.config.values import (
 )
 from insitu.errors import Problem
 from insitu.learner import Learner
+from insitu.model import parameter_of
 from insitu.operator import Operator
 
 
@@ -255,8 +256,13 @@ class Config(Section):
         return self.variables.get("*", Rules())
 
     def rules(self, name: str) -> Rules:
-        """What of a variable is sent: the keys of its own entry, and those of ``"*"`` where it says nothing."""
+        """What of a variable is sent: the keys of its own entry, and those of ``"*"`` where it says nothing.
+
+        Of those only the steps hold for a parameter, which has no cells.
+        """
         own, rest = self.variables.get(name, Rules()), self.variables.get("*", Rules())
+        if parameter_of(name) is not None:
+            rest = Rules(select={dim: indices for dim, indices in rest.select.items() if dim == "step"})
         return rest.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
 
     @field_serializer("variables")
