@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from analytics.nn.architectures import Architecture
+from analytics.nn.architectures import Architecture, Foreign
 from insitu.text import read_size
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,7 +23,7 @@ def _size(value: object) -> int:
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]})]
 
 
-def _kind(value: object) -> object:
+def by_kind(value: object) -> object:
     """Let YAML say ``optimizer: sgd`` for ``optimizer: {kind: sgd}``."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -126,13 +126,18 @@ class Training(Spec):
     model: Architecture = Field(
         description="mlp, unet, ... or a dotted name of a function that makes a torch.nn.Module"
     )
-    loss: Annotated[Loss, BeforeValidator(_kind)] = Field(default=Loss(), description="what is made small")
-    optimizer: Annotated[Optimizer, BeforeValidator(_kind)] = Field(default=Optimizer(), description="how weights move")
-    schedule: Annotated[Schedule, BeforeValidator(_kind)] = Field(
+    ensemble: Number = Field(
+        default=1, description="networks that learn side by side, from other weights: their mean is the model"
+    )
+    loss: Annotated[Loss, BeforeValidator(by_kind)] = Field(default=Loss(), description="what is made small")
+    optimizer: Annotated[Optimizer, BeforeValidator(by_kind)] = Field(
+        default=Optimizer(), description="how weights move"
+    )
+    schedule: Annotated[Schedule, BeforeValidator(by_kind)] = Field(
         default=Schedule(), description="of the learning rate"
     )
     batch: Number = Field(default=64, description="samples of a step of the optimizer")
-    buffer: Annotated[Buffering, BeforeValidator(_kind)] = Field(
+    buffer: Annotated[Buffering, BeforeValidator(by_kind)] = Field(
         default=Buffering(), description="what samples wait in"
     )
     normalise: Normalising = Field(default=Normalising(), description="how inputs and targets are scaled")
@@ -164,6 +169,32 @@ class Training(Spec):
     @property
     def slack(self) -> float:
         return float(self.buffer.slack or 4 * self.batch)
+
+
+class Uncertainty(Spec):
+    """How a network says how sure it is: several answers to one question, which differ where it has learned nothing."""
+
+    kind: Literal["dropout", "ensemble"] = Field(
+        description="dropout: it is asked several times, with some of it left out; ensemble: several networks are asked"
+    )
+    samples: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="dropout: how often it is asked; none: 16"
+    )
+
+    @model_validator(mode="after")
+    def _samples_are_of_dropout(self) -> "Uncertainty":
+        if self.kind == "ensemble" and self.samples is not None:
+            raise ValueError("samples has no meaning for an ensemble, whose networks the train operator counts")
+        return self
+
+    def fault(self, name: str, training: Training) -> str | None:
+        """Say why a model that was trained so cannot tell, with the cure."""
+        if self.kind == "ensemble" and training.ensemble < 2:
+            return f"uncertainty: ensemble: '{name}' is one network; give it ensemble: 4"
+        foreign = isinstance(training.model, Foreign)
+        if self.kind == "dropout" and not foreign and not getattr(training.model, "dropout", 0.0):
+            return f"uncertainty: dropout: '{name}' is trained without; give its model dropout: 0.1"
+        return None
 
 
 def training(**keys: Any) -> Training:

@@ -145,6 +145,8 @@ def _of_learners(config: Config) -> list[Problem]:
                 known = f"{nearest(asked, others)} (known are {', '.join(others) or 'none'})"
                 message = f'no learner is called "{asked}"{known}; give one, or the folder of a model'
                 problems.append(config.problem(("operators", name, "model"), message))
+            elif fault := learner.fault_of_asked(config.learners[asked]):
+                problems.append(config.problem(("operators", name), fault))
     return problems
 
 

@@ -56,6 +56,16 @@ def test_predictions_need_a_model_of_this_run_or_the_folder_of_one(tmp_path: Pat
     assert "is no folder of a version" in problem
 
 
+def test_a_model_that_cannot_say_how_sure_it_is_is_found_before_the_run(tmp_path: Path) -> None:
+    predict = "  trust: {use: predict, model: net, inputs: [p, time], targets: u, uncertainty: %s}\n"
+    [problem] = problems(tmp_path, ENTRY + predict % "ensemble")
+    assert "operators.trust: uncertainty: ensemble: 'net' is one network; give it ensemble: 4" in problem
+    [problem] = problems(tmp_path, ENTRY + predict % "{kind: dropout, samples: 8}")
+    assert "operators.trust: uncertainty: dropout: 'net' is trained without; give its model dropout: 0.1" in problem
+    [problem] = problems(tmp_path, ENTRY + predict % "{kind: ensemble, samples: 8}")
+    assert "samples has no meaning for an ensemble" in problem
+
+
 def test_a_missing_pytorch_is_one_sentence_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
 

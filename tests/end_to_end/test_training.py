@@ -29,13 +29,20 @@ def left(start_shared: Start) -> Left:
     options = ("--plates", PLATES, "--generations", GENERATIONS, "--steps", STEPS, "--cells", CELLS)
     operators = {
         # So little room that the stream is still coming when the process is killed.
-        "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "publish": 10},
-        "trust": {"use": "predict", "model": "killed", "inputs": COMMON["inputs"], "targets": "u"},
+        "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "publish": 10, "ensemble": 2},
+        "trust": {
+            "use": "predict",
+            "model": "killed",
+            "inputs": COMMON["inputs"],
+            "targets": "u",
+            "uncertainty": "ensemble",
+        },
         "diverging": COMMON | {"optimizer": {"kind": "sgd", "learning_rate": 1e30}, "buffer": {"capacity": "1 MiB"}},
         "starved": COMMON | {"batch": 2 * SAMPLES, "report": 1, "buffer": {"capacity": "2 MiB"}},
         "mean": {"use": "moments", "of": "u", "over": ["step", "space"]},
     }
-    run = start_shared(*program("plates", *options), ranks=2, nodes=2, operators=operators)
+    rules = [{"name": "unsure", "when": "trust.uncertainty > 0", "notify": "asked", "once": True}]
+    run = start_shared(*program("plates", *options), ranks=2, nodes=2, operators=operators, steering=rules)
     run.until("runs", "test0", "checkpoints", "killed.ckpt", limit_s=120)
     [process] = run.descendants("insitu.learning", "killed")
     process.send_signal(signal.SIGKILL)
@@ -89,6 +96,8 @@ def test_predictions_are_compared_with_each_step(left: Left) -> None:
     assert np.isnan(trust["error"].values[~asked]).all()
     assert np.isfinite(trust["error"].values[asked]).all()
     assert not trust["trusted"].values[~asked].any()
+    assert (np.isfinite(trust["uncertainty"].values) == asked).all()
+    assert len(left.events("rule-fired")) == asked.any()
 
 
 def test_the_model_that_is_left_is_what_was_learned(left: Left) -> None:
