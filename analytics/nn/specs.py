@@ -123,12 +123,8 @@ class Validation(Spec):
 class Training(Spec):
     """All that a `Trainer` needs to know but the shapes."""
 
-    model: Architecture = Field(
-        description="mlp, unet, ... or a dotted name of a function that makes a torch.nn.Module"
-    )
-    ensemble: Number = Field(
-        default=1, description="networks that learn side by side, from other weights: their mean is the model"
-    )
+    model: Architecture = Field(description="mlp, unet, ... or module.function")
+    ensemble: Number = Field(default=1, description="networks side by side, whose mean is the model")
     loss: Annotated[Loss, BeforeValidator(by_kind)] = Field(default=Loss(), description="what is made small")
     optimizer: Annotated[Optimizer, BeforeValidator(by_kind)] = Field(
         default=Optimizer(), description="how weights move"
