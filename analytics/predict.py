@@ -14,9 +14,10 @@ from analytics.nn.conformal import TrustGate
 from analytics.nn.needed import fault
 from analytics.nn.specs import Training, Uncertainty, by_kind
 from analytics.nn.steps import Sampler, Sampling, variables_of
+from analytics.propose import PARAMETER
 from insitu.errors import OperatorError
 from insitu.learner import Learner, Learning, Workspace
-from insitu.model import Extent, Variable
+from insitu.model import Extent, Variable, parameter_of
 from insitu.operator import Names
 
 #: What each row holds: dtype, units, meaning.
@@ -48,6 +49,8 @@ class Predict(Learner):
     network `samples` times with dropout on; ``ensemble`` (B. Lakshminarayanan et al., 2017) asks the networks that
     ``train`` has taught side by side. Neither needs the truth. Both tell what the network has not learned, and not the
     noise of what it learned from; neither is a probability.
+
+    For each parameter among the inputs that is a number also ``parameter_NAME``: what it was in the step.
 
     With `example` also the first sample of each step, as the step shows it and as the network makes it: ``truth`` and
     ``prediction``, float32 of the shape of the targets, NaN while there is no model. They are stored with every step,
@@ -108,7 +111,15 @@ class Predict(Learner):
         if self.uncertainty is not None:
             text = "standard deviation of the prediction, over its size, of all samples of the step"
             found["uncertainty"] = Variable("uncertainty", np.dtype("f8"), (), (), "1", text)
+        for name, parameter in self._parameters(inputs).items():
+            text = f"what {parameter} was in the step"
+            found[name] = Variable(name, np.dtype("f8"), (), (), inputs[parameter].units, text)
         return found | self._examples(shapes.inputs if shapes.targets is None else shapes.targets, inputs)
+
+    def _parameters(self, inputs: Mapping[str, Variable]) -> dict[str, str]:
+        """Return the parameters among the inputs that are numbers, by the result that tells what each was."""
+        named = {f"{PARAMETER}{parameter_of(name)}": name for name in variables_of(self.inputs) if parameter_of(name)}
+        return {result: name for result, name in named.items() if inputs[name].shape == ()}
 
     def _examples(self, shape: Extent, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         """Describe the sample that is stored with each step; none where none is wanted."""
@@ -137,4 +148,5 @@ class Predict(Learner):
             folder = Path(self.model)
             models, name, version = folder.parent.parent, folder.parent.name, int(folder.name)
         gate = TrustGate(self.false_alarms)
-        return Asking(name, models, version, self.sampler(inputs), gate, self.threads, self.example, self.uncertainty)
+        asking = name, models, version, self.sampler(inputs), gate, self.threads
+        return Asking(*asking, self.example, self.uncertainty, self._parameters(inputs))

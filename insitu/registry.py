@@ -52,6 +52,7 @@ CONTROLLERS: dict[str, str] = {
     "converged": "analytics.converged:Converged",
     "ensemble_kalman": "analytics.ensemble_kalman:EnsembleKalman",
     "pid": "analytics.pid:PID",
+    "propose": "analytics.propose:Propose",
 }
 
 _Plugin = TypeVar("_Plugin", Operator, Learner, Controller)

@@ -3,6 +3,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ class Asking(Learning):
         threads: int,
         example: bool = False,
         uncertainty: Uncertainty | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         self._name, self._models, self._fixed = name, models, version
@@ -43,6 +45,7 @@ class Asking(Learning):
         self._gate = gate
         self._example = example
         self._uncertainty = uncertainty
+        self._parameters = parameters or {}
         self._model: Version | None = None
         self._looked_at = -math.inf
         self._waiting: Taken | None = None
@@ -83,6 +86,7 @@ class Asking(Learning):
             "trusted": trusted,
             "version": self._model.number if self._model is not None else 0,
             **({} if self._uncertainty is None else {"uncertainty": uncertainty}),
+            **{name: float(taken.fields[variable]) for name, variable in self._parameters.items()},
             **(self._first_of(targets, predicted) if self._example else {}),
         }
         self._gate.calibrate([error])  # only now: a step is judged by those before it

@@ -66,6 +66,20 @@ def test_a_model_that_cannot_say_how_sure_it_is_is_found_before_the_run(tmp_path
     assert "samples has no meaning for an ensemble" in problem
 
 
+def test_proposals_need_to_know_what_the_parameters_were(tmp_path: Path) -> None:
+    names = {"inputs": "[p, time]", "more": "[p, parameters.feed]"}
+    text = (
+        ENTRY
+        + "  trust: {use: predict, model: net, inputs: %s, targets: u}\n"
+        + ("steering: {controllers: {next: {use: propose, of: trust, sets: {feed: [0, 1]}, every: 50}}}\n")
+    )
+    [problem] = problems(tmp_path, text % names["inputs"])
+    assert 'steering.controllers.next: "trust" yields no "parameter_feed"' in problem
+    path = tmp_path / "r.yaml"
+    path.write_text(text % names["more"])
+    assert config.load(path).steering.controllers.keys() == {"next"}
+
+
 def test_a_missing_pytorch_is_one_sentence_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
 
