@@ -52,6 +52,8 @@ class Train(Streaming, Learner):
     def fault(self) -> str | None:
         if missing := fault("train"):
             return missing
+        if self.buffer.spill is not None and (unfit := self.buffer.spill.fault):
+            return unfit
         if self.device.startswith("cuda"):
             from analytics.nn.learning import device
             from insitu.errors import OperatorError

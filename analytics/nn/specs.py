@@ -2,6 +2,7 @@
 """How a network is trained, as a configuration says it. Imports no PyTorch, so that `insitu check` is quick."""
 
 import math
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -89,6 +90,20 @@ class Schedule(Spec):
         return scale * (self.factor ** (since // self.batches) if self.kind == "step" else 1.0)
 
 
+class Spill(Spec):
+    """Samples beyond the memory of a buffer go compressed to a disk, from which they are drawn like the others."""
+
+    capacity: Size = Field(description="bytes of samples there at most, as they would be in memory")
+    directory: str | None = Field(default=None, description="on the node's own disk; none: TMPDIR, or /tmp")
+
+    @property
+    def fault(self) -> str | None:
+        """Say why nothing can be written there, if that is so on this machine."""
+        if self.directory is None or os.access(self.directory, os.W_OK | os.X_OK):
+            return None
+        return f"buffer: spill: {self.directory} is no folder that can be written to here; make it, or name another"
+
+
 class Buffering(Spec):
     kind: Literal["fifo", "firo", "reservoir"] = Field(default="reservoir", description="who is drawn, and who leaves")
     capacity: Size = Field(default=256 * 2**20, description="bytes of memory, all of it allocated at the start")
@@ -98,6 +113,7 @@ class Buffering(Spec):
     max_reuse: Number | None = Field(
         default=None, description="how often a sample is drawn; none: fifo, firo 1, else any"
     )
+    spill: Spill | None = Field(default=None, description="what goes to a disk beyond capacity; none: nothing does")
     ratio: Positive | None = Field(default=None, description="new samples per batch; none: as they come")
     slack: Positive | None = Field(default=None, description="samples that ratio may be off by; none: four batches")
 
@@ -141,7 +157,7 @@ class Training(Spec):
     precision: Literal["fp32", "bf16", "amp"] = Field(
         default="fp32", description="of products and activations; weights stay float32. amp: float16, on a GPU"
     )
-    device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1")
+    device: str = Field(default="auto", description="auto (a GPU, if any), cpu, cuda:1")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of weights, draws and what is held out")
 
     @model_validator(mode="after")

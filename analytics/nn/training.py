@@ -80,7 +80,9 @@ class Trainer:
         self.learner = Learner(spec, shapes) if learner is None else learner
         # Those who learn together draw differently: seeds are below 2^32.
         seed = spec.seed + (self.learner.rank << 32)
-        self.buffer = KINDS[buffer.kind](columns, buffer.capacity, spec.batch, buffer.threshold, buffer.max_reuse, seed)
+        self.buffer = KINDS[buffer.kind](
+            columns, buffer.capacity, spec.batch, buffer.threshold, buffer.max_reuse, seed, buffer.spill
+        )
         self.heldout = Heldout(columns, validation.samples, validation.share, spec.seed)
         self.ledger = Ledger()
         self.limiter = Limiter(buffer.ratio, spec.slack) if buffer.ratio is not None else None

@@ -22,6 +22,9 @@ operators:
 """
 
 
+SPILL = "    targets: u\n    buffer: {spill: {capacity: %s}}\n"
+
+
 def problems(folder: Path, text: str) -> list[str]:
     path = folder / "r.yaml"
     path.write_text(text)
@@ -38,6 +41,7 @@ def problems(folder: Path, text: str) -> list[str]:
         ("mlp", "mpl", 'no model is called "mpl"; did you mean "mlp"?'),
         ("    targets: u\n", "    targets: u\n    optimiser: sgd\n", 'unknown key; did you mean "optimizer"?'),
         ("    targets: u\n", "    targets: u\n    buffer: {capacity: lots}\n", "expected a size such as"),
+        ("    targets: u\n", SPILL % "1 GiB, directory: /nowhere", "spill: /nowhere is no folder that can be written"),
         ("    targets: u\n", "    targets: u\n    device: cuda:7\n", "device: cuda:7 asks for a GPU"),
         ("    targets: u\n", "    targets: u\n    threads: 0\n", "expected an integer of at least 1"),
     ],
