@@ -52,7 +52,7 @@ class Network(torch.nn.Module):
 
     def each(self, x: Tensor) -> Tensor:
         """Return what each network of an ensemble gives, (networks, n, *outputs); of any other (1, n, *outputs)."""
-        made = _several(self.module, self.module((x - self.input_mean) / self.input_std))
+        made = torch.stack(_each(self.module, self.module((x - self.input_mean) / self.input_std)))
         return made * self.output_std + self.output_mean if self.scales_outputs else made
 
 
@@ -146,7 +146,7 @@ class Learner:
         self.module.eval()
         for first in range(0, len(rows["inputs"]), self.spec.batch):
             some = {name: values[first : first + self.spec.batch] for name, values in rows.items()}
-            taken = self._predicted(some).mean(dim=0).argmax(dim=1).cpu().numpy()
+            taken = torch.stack(self._predicted(some)).mean(dim=0).argmax(dim=1).cpu().numpy()
             np.add.at(table, (some["targets"].reshape(-1), taken.reshape(-1)), 1)
         return table
 
@@ -189,21 +189,23 @@ class Learner:
         """Return the loss that counts: of all samples, where others learn beside this one."""
         return loss
 
-    def _predicted(self, rows: Rows) -> Tensor:
-        """Return what each network makes of the scaled inputs, (networks, n, *outputs) float32."""
+    def _predicted(self, rows: Rows) -> list[Tensor]:
+        """Return what each network makes of the scaled inputs, as float32."""
         raw = torch.from_numpy(rows["inputs"]).to(self.device)
         with self._precision():
             prediction = self._forward((raw - self._on(self.inputs.mean)) / self._on(self.inputs.std))
-        return _several(self.module, prediction).float()
+        return [each.float() for each in _each(self.module, prediction)]
 
     def _loss_of(self, rows: Rows) -> Tensor:
         target = torch.from_numpy(rows["targets" if "targets" in rows else "inputs"]).to(self.device)
-        prediction = self._predicted(rows)
+        predictions = self._predicted(rows)
         if self.outputs is not None and self._raw:
-            prediction = prediction * self._on(self.outputs.std) + self._on(self.outputs.mean)
+            std, mean = self._on(self.outputs.std), self._on(self.outputs.mean)
+            predictions = [each * std + mean for each in predictions]
         elif self.outputs is not None:
             target = (target - self._on(self.outputs.mean)) / self._on(self.outputs.std)
-        return torch.stack([self._loss(each, target) for each in prediction]).mean()
+        losses = [self._loss(each, target) for each in predictions]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _on(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)
@@ -274,9 +276,9 @@ def outputs_of(spec: Training, shapes: Shapes) -> Extent:
     return targets if spec.loss.classes is None else (spec.loss.classes, *targets)
 
 
-def _several(module: torch.nn.Module, made: Tensor) -> Tensor:
-    """Return what a module made with one more dimension in front: that of an ensemble's networks."""
-    return made if isinstance(module, Ensemble) else made.unsqueeze(0)
+def _each(module: torch.nn.Module, made: Tensor) -> list[Tensor]:
+    """Return what each network of a module has made: of an ensemble several."""
+    return list(made.unbind()) if isinstance(module, Ensemble) else [made]
 
 
 def _plain(part: Any) -> Any:

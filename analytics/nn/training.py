@@ -201,6 +201,9 @@ class Trainer:
         if name == "targets" and classes is not None:
             sound, what = (values >= 0) & (values < classes), f"a class from 0 to {classes - 1}"
         else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(values.sum()):  # half the time of a look at each; a sum may be infinite by itself
+                    return
             sound, what = np.isfinite(values), "finite"
         if not sound.all():
             member, step, place = origins[int(sound.reshape(len(values), -1).all(axis=1).argmin())]
