@@ -5,6 +5,7 @@ Those of `in_document` are looked for in the raw data, because pydantic would no
 is wrong, and all mistakes are to be told at once. Those of `in_config` need the operators that the entries build.
 """
 
+from importlib.util import find_spec
 from math import prod
 from typing import Any
 
@@ -48,7 +49,7 @@ def in_config(config: Config) -> list[Problem]:
     _, steering = rules.compiled(config, rules.guessed(config.operators))
     return [
         *unneeded, *steps, *_of_meetings(config), *codecs, *_of_policy(config), *_of_chains(config),
-        *_of_where(config), *_of_learners(config), *steering,
+        *_of_where(config), *_of_learners(config), *_of_traces(config), *steering,
     ]  # fmt: skip
 
 
@@ -130,6 +131,16 @@ def _of_learners(config: Config) -> list[Problem]:
                 message = f'no learner is called "{asked}"{known}; give one, or the folder of a model'
                 problems.append(config.problem(("operators", name, "model"), message))
     return problems
+
+
+def _of_traces(config: Config) -> list[Problem]:
+    """Look whether this machine, the controller's, has what sends traces."""
+    # The packages share the namespace `opentelemetry`, so of one that is missing the parent may be missing too.
+    module = "opentelemetry.exporter"
+    if config.traces is None or (find_spec("opentelemetry") and find_spec(module) and find_spec(f"{module}.otlp")):
+        return []
+    message = 'needs OpenTelemetry\'s SDK, which is not installed; pip install "insitu[traces]"'
+    return [config.problem(("traces",), message)]
 
 
 def _of_policy(config: Config) -> list[Problem]:

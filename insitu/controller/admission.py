@@ -29,6 +29,9 @@ class Terms:
     steering: SteeringTerms
     folds: tuple[str, ...] = ()
     stays: tuple[str, ...] = ()
+    #: Of so many steps one is traced, 0: none, and what their traces follow from.
+    trace_seed: str = ""
+    trace_every: int = 0
     #: Operators that fold on the ranks' own machines.
     at_home: tuple[str, ...] = ()
     #: The label of a rack, and the names of its hosts as patterns.

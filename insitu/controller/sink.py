@@ -43,6 +43,7 @@ from insitu.wire.messages import Entry, Event, Held
 
 if TYPE_CHECKING:
     from insitu.controller.functions import Functions
+    from insitu.controller.tracing import Traces
 
 #: Values of single steps, in order.
 OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
@@ -59,6 +60,7 @@ class Sink:
         attrs: Mapping[str, Any],
         journal: Journal,
         decisions: Decisions | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
         self.interrupted = False
         self.failures: dict[str, str] = {}
@@ -70,6 +72,7 @@ class Sink:
         self._attrs = attrs
         self._journal = journal
         self._decisions = decisions
+        self._traces = traces
         self._path = path
         self._store = ResultStore.create(path, attrs)
         self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
@@ -83,7 +86,7 @@ class Sink:
         self._series: dict[str, dict[str, Variable]] = {}
         self._memories: dict[str, State] = {}
         self._rows: dict[str, list[Entry]] = {}
-        self._backlog = Backlog(self._store, self._attempt)
+        self._backlog = Backlog(self._store, self._attempt, self._stored_now)
         self._lock = threading.Lock()
         self._closing = False
         self._stopped: set[str] = set()
@@ -244,6 +247,7 @@ class Sink:
         if sources is not None:
             pairs = zip(results, steps, strict=True)
             self._observe([observed(result, step.sequence, step.sequence, sources) for result, step in pairs])
+        self._merged(operator, {entry.key: entry.first for entry in entries})
         self._keep_steps(operator, operator, list(zip(steps, rows, strict=True)), complete=True)
         self._pass_on_steps(operator, recipe.described, list(zip(steps, rows, strict=True)), complete=True)
 
@@ -252,6 +256,15 @@ class Sink:
         if operator not in self._pipeline.stored or not rows:
             return
         self._keep(operator, group, [_of_step(group, step, arrays, complete) for step, arrays in rows])
+
+    def _merged(self, operator: str, rows: Mapping[int, int]) -> None:
+        """States are results now: of each its key, and the index of its row."""
+        if self._traces is not None:
+            self._traces.merged(operator, rows)
+
+    def _stored_now(self, operator: str, indices: list[int]) -> None:
+        if self._traces is not None:
+            self._traces.stored(operator, indices)
 
     def _keep(self, operator: str, group: str, results: list[Result]) -> None:
         """Store rows, at once or a little later: a store takes many as quickly as one."""
@@ -295,6 +308,7 @@ class Sink:
                 series = self._cluster.series(done, which)
         elif small:
             row, series = recipe.assemble(small, memory)
+        self._merged(name, {window.window: window.window})
         self._show(window, provenance, recipe, row, done)
         if stored:
             self._keep(name, name, [Result(name, provenance, row or {})])
@@ -352,6 +366,7 @@ class Sink:
                 self._pass_on(name, function, provenance, None)
                 return
             answer = self._functions.call(name, function, self._inputs[name], window.window, held)
+            self._merged(name, {window.window: window.window})
             if answer.told.picture is not None:
                 folder = self._path.parent / "figures"
                 folder.mkdir(exist_ok=True)
