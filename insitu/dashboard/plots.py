@@ -149,7 +149,7 @@ def image(name: str, palette: str = "viridis") -> Any:
     source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []}, name=name)
     mapper = LinearColorMapper(palette=PALETTES[palette], low=0, high=1, nan_color="#808080", name=f"{name}-colours")
     # As high as wide, but for the colours: else a narrow screen shows a field in the middle of nothing.
-    plot = _figure("x", "y", height=None, sizing_mode="scale_width", aspect_ratio=1.25, match_aspect=True)
+    plot = _figure("x", "y", height=None, sizing_mode="scale_width", aspect_ratio=1.4, match_aspect=True)
     plot.name = f"{name}-plot"
     plot.image("image", source=source, color_mapper=mapper, x="x", y="y", dw="dw", dh="dh")
     plot.add_layout(ColorBar(color_mapper=mapper, width=12, name=f"{name}-bar"), "right")
