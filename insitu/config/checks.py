@@ -7,6 +7,7 @@ is wrong, and all mistakes are to be told at once. Those of `in_config` need the
 
 from importlib.util import find_spec
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from insitu.config import rules
@@ -137,10 +138,15 @@ def _of_traces(config: Config) -> list[Problem]:
     """Look whether this machine, the controller's, has what sends traces."""
     # The packages share the namespace `opentelemetry`, so of one that is missing the parent may be missing too.
     module = "opentelemetry.exporter"
-    if config.traces is None or (find_spec("opentelemetry") and find_spec(module) and find_spec(f"{module}.otlp")):
+    if config.traces is None:
         return []
-    message = 'needs OpenTelemetry\'s SDK, which is not installed; pip install "insitu[traces]"'
-    return [config.problem(("traces",), message)]
+    if not (find_spec("opentelemetry") and find_spec(module) and find_spec(f"{module}.otlp")):
+        message = 'needs OpenTelemetry\'s SDK, which is not installed; pip install "insitu[traces]"'
+        return [config.problem(("traces",), message)]
+    to = config.traces.to
+    if "://" not in to and not Path(to).parent.is_dir():
+        return [config.problem(("traces", "to"), f"there is no folder {Path(to).parent}; make it, or take another one")]
+    return []
 
 
 def _of_policy(config: Config) -> list[Problem]:

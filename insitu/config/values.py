@@ -132,12 +132,18 @@ def _host(value: str) -> str:
 def read_collector(value: str) -> str:
     """Read a file's name, or the address of a collector: without a path it is the one that all collectors have.
 
+    The directory of a run has no folders before it begins, so a file there has a name only.
+
     >>> read_collector("http://localhost:4318"), read_collector("traces.jsonl")
     ('http://localhost:4318/v1/traces', 'traces.jsonl')
     """
     if "://" not in value:
-        if not value or value.endswith("/") or re.fullmatch(r"[\w.-]+:\d+", value):
-            raise expected('the name of a file such as "traces.jsonl", or an address such as "http://localhost:4318"')
+        own = not value.startswith("/")
+        if not value or value.endswith("/") or (own and "/" in value) or re.fullmatch(r"[\w.-]+:\d+", value):
+            raise expected(
+                'the name of a file such as "traces.jsonl", the absolute path of one, or an address such as '
+                '"http://localhost:4318"'
+            )
         return value
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -146,6 +146,14 @@ CASES = [
         "traces.to",
         "expected an address of OTLP over HTTP",
     ),
+    ("operators:", "traces: {to: a/b.jsonl}\noperators:", 3, "traces.to", "expected the name of a file such as"),
+    (
+        "operators:",
+        "traces: {to: /no/such/t.jsonl}\noperators:",
+        3,
+        "traces.to",
+        "there is no folder /no/such; make it",
+    ),
     ("operators:", "traces: {every: 0}\noperators:", 3, "traces.every", RANKS + "0"),
     ("operators:", "operators: 3\nx:", 3, "operators", "expected a mapping that is not empty, got 3"),
     (
