@@ -34,9 +34,9 @@ from insitu.wire.tracing import Span, TracedWindow, child_of, ids_of
 
 #: Spans that wait to be sent: those of some ten seconds of a large run.
 WAITING = 4096
-#: How often they are sent, and how long a collector may take each time; a run ends that much later at most.
+#: How often they are sent, and how long a collector may take each time; a run ends twice that later at most.
 SEND_S = 1.0
-PATIENCE_S = 3.0
+PATIENCE_S = 2.0
 #: Traced windows that are not stored yet.
 WINDOWS = 1024
 
@@ -76,16 +76,20 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 
 
 class _Watched(SpanExporter):
-    """Counts what was not taken, and says so once."""
+    """Counts what was not taken, and says so once. A collector that takes nothing at the end is tried no more."""
 
     def __init__(self, exporter: SpanExporter, say: Callable[[int], None]) -> None:
         self._exporter = exporter
         self._say = say
+        self._failed = False
+        self.closing = False
         self.lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._exporter.export(spans)
-        if result is not SpanExportResult.SUCCESS:
+        vain = self._failed and self.closing
+        result = SpanExportResult.FAILURE if vain else self._exporter.export(spans)
+        self._failed = result is not SpanExportResult.SUCCESS
+        if self._failed:
             self.lost += len(spans)
             if self.lost == len(spans):
                 self._say(self.lost)
@@ -180,7 +184,8 @@ class Traces:
             del self._merged[next(iter(self._merged))]
 
     def close(self) -> None:
-        """Send what is left, for at most some `PATIENCE_S`. May be called twice."""
+        """Send what is left, for at most some `PATIENCE_S` where nobody takes it. May be called twice."""
+        self._exporter.closing = True
         self._processor.shutdown()
         if self._exporter.lost:
             text = f"In all {self._exporter.lost} spans of traces were lost, which {self._to} did not take."

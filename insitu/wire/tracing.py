@@ -9,7 +9,6 @@ say and cost nothing of it. The rules are those of `messages`.
 import os
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 from insitu.wire.fields import Field, Wrong
@@ -70,6 +69,8 @@ def root_of(seed: str, member: int, sequence: int) -> str:
     >>> root_of("5eed", 0, 100) == root_of("5eed", 0, 100) != root_of("5eed", 0, 200)
     True
     """
+    from hashlib import blake2b  # with OpenSSL, which takes as long to load as half of this package
+
     digits = blake2b(f"{seed}/{member}/{sequence}".encode(), digest_size=24).hexdigest()
     return f"00-{digits[:32]}-{digits[32:]}-01"
 

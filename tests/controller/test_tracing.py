@@ -3,16 +3,18 @@
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
+from insitu import config
 from insitu.controller import tracing
 from insitu.controller.admission import Peer
 from insitu.controller.tracing import Traces
-from insitu.errors import RunError
+from insitu.errors import ConfigError, RunError
 from insitu.wire.messages import Event
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.tracing import Span, TracedWindow, child_of, root_of
@@ -54,12 +56,21 @@ def test_what_no_collector_takes_is_counted_and_said_once(monkeypatch: pytest.Mo
         nobody.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1/traces"
         traces = Traces("melt", address, lambda who, event: said.append(event))
-        traces.hear(RANK, [Span("publish", "producer", ROOT, "", 10, 30, {})] * 3)
+        traces.hear(RANK, [Span("publish", "producer", ROOT, "", 10, 30, {})] * 2000)  # four batches
+        begin = time.monotonic()
         traces.close()
+        assert time.monotonic() - begin < 2.0
     assert [event.kind for event in said] == ["traces-lost"] * 2
-    assert said[-1].text == f"In all 3 spans of traces were lost, which {address} did not take."
+    assert said[-1].text == f"In all 2000 spans of traces were lost, which {address} did not take."
 
 
 def test_a_file_that_cannot_be_written_is_told_of_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"set traces\.to to another file"):
         Traces("melt", str(tmp_path / "none" / "traces.jsonl"), lambda who, event: None)
+
+
+def test_without_the_library_there_is_one_sentence_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insitu.config.checks.find_spec", lambda name: None)
+    operators = {"stats": {"use": "moments", "of": "u", "over": "step", "window": 10}}
+    with pytest.raises(ConfigError, match=r'pip install "insitu\[traces\]"'):
+        config.build({"run": "x", "simulation": {"command": "x"}, "operators": operators, "traces": {}})
