@@ -388,6 +388,7 @@ class Service:
             self._admit(identity, session, session.receive(frames))
         else:
             message = peer.session.receive(frames)
+            peer.heard_at = time.monotonic()
             self._handle(peer, message)
             if isinstance(message, Status | Tally | Glimpse):
                 return  # a node says how it does for as long as it lives, though nothing moves any more

@@ -81,6 +81,7 @@ class Sink:
         self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
         self.followers = Followers(list(pipeline.operators), self._wanted)
         self._learnt: dict[str, dict[str, Variable]] = {}
+        self._losses: dict[str, float] = {}
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
@@ -104,6 +105,10 @@ class Sink:
         recipe = self._recipes.get(name)
         described = recipe.described if recipe is not None else self._learnt.get(name, {})
         return sum(each.dtype.itemsize * math.prod(each.shape or ()) for each in described.values())
+
+    def loss_of(self, name: str) -> dict[str, float]:
+        """Return the newest finite `loss` of a learner, where there is one."""
+        return {"loss": self._losses[name]} if name in self._losses else {}
 
     def published(self, offered: Mapping[str, Variable], sent: Mapping[str, Variable]) -> None:
         """Say what ranks put so far, and what arrived of it: what cannot be folded is told of now, not at the end."""
@@ -278,6 +283,8 @@ class Sink:
         """Store a row of a learner, which is here as it is."""
         name, row = window.operator, window.entries[0].state
         arrays = {key: np.asarray(row[key], each.dtype) for key, each in self._learnt[name].items()}
+        if "loss" in arrays and arrays["loss"].ndim == 0 and math.isfinite(arrays["loss"]):
+            self._losses[name] = float(arrays["loss"])
         result, sources = Result(name, self._provenance(window), arrays), self._sources(name)
         if sources is not None:
             self._observe([observed(result, window.since, window.upto, sources)])

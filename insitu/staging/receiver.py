@@ -405,6 +405,7 @@ class Receiver:
             self._outbox.extend(keeper.look())
         counters: dict[str, int | float | str] = {
             "waiting_bytes": self._waiting_bytes,
+            "waiting_steps": len(self._assembler) + self._folding_steps,
             "peak_bytes": self._peak_bytes,
             "received_bytes": sum(link.received_bytes for link in self._links.values()),
             "refused_clients": self._listener.refused.total(),
