@@ -67,11 +67,11 @@ class Feed:
         self._recorded = sorted(pipeline.config.recorded)
         self._dask = dict(dask or {})
 
-    def note(self, service: Service) -> None:
-        """Add to the timeline, when it is time. To be called often."""
+    def note(self, service: Service, *, last: bool = False) -> None:
+        """Add to the timeline, when it is time. To be called often, for the `last` time when the ranks have ended."""
         now = self._clock() - self._begin
-        if self._timeline.due(now):
-            self._timeline.add(now, self._totals(service))
+        if self._timeline.due(now, last=last):
+            self._timeline.add(now, self._totals(service), last=last)
 
     def end(self, outcome: Outcome) -> None:
         """The run has ended, and nothing changes any more."""

@@ -348,6 +348,7 @@ class Run:
     def _finish(self) -> None:
         """Have everything folded, merged and written; let the simulation end."""
         self._sink.interrupted = bool(self._interrupts) or self._simulation.status not in (0, None)
+        self._feed.note(self._service, last=True)
         self._feed.phase = "finishing"
         if self._service.tracker is not None:
             self._service.finish()
