@@ -5,7 +5,9 @@ Those of `in_document` are looked for in the raw data, because pydantic would no
 is wrong, and all mistakes are to be told at once. Those of `in_config` need the operators that the entries build.
 """
 
+from importlib.util import find_spec
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from insitu.config import rules
@@ -49,7 +51,7 @@ def in_config(config: Config) -> list[Problem]:
     _, steering = rules.compiled(config, rules.guessed(config.operators))
     return [
         *unneeded, *_of_parameters(config), *steps, *_of_meetings(config), *codecs, *_of_policy(config),
-        *_of_chains(config), *_of_where(config), *_of_learners(config), *steering,
+        *_of_chains(config), *_of_where(config), *_of_learners(config), *_of_traces(config), *steering,
     ]  # fmt: skip
 
 
@@ -148,6 +150,21 @@ def _of_learners(config: Config) -> list[Problem]:
             elif fault := learner.fault_of_asked(config.learners[asked]):
                 problems.append(config.problem(("operators", name), fault))
     return problems
+
+
+def _of_traces(config: Config) -> list[Problem]:
+    """Look whether this machine, the controller's, has what sends traces."""
+    # The packages share the namespace `opentelemetry`, so of one that is missing the parent may be missing too.
+    module = "opentelemetry.exporter"
+    if config.traces is None:
+        return []
+    if not (find_spec("opentelemetry") and find_spec(module) and find_spec(f"{module}.otlp")):
+        message = 'needs OpenTelemetry\'s SDK, which is not installed; pip install "insitu[traces]"'
+        return [config.problem(("traces",), message)]
+    to = config.traces.to
+    if "://" not in to and not Path(to).parent.is_dir():
+        return [config.problem(("traces", "to"), f"there is no folder {Path(to).parent}; make it, or take another one")]
+    return []
 
 
 def _of_policy(config: Config) -> list[Problem]:
