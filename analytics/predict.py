@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a trained network makes of each step, against what the step shows, as an entry of the YAML."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from analytics.nn.conformal import TrustGate
 from analytics.nn.needed import fault
+from analytics.nn.specs import Training, Uncertainty, by_kind
 from analytics.nn.steps import Sampler, Sampling, variables_of
+from analytics.propose import PARAMETER
 from insitu.errors import OperatorError
 from insitu.learner import Learner, Learning, Workspace
-from insitu.model import Extent, Variable
+from insitu.model import Extent, Variable, parameter_of
 from insitu.operator import Names
 
 #: What each row holds: dtype, units, meaning.
@@ -24,7 +27,6 @@ SERIES: dict[str, tuple[str, str, str]] = {
     "trusted": ("bool", "1", "whether the network may stand for the truth here"),
     "version": ("i8", "1", "version of the model that was asked, 0 for none yet"),
 }
-
 
 #: A sample with more bytes is not stored with each step; it is read where the variable is.
 EXAMPLE_BYTES = 1 << 18
@@ -42,6 +44,14 @@ class Predict(Learner):
     (`analytics.nn.conformal.TrustGate`) knows the errors of the steps before, and refuses what is larger than all but a
     part `false_alarms` of them: where steps are as those before were, so many are refused without a reason.
 
+    With `uncertainty` also ``uncertainty``: the standard deviation of what is predicted over its size, √(Σ variances) /
+    |mean|, sum and size over all numbers of all samples of the step. ``dropout`` (Y. Gal, Z. Ghahramani, 2016) asks the
+    network `samples` times with dropout on; ``ensemble`` (B. Lakshminarayanan et al., 2017) asks the networks that
+    ``train`` has taught side by side. Neither needs the truth. Both tell what the network has not learned, and not the
+    noise of what it learned from; neither is a probability.
+
+    For each parameter among the inputs that is a number also ``parameter_NAME``: what it was in the step.
+
     With `example` also the first sample of each step, as the step shows it and as the network makes it: ``truth`` and
     ``prediction``, float32 of the shape of the targets, NaN while there is no model. They are stored with every step,
     so a sample may have at most 256 KiB.
@@ -56,6 +66,9 @@ class Predict(Learner):
     )
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.05, description="part of the steps that the gate refuses though they are as those before"
+    )
+    uncertainty: Annotated[Uncertainty, BeforeValidator(by_kind)] | None = Field(
+        default=None, description="dropout or ensemble: how sure the network is; none: it is not asked for that"
     )
     example: bool = Field(
         default=False, description="whether the first sample of each step is stored beside what the network makes of it"
@@ -74,7 +87,17 @@ class Predict(Learner):
         folder = Path(self.model)
         if "/" in self.model and not (folder.name.isdecimal() and (folder / "card.json").is_file()):
             return f"model: {self.model} is no folder of a version, such as runs/heat/models/surrogate/3"
-        return fault("predict")
+        if missing := fault("predict"):
+            return missing
+        if self.uncertainty is None or "/" not in self.model:
+            return None
+        training = json.loads((folder / "card.json").read_text())["training"]
+        return self.uncertainty.fault(self.model, Training.model_validate(training))
+
+    def fault_of_asked(self, asked: Learner) -> str | None:
+        if self.uncertainty is None or not isinstance(asked, Training):
+            return None
+        return self.uncertainty.fault(self.model, asked)
 
     def sampler(self, variables: Mapping[str, Variable]) -> Sampler:
         """Return what makes samples of these variables; raises `OperatorError` where it cannot."""
@@ -85,7 +108,18 @@ class Predict(Learner):
         found = {
             name: Variable(name, np.dtype(kind), (), (), units, text) for name, (kind, units, text) in SERIES.items()
         }
+        if self.uncertainty is not None:
+            text = "standard deviation of the prediction, over its size, of all samples of the step"
+            found["uncertainty"] = Variable("uncertainty", np.dtype("f8"), (), (), "1", text)
+        for name, parameter in self._parameters(inputs).items():
+            text = f"what {parameter} was in the step"
+            found[name] = Variable(name, np.dtype("f8"), (), (), inputs[parameter].units, text)
         return found | self._examples(shapes.inputs if shapes.targets is None else shapes.targets, inputs)
+
+    def _parameters(self, inputs: Mapping[str, Variable]) -> dict[str, str]:
+        """Return the parameters among the inputs that are numbers, by the result that tells what each was."""
+        named = {f"{PARAMETER}{parameter_of(name)}": name for name in variables_of(self.inputs) if parameter_of(name)}
+        return {result: name for result, name in named.items() if inputs[name].shape == ()}
 
     def _examples(self, shape: Extent, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         """Describe the sample that is stored with each step; none where none is wanted."""
@@ -113,6 +147,6 @@ class Predict(Learner):
         if "/" in self.model:
             folder = Path(self.model)
             models, name, version = folder.parent.parent, folder.parent.name, int(folder.name)
-        return Asking(
-            name, models, version, self.sampler(inputs), TrustGate(self.false_alarms), self.threads, self.example
-        )
+        gate = TrustGate(self.false_alarms)
+        asking = name, models, version, self.sampler(inputs), gate, self.threads
+        return Asking(*asking, self.example, self.uncertainty, self._parameters(inputs))

@@ -2,7 +2,6 @@
 """Any estimator of scikit-learn that learns in batches."""
 
 import functools
-import importlib
 import inspect
 import math
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from analytics.estimators import class_of, made
 from analytics.sampling import Reals, Sampling, by_lot, common, require_squares, steps_of
 from insitu.errors import OperatorError
 from insitu.model import Array, Variable
@@ -26,8 +26,8 @@ class Sklearn(Sampling):
     """An estimator of scikit-learn (or of its kind) with ``partial_fit``, taught with samples of the stream.
 
     ``estimator: sklearn.cluster.MiniBatchKMeans`` names the class, ``options: {n_clusters: 4}`` are its arguments, and
-    ``attributes: [cluster_centers_]`` which of its fitted attributes are results. Estimators that need targets are
-    refused. Needs scikit-learn: ``pip install 'insitu[learn]'``.
+    ``attributes: [cluster_centers_]`` which of its fitted attributes are results. Those that learn from targets
+    are for ``use: partial_fit``. Needs scikit-learn: ``pip install 'insitu[learn]'``.
 
     With ``over: step`` a sample is a whole step, all variables of `of` one after the other: scalars, probes, short
     profiles. With ``over: [step, space]`` (or ``space``, for each step) it is a row: a particle of a joined variable,
@@ -187,10 +187,7 @@ class Sklearn(Sampling):
         return model
 
     def _new(self) -> Any:
-        kind, options = _class_of(self.estimator), dict(self.options)
-        if "random_state" in inspect.signature(kind).parameters:
-            options.setdefault("random_state", 0)
-        return kind(**options)
+        return made(_class_of(self.estimator), self.options, 0)
 
     def _read(self, model: Any) -> dict[str, Array]:
         found = {}
@@ -209,21 +206,13 @@ class Sklearn(Sampling):
 @functools.cache
 def _class_of(estimator: str) -> Any:
     """Return the class, or raise `ValueError` with a sentence."""
-    module, _, name = estimator.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError) as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "sklearn"
-        cure = "; pip install 'insitu[learn]'" if missing else ", such as sklearn.cluster.MiniBatchKMeans is one"
-        raise ValueError(f"{estimator} cannot be imported: {error or 'it has no module'}{cure}") from error
-    except AttributeError as error:
-        raise ValueError(f"{module} has no class {name}") from error
+    kind = class_of(estimator, "sklearn", "learn", "sklearn.cluster.MiniBatchKMeans")
     fit = getattr(kind, "partial_fit", None)
-    if not (isinstance(kind, type) and fit):
+    if fit is None:
         raise ValueError(f"{estimator} has no partial_fit, so it cannot learn in batches; take one that has")
     targets = inspect.signature(fit).parameters.get("y")
     if targets is not None and targets.default is inspect.Parameter.empty:
-        raise ValueError(f"{estimator} learns from targets, of which a stream has none; take one that needs none")
+        raise ValueError(f"{estimator} learns from targets; use: partial_fit is for that")
     return kind
 
 

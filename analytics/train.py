@@ -27,9 +27,10 @@ SERIES: dict[str, tuple[str, str, str]] = {
 class Train(Streaming, Learner):
     """Trains a network on the samples of each step while the simulation runs.
 
-    **What it learns from.** `inputs` and `targets` name variables, the same some steps before (``u[-1]``), ``time`` and
-    coordinates (``@x``); without targets the inputs are the targets, as for an autoencoder. `sample` says what one
-    sample is: a whole step, a row (a particle), or a cell (`analytics.nn.steps`).
+    **What it learns from.** `inputs` and `targets` name variables, parameters of the simulation (``parameters.feed``),
+    the same some steps before (``u[-1]``), ``time`` and coordinates (``@x``); without targets the inputs are the
+    targets, as for an autoencoder. `sample` says what one sample is: a whole step, a row (a particle), or a cell
+    (`analytics.nn.steps`).
 
     **Who.** One process; with ``parallel.trainers`` several, over the staging nodes in turn, each with a share of the
     steps (`insitu.learner.turn`), of `batch` samples, of buffer and held-out set. They learn one network in step, data
@@ -66,6 +67,8 @@ class Train(Streaming, Learner):
     def fault(self) -> str | None:
         if missing := fault("train"):
             return missing
+        if self.buffer.spill is not None and (unfit := self.buffer.spill.fault):
+            return unfit
         if self.device.startswith("cuda"):
             from analytics.nn.learning import device
             from insitu.errors import OperatorError

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What looking at a run costs the run, and how old a picture is when it is seen.
 
-    python -m benchmarks.dashboard [--rounds 2] [--seconds 6]
+    python -m benchmarks.dashboard [--rounds 2] [--quick]
 
 A simulation publishes a field of 512 x 512 float64 ten times a second and computes between; nobody looks at it, then
 one browser at its *Fields* view, then that browser and 19 others that take every update as fast as it comes. The states
-take turns in one run. Needs chromium and playwright.
+take turns in one run. In a second run the field has 256 x 256 cells, and nobody or one browser looks. Needs chromium
+and playwright.
 
-* Slowdown: how much longer a step of the simulation takes (what it computes, and the put). Goal: below 2 %.
-* Put to pixel: from the put of a step to the moment when its picture is drawn. Goal: below 300 ms.
-* CPU in shares of one core: of the controller, of the dashboard, of the staging nodes, of the browser.
+* Slowdown: how much longer a step of the simulation takes (what it computes, and the put). Goal with 20 viewers: below
+  2 %.
+* Put to pixel: from the put of a step to the moment when its picture is drawn. Goal, median and 95 %: below 300 ms.
+* CPU in shares of one core: of the controller, of the dashboard, of the staging nodes, of the browser. Goal with one
+  viewer of 256 x 256: the dashboard below 8 %, the browser below 35 %.
+* Ready: until a page shows its first picture. Goal: below 2 s.
 """
 
-import argparse
 import asyncio
 import re
 import statistics
@@ -30,14 +33,15 @@ from playwright.sync_api import sync_playwright
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from benchmarks.common import report
+from benchmarks.common import arguments, report
+from benchmarks.goals import Goal
 
 SIMULATION = """
 import threading, time
 import numpy as np
 import insitu
 work = np.random.default_rng(0).normal(size=(300, 300))
-u = np.random.default_rng(1).normal(size=(512, 512))
+u = np.random.default_rng(1).normal(size=(SIZE, SIZE))
 pause = threading.Event()
 with insitu.Client() as sim, open("steps.txt", "w", buffering=1) as told:
     for n in range(1_000_000):
@@ -61,6 +65,8 @@ operators:
   stats: {use: moments, of: u, over: step, window: 50}
 dashboard: {port: 0}
 """
+#: By the field's width, how many look at it.
+VIEWERS = {512: (0, 1, 20), 256: (0, 1)}
 #: Notes when a picture was drawn, and of which step.
 WATCH = """() => {
   window.seen = [];
@@ -117,35 +123,54 @@ def steps(folder: Path, begin: float, end: float) -> list[tuple[int, float, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time what looking at a run costs.")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/dashboard.json"))
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+    options = arguments(__doc__, rounds=2)
+    seconds, rows = 2.0 if options.quick else 6.0, []
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-        rows = measure(Path(folder), browser, options.rounds, options.seconds)
+        for size, viewers in VIEWERS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                rows += measure(Path(folder), browser, size, viewers, options.rounds, seconds)
         browser.close()
-    report("Looking at a field of 512 x 512 float64 at 10 Hz (medians of rounds)", rows, options.json)
+    path = Path("benchmarks/results/dashboard.json")
+    report("Looking at a field of float64 at 10 Hz (medians of rounds)", rows, path)
+    for goal in goals(rows):
+        verdict = "reached" if goal.reached else "missed"
+        print(f"{verdict}: {goal.what}: {goal.value:.3g}, goal {goal.sign} {goal.bound:g}")
 
 
-def measure(folder: Path, browser: Any, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    (folder / "simulation.py").write_text(SIMULATION)
+def goals(rows: list[dict[str, Any]]) -> list[Goal]:
+    """Return what is to be reached, and what was."""
+    at = {(row["cells"], row["viewers"]): row for row in rows}
+    alone, one, many, small = at[512, 0], at[512, 1], at[512, 20], at[256, 1]
+    return [
+        Goal("slowdown with 20 viewers, %", "≤", 2.0, 100 * (many["step_ms"] / alone["step_ms"] - 1)),
+        Goal("put to pixel, median, ms", "≤", 300.0, one["pixel_p50_ms"]),
+        Goal("put to pixel, 95 %, ms", "≤", 300.0, one["pixel_p95_ms"]),
+        Goal("dashboard at 256 x 256, % of a core", "≤", 8.0, 100 * small["dashboard_cpu"]),
+        Goal("browser at 256 x 256, % of a core", "≤", 35.0, 100 * small["browser_cpu"]),
+        Goal("page ready, s", "≤", 2.0, max(one["ready_s"], small["ready_s"])),
+    ]
+
+
+def measure(
+    folder: Path, browser: Any, size: int, viewers: tuple[int, ...], rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    (folder / "simulation.py").write_text(SIMULATION.replace("SIZE", str(size)))
     (folder / "looked.yaml").write_text(CONFIG)
     insitu = [sys.executable, "-c", "from insitu.cli import main; main()", "run", "looked.yaml"]
     with (folder / "stderr.txt").open("w") as stderr:
         run = subprocess.Popen(insitu, cwd=folder, stdout=subprocess.DEVNULL, stderr=stderr)
     try:
         url = wait_for_url(folder / "stderr.txt")
-        found: dict[int, list[dict[str, Any]]] = {0: [], 1: [], 20: []}
+        found: dict[int, list[dict[str, Any]]] = {number: [] for number in viewers}
         for _ in range(rounds):
-            for viewers, rows in found.items():
-                rows.append(one_state(folder, run.pid, browser, url, viewers, seconds))
+            for number, rows in found.items():
+                rows.append(one_state(folder, run.pid, browser, url, number, seconds))
                 print(rows[-1], flush=True)
     finally:
         run.terminate()
         run.wait()
-    return [{"viewers": viewers} | medians(rows) for viewers, rows in found.items()]
+    return [{"cells": size, "viewers": number} | medians(rows) for number, rows in found.items()]
 
 
 def wait_for_url(path: Path) -> str:

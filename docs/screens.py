@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Take the pictures of dashboard.md, of two runs, into docs/pictures/: ``python docs/screens.py [FOLDER]``.
 
-The Gray-Scott demo, steered by a rule and by hand, gives Run, Fields, Series and Steer; the plates of
-configs/surrogate_heat.yaml give Training. With ``--all`` every view of both, at 1280 and 390 pixels, light and dark, to
+The Gray-Scott demo, steered by a rule and by hand, gives all but Training, which the plates of
+configs/surrogate_heat.yaml give. With ``--all`` every view of both, at 1280 and 390 pixels, light and dark, to
 be looked at. Needs the extras ``dashboard``, ``demos`` and ``train``, Playwright and a chromium.
 """
 
@@ -51,7 +51,7 @@ SPOTS: dict[str, Any] = {
     "dashboard": {"port": 0},
 }
 #: What is seen of each run.
-SHOWN = {"gray-scott": ("run", "fields", "series", "steer"), "heat": ("training",)}
+SHOWN = {"gray-scott": ("run", "fields", "series", "steer", "log", "dask"), "heat": ("training",)}
 
 
 def main() -> None:

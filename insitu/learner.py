@@ -181,6 +181,10 @@ class Learner(BaseModel, ABC):
         """The learners of the same run whose models it uses."""
         return ()
 
+    def fault_of_asked(self, asked: "Learner") -> str | None:
+        """Say why the model of a learner that it `asks` will not do, with the cure. Asked by ``insitu check``."""
+        return None
+
     def fault(self) -> str | None:
         """Say what is missing on this machine, with the cure: a package, a device. Asked by ``insitu check`` too."""
         return None

@@ -16,6 +16,9 @@ Extent = tuple[int, ...]
 #: The dtype kinds that a variable may have: bool, signed, unsigned, float, complex.
 NUMERIC_KINDS = "biufc"
 
+#: What stands before the name of a parameter of the simulation, in rules and wherever a variable may be named.
+PARAMETERS = "parameters"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -62,6 +65,16 @@ class Variable:
 
     def renamed(self, name: str) -> "Variable":
         return replace(self, name=name)
+
+
+def parameter_of(name: str) -> str | None:
+    """Return the parameter that is meant where a variable is named, or ``None`` for a variable.
+
+    >>> parameter_of("parameters.feed"), parameter_of("feed")
+    ('feed', None)
+    """
+    root, dot, parameter = name.partition(".")
+    return parameter if dot and root == PARAMETERS else None
 
 
 def has_cells(variable: Variable, cells: tuple[str, ...]) -> bool:

@@ -40,7 +40,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from insitu.errors import OperatorError
-from insitu.model import Array, Extent, Step, Variable
+from insitu.model import Array, Extent, Step, Variable, parameter_of
 from insitu.windows import Every, Panes, WindowLength, fault_of_windows, is_time
 
 #: A state is a dict of NumPy arrays, numbers, strings, booleans, ``None``, and lists or dicts of these: whatever can
@@ -127,7 +127,9 @@ class Operator(BaseModel, ABC):
     #: Why an operator cannot fold inside the simulation's ranks; empty where it can.
     not_on_ranks: ClassVar[str] = ""
 
-    of: Names = Field(description="the variable or variables to fold, or results of an operator, as stats.mean")
+    of: Names = Field(
+        description="what to fold: a variable, a parameter (parameters.feed), or several; or results, as stats.mean"
+    )
     over: Over = Field(
         description="what is reduced: step (keeps every cell), space (keeps every step), or both; where an operator "
         "can, member (keeps cells and steps), or member and step"
@@ -195,8 +197,10 @@ class Operator(BaseModel, ABC):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The operators whose results are folded: what stands before the dot in `inputs`; none for variables."""
-        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.inputs if "." in name))
+        """The operators whose results are folded: what stands before the dot in `inputs`; none for variables, nor for
+        the simulation's parameters, which come with each step as variables do."""
+        results = (name for name in self.inputs if "." in name and parameter_of(name) is None)
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in results))
 
     @property
     def keeps_cells(self) -> bool:

@@ -21,7 +21,7 @@ from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import ConfigError, OperatorError, Problem
 from insitu.learner import Learner
-from insitu.model import Variable, has_cells
+from insitu.model import Variable, has_cells, parameter_of
 from insitu.operator import Operator, SeriesOperator
 from insitu.selection import faults_of_selection, sent, steps_taken
 from insitu.wire.messages import Need, Range
@@ -269,6 +269,8 @@ class Pipeline:
     def _unknown(self, path: Path, wanted: str, variables: Mapping[str, Variable], lacking: str) -> Problem:
         known = ", ".join(variables) or "none"
         message = f'{lacking} "{wanted}"{nearest(wanted, variables)} (published are {known})'
+        if parameter_of(wanted) is not None:
+            message += "; a parameter is a number, a truth or an array, declared before the first step"
         return self.config.problem(path, message)
 
 

@@ -40,7 +40,9 @@ OPERATORS: dict[str, str] = {
 
 #: The same of learners, which stand among the operators in the YAML and are no folds.
 LEARNERS: dict[str, str] = {
+    "partial_fit": "analytics.partial_fit:PartialFit",
     "predict": "analytics.predict:Predict",
+    "river": "analytics.river:River",
     "train": "analytics.train:Train",
 }
 
@@ -50,6 +52,7 @@ CONTROLLERS: dict[str, str] = {
     "converged": "analytics.converged:Converged",
     "ensemble_kalman": "analytics.ensemble_kalman:EnsembleKalman",
     "pid": "analytics.pid:PID",
+    "propose": "analytics.propose:Propose",
 }
 
 _Plugin = TypeVar("_Plugin", Operator, Learner, Controller)

@@ -42,6 +42,7 @@ class ConvAutoencoder(_Options):
     latent: Width = Field(default=16, description="numbers in the middle")
     channels: Widths = Field(default=(16, 32), description="of each level; each halves the sides")
     activation: Activation = Field(default="relu", description="between layers")
+    dropout: Rate = Field(default=0.0, description="part of the channels that is left out in training")
 
 
 class UNet(_Options):
@@ -50,6 +51,7 @@ class UNet(_Options):
     kind: Literal["unet"] = "unet"
     channels: Widths = Field(default=(16, 32, 64), description="of each level; each but the first halves the sides")
     activation: Activation = Field(default="relu", description="between layers")
+    dropout: Rate = Field(default=0.0, description="part of the channels that is left out in training")
 
 
 class ResNet(_Options):
@@ -59,6 +61,7 @@ class ResNet(_Options):
     channels: Widths = Field(default=(16, 32, 64), description="of each stage; each but the first halves the sides")
     blocks: Width = Field(default=1, description="residual blocks of each stage")
     activation: Activation = Field(default="relu", description="between layers")
+    dropout: Rate = Field(default=0.0, description="part of the channels that is left out in training")
 
 
 class DeepONet(_Options):
@@ -69,6 +72,7 @@ class DeepONet(_Options):
     basis: Width = Field(default=64, description="products that are summed")
     hidden: Widths = Field(default=(128, 128), description="numbers of each hidden layer, of both")
     activation: Activation = Field(default="tanh", description="between layers")
+    dropout: Rate = Field(default=0.0, description="part of each hidden layer that is left out in training")
 
 
 class Foreign(_Options):

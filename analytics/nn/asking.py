@@ -3,20 +3,25 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from analytics.nn.conformal import TrustGate
 from analytics.nn.needs import torch
+from analytics.nn.predicting import ensemble, mc_dropout
+from analytics.nn.specs import Uncertainty
 from analytics.nn.steps import Sampler
-from analytics.nn.versions import Version, newest, read_version
+from analytics.nn.versions import AT_ONCE, Version, newest, read_version
 from insitu.errors import OperatorError
 from insitu.learner import Learning, Row, Taken
 from insitu.model import Array
 
 #: How often a newer version is looked for.
 LOOK_S = 0.5
+#: How often a network is asked with dropout, where nothing is said.
+PASSES = 16
 
 
 class Asking(Learning):
@@ -31,12 +36,16 @@ class Asking(Learning):
         gate: TrustGate,
         threads: int,
         example: bool = False,
+        uncertainty: Uncertainty | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         self._name, self._models, self._fixed = name, models, version
         self._sampler = sampler
         self._gate = gate
         self._example = example
+        self._uncertainty = uncertainty
+        self._parameters = parameters or {}
         self._model: Version | None = None
         self._looked_at = -math.inf
         self._waiting: Taken | None = None
@@ -60,7 +69,7 @@ class Asking(Learning):
             return False
         self._look()
         samples = self._sampler.samples(taken)
-        error = math.nan
+        error = uncertainty = math.nan
         targets = predicted = None
         if samples is not None:
             targets = samples.inputs if samples.targets is None else samples.targets
@@ -69,12 +78,15 @@ class Asking(Learning):
         else:
             predicted = self._model(samples.inputs)
             error = _relative(predicted, targets)
+            uncertainty = self._uncertainty_of(self._model, samples.inputs)
         trusted = self._gate.trusts(error)
         values = {
             "error": error,
             "threshold": self._gate.threshold,
             "trusted": trusted,
             "version": self._model.number if self._model is not None else 0,
+            **({} if self._uncertainty is None else {"uncertainty": uncertainty}),
+            **{name: float(taken.fields[variable]) for name, variable in self._parameters.items()},
             **(self._first_of(targets, predicted) if self._example else {}),
         }
         self._gate.calibrate([error])  # only now: a step is judged by those before it
@@ -90,6 +102,20 @@ class Asking(Learning):
 
     def close(self) -> None:
         """Nothing is to stay but the rows."""
+
+    def _uncertainty_of(self, model: Version, inputs: Array) -> float:
+        """Return the deviation of what a model says, over the size of that, of all samples; NaN where nobody asks."""
+        if self._uncertainty is None:
+            return math.nan
+        kind, passes = self._uncertainty.kind, self._uncertainty.samples or PASSES
+        square = size = 0.0
+        for first in range(0, len(inputs), AT_ONCE):
+            some = inputs[first : first + AT_ONCE]
+            mean, deviation = (
+                ensemble(model.network, some) if kind == "ensemble" else mc_dropout(model.network, some, passes, first)
+            )
+            square, size = square + float((deviation**2).sum()), size + float((mean**2).sum())
+        return math.sqrt(square / size) if size else math.inf if square else 0.0
 
     def _first_of(self, targets: Array | None, predicted: Array | None) -> dict[str, Array]:
         """Return the first sample, and what the network makes of it; NaN for what there is none of."""

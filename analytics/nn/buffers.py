@@ -26,6 +26,8 @@ import numpy as np
 
 from analytics.nn.draws import BATCHES, EVICTIONS, Draws
 from analytics.nn.samples import Ids, Rows, Storage, row_nbytes
+from analytics.nn.specs import Spill
+from analytics.nn.spilling import INDEX, Spilling
 from insitu.errors import OperatorError
 from insitu.model import Array, Extent
 from insitu.operator import State
@@ -38,7 +40,7 @@ OVERHEAD = 4 * 4
 
 
 class Buffer(ABC):
-    """Samples in `capacity` bytes of memory, all of it counted.
+    """Samples in `capacity` bytes of memory, all of it counted, and with `spill` more of them on a disk.
 
     Slots are never moved: `_order` holds their numbers, the held ones first. Nothing waits, and nothing is locked: one
     thread at a time.
@@ -55,8 +57,11 @@ class Buffer(ABC):
         threshold: int | None = None,
         max_reuse: int | None = None,
         seed: int = 0,
+        spill: Spill | None = None,
     ) -> None:
-        self.slots = capacity // (row_nbytes(columns) + OVERHEAD)
+        spilled = 0 if spill is None else spill.capacity // row_nbytes(columns)
+        memory = max(0, capacity - spilled * (OVERHEAD + INDEX)) // (row_nbytes(columns) + OVERHEAD)
+        self.slots = memory + spilled
         self.batch = batch
         self.threshold = batch if threshold is None else threshold
         self.max_reuse = self.reuse if max_reuse is None else max_reuse
@@ -73,7 +78,10 @@ class Buffer(ABC):
         self.held = 0
         #: Samples that were put, and draws of samples.
         self.received = self.drawn = 0
-        self._storage = Storage(columns, self.slots)
+        if spill is None:
+            self._storage = Storage(columns, self.slots)
+        else:
+            self._storage = Spilling(columns, memory, spilled, spill.directory)
         self._ids = np.empty(self.slots, np.uint32)
         self._draws = np.zeros(self.slots, np.int32)
         self._order = np.arange(self.slots, dtype=np.int32)
@@ -83,6 +91,11 @@ class Buffer(ABC):
     def nbytes(self) -> int:
         """Bytes of memory, which are allocated once."""
         return self._storage.nbytes + sum(a.nbytes for a in (self._ids, self._draws, self._order))
+
+    @property
+    def spilled_nbytes(self) -> int:
+        """Bytes on the disk."""
+        return self._storage.spilled_nbytes
 
     @property
     def room(self) -> int:
@@ -125,8 +138,9 @@ class Buffer(ABC):
         return found
 
     def state(self) -> State:
-        """Return all that is held, in order; memory is copied."""
+        """Return all that is held in memory, in order; it is copied. What is on the disk goes with the process."""
         slots = self._held()
+        slots = slots[self._storage.in_memory(slots)]
         arrays = {"ids": self._ids[slots], "draws": self._draws[slots]}
         counts = {"over": self.over, "received": self.received, "drawn": self.drawn}
         return counts | arrays | {"rows": self._storage.read(slots)}
@@ -257,7 +271,7 @@ class Reservoir(_Pool):
         return self.slots - self.unseen
 
     def state(self) -> State:
-        return super().state() | {"unseen": self.unseen}
+        return super().state() | {"unseen": int(self._storage.in_memory(self._order[: self.unseen]).sum())}
 
     def load(self, state: State) -> None:
         super().load(state)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 Positions = npt.NDArray[np.int64]
 
 #: What numbers are drawn for: the second half of the key.
-BATCHES, EVICTIONS, WEIGHTS, HELD_OUT = range(4)
+BATCHES, EVICTIONS, WEIGHTS, HELD_OUT, ENSEMBLE = range(5)
 
 
 class Draws:

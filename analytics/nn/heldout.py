@@ -51,8 +51,7 @@ class Heldout:
         chosen = np.flatnonzero(lots < self._bar())
         if not len(chosen):
             return ids, dict(rows)
-        ids, kept = ids.copy(), np.ones(len(ids), bool)
-        rows = {name: values.copy() for name, values in rows.items()}
+        kept, mine = np.ones(len(ids), bool), False
         for k in chosen:
             if self.held < self.samples:
                 slot, kept[k] = self.held, False
@@ -62,10 +61,14 @@ class Heldout:
             slot = int(self._lots.argmax())
             if lots[k] < self._lots[slot]:
                 leaver = self._ids[slot], self._storage.read(np.array(slot))
+                if not mine:  # few samples change sides, so that a copy of all is hardly ever needed
+                    ids, rows, mine = ids.copy(), {name: values.copy() for name, values in rows.items()}, True
                 self._hold(slot, lots[k], ids[k], {name: values[k] for name, values in rows.items()})
                 ids[k] = leaver[0]
                 for name, values in rows.items():
                     values[k] = leaver[1][name]
+        if kept.all():
+            return ids, dict(rows)
         return ids[kept], {name: values[kept] for name, values in rows.items()}
 
     def rows(self) -> dict[str, Array]:

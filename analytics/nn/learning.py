@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from analytics.nn.draws import WEIGHTS, Draws
-from analytics.nn.models import build
+from analytics.nn.draws import ENSEMBLE, WEIGHTS, Draws
+from analytics.nn.models import Ensemble, build
 from analytics.nn.needs import torch
 from analytics.nn.normalising import Normaliser
 from analytics.nn.optimizing import loss_function, optimizer
@@ -29,7 +29,7 @@ KEEP_EVERY = 32
 class Network(torch.nn.Module):
     """A trained module that takes and gives raw values, as they are on the stream: it scales them itself.
 
-    Class scores (``cross_entropy``) are given as they are.
+    Class scores (``cross_entropy``) are given as they are. Of an `Ensemble` it gives the mean.
     """
 
     input_mean: Tensor
@@ -48,7 +48,11 @@ class Network(torch.nn.Module):
             self.register_buffer(name, torch.from_numpy(np.array(part)))
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.module((x - self.input_mean) / self.input_std)
+        return self.each(x).mean(dim=0)
+
+    def each(self, x: Tensor) -> Tensor:
+        """Return what each network of an ensemble gives, (networks, n, *outputs); of any other (1, n, *outputs)."""
+        made = torch.stack(_each(self.module, self.module((x - self.input_mean) / self.input_std)))
         return made * self.output_std + self.output_mean if self.scales_outputs else made
 
 
@@ -116,7 +120,8 @@ class Learner:
             return value
         if self.steps % KEEP_EVERY == 0:
             self._good = (self.steps, copy.deepcopy(self.module.state_dict()))
-        self._scaler.scale(loss).backward()
+        # Each network of an ensemble moves by its own loss, whatever the number of them.
+        self._scaler.scale(loss * self.spec.ensemble).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.steps += 1
@@ -146,7 +151,7 @@ class Learner:
         self.module.eval()
         for first in range(0, len(rows["inputs"]), self.spec.batch):
             some = {name: values[first : first + self.spec.batch] for name, values in rows.items()}
-            taken = self._predicted(some).argmax(dim=1).cpu().numpy()
+            taken = torch.stack(self._predicted(some)).mean(dim=0).argmax(dim=1).cpu().numpy()
             np.add.at(table, (some["targets"].reshape(-1), taken.reshape(-1)), 1)
         return table
 
@@ -194,21 +199,23 @@ class Learner:
         """Return the loss that counts: of all samples, where others learn beside this one."""
         return loss
 
-    def _predicted(self, rows: Rows) -> Tensor:
-        """Return what the module makes of the scaled inputs, as float32."""
+    def _predicted(self, rows: Rows) -> list[Tensor]:
+        """Return what each network makes of the scaled inputs, as float32."""
         raw = torch.from_numpy(rows["inputs"]).to(self.device)
         with self._precision():
             prediction = self._forward((raw - self._on(self.inputs.mean)) / self._on(self.inputs.std))
-        return prediction.float()
+        return [each.float() for each in _each(self.module, prediction)]
 
     def _loss_of(self, rows: Rows) -> Tensor:
         target = torch.from_numpy(rows["targets" if "targets" in rows else "inputs"]).to(self.device)
-        prediction = self._predicted(rows)
+        predictions = self._predicted(rows)
         if self.outputs is not None and self._raw:
-            prediction = prediction * self._on(self.outputs.std) + self._on(self.outputs.mean)
+            std, mean = self._on(self.outputs.std), self._on(self.outputs.mean)
+            predictions = [each * std + mean for each in predictions]
         elif self.outputs is not None:
             target = (target - self._on(self.outputs.mean)) / self._on(self.outputs.std)
-        return self._loss(prediction, target)
+        losses = [self._loss(each, target) for each in predictions]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _on(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)
@@ -252,8 +259,11 @@ def device(name: str) -> torch.device:
 
 
 def module_of(spec: Training, shapes: Shapes) -> torch.nn.Module:
-    """Return the network of a configuration, with weights that its seed draws."""
-    return build(spec.model, shapes.inputs, outputs_of(spec, shapes), spec.seed)
+    """Return the network of a configuration, with weights that its seed draws; of an ensemble all, each by a seed."""
+    # Of a seed PyTorch's generator takes no more than 32 bits.
+    others = Draws(spec.seed, ENSEMBLE).words(0, spec.ensemble - 1) >> np.uint64(32)
+    made = [build(spec.model, shapes.inputs, outputs_of(spec, shapes), seed) for seed in [spec.seed, *others.tolist()]]
+    return made[0] if spec.ensemble == 1 else Ensemble(made)
 
 
 def normalisers(spec: Training, shapes: Shapes) -> tuple[Normaliser, Normaliser | None]:
@@ -274,6 +284,11 @@ def outputs_of(spec: Training, shapes: Shapes) -> Extent:
     """Return the shape that the network must give for a sample."""
     targets = shapes.inputs if shapes.targets is None else shapes.targets
     return targets if spec.loss.classes is None else (spec.loss.classes, *targets)
+
+
+def _each(module: torch.nn.Module, made: Tensor) -> list[Tensor]:
+    """Return what each network of a module has made: of an ensemble several."""
+    return list(made.unbind()) if isinstance(module, Ensemble) else [made]
 
 
 def _plain(part: Any) -> Any:

@@ -3,7 +3,7 @@
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from analytics.nn import networks
@@ -20,6 +20,21 @@ FACTORIES: dict[str, Callable[..., torch.nn.Module]] = {
     "resnet": networks.resnet,
     "deeponet": networks.deeponet,
 }
+
+
+class Ensemble(torch.nn.Module):
+    """Several modules that are asked the same: (n, *inputs) to (modules, n, *outputs).
+
+    Its parameters are theirs, and no one's gradient depends on another's, so that one optimizer teaches them all as if
+    each had its own (but for a clipping of all gradients together).
+    """
+
+    def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
+        super().__init__()
+        self.each = torch.nn.ModuleList(modules)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([module(x) for module in self.each])
 
 
 def build(spec: Architecture, inputs: Extent, outputs: Extent, seed: int = 0) -> torch.nn.Module:

@@ -16,6 +16,8 @@ Tensor = torch.Tensor
 _ACTIVATIONS: dict[str, type[torch.nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 #: Convolutions and poolings of 1, 2 and 3 dimensions.
 _CONVOLUTIONS: tuple[type[torch.nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+#: The same of dropout: whole channels, since cells beside each other say nearly the same (J. Tompson et al., 2015).
+_DROPOUTS: tuple[type[torch.nn.Module], ...] = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _INTERPOLATIONS = ("linear", "bilinear", "trilinear")
 
 
@@ -28,6 +30,11 @@ def dense(widths: Sequence[int], activation: str, dropout: float = 0.0) -> torch
             layers += [nn.Dropout(dropout)] if dropout else []
         layers.append(nn.Linear(a, b))
     return nn.Sequential(*layers)
+
+
+def _left_out(sides: Extent, dropout: float) -> list[torch.nn.Module]:
+    """Return the layer that leaves out channels of fields with these sides, where any are to be left out."""
+    return [_DROPOUTS[len(sides) - 1](dropout)] if dropout else []
 
 
 def _grid(what: str, shape: Extent) -> tuple[int, Extent]:
@@ -79,14 +86,14 @@ class _ConvAutoencoder(torch.nn.Module):
         widths, self.sizes = (channels, *spec.channels), [sides]
         down: list[torch.nn.Module] = []
         for a, b in itertools.pairwise(widths):
-            down += [conv(a, b, 3, stride=2, padding=1), activation()]
+            down += [conv(a, b, 3, stride=2, padding=1), activation(), *_left_out(sides, spec.dropout)]
             self.sizes.append(tuple((side + 1) // 2 for side in self.sizes[-1]))
         self.middle = (widths[-1], *self.sizes[-1])
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(self.middle), spec.latent))
         self.spread = nn.Linear(spec.latent, math.prod(self.middle))
         back = (*reversed(spec.channels), made)
         self.up = nn.ModuleList(conv(a, b, 3, padding=1) for a, b in itertools.pairwise(back))
-        self.activation = activation()
+        self.activation = nn.Sequential(activation(), *_left_out(sides, spec.dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.spread(self.encoder(x.reshape(-1, *self.fields))).reshape(-1, *self.middle)
@@ -102,11 +109,12 @@ class _UNet(torch.nn.Module):
         self.fields, self.outputs, self.mode = (channels, *sides), outputs, _INTERPOLATIONS[len(sides) - 1]
         conv, activation = _CONVOLUTIONS[len(sides) - 1], _ACTIVATIONS[spec.activation]
 
+        left_out = _left_out(sides, spec.dropout)
+
         def pair(a: int, b: int, stride: int = 1) -> torch.nn.Module:
             edge = {"padding": 1, "padding_mode": "replicate"}
-            return nn.Sequential(
-                conv(a, b, 3, stride=stride, **edge), activation(), conv(b, b, 3, **edge), activation()
-            )
+            first = conv(a, b, 3, stride=stride, **edge)
+            return nn.Sequential(first, activation(), conv(b, b, 3, **edge), activation(), *left_out)
 
         widths = (channels, *spec.channels)
         levels = list(itertools.pairwise(widths))
@@ -131,13 +139,14 @@ class _UNet(torch.nn.Module):
 class _Residual(torch.nn.Module):
     """Two convolutions beside the identity; groups are normalised, so that a batch of one is as good as any."""
 
-    def __init__(self, sides: int, a: int, b: int, stride: int, activation: type[torch.nn.Module]) -> None:
+    def __init__(self, sides: Extent, a: int, b: int, stride: int, spec: architectures.ResNet) -> None:
         super().__init__()
-        conv = _CONVOLUTIONS[sides - 1]
+        conv, activation = _CONVOLUTIONS[len(sides) - 1], _ACTIVATIONS[spec.activation]
         self.own = nn.Sequential(
             conv(a, b, 3, stride=stride, padding=1, bias=False),
             nn.GroupNorm(math.gcd(8, b), b),
             activation(),
+            *_left_out(sides, spec.dropout),
             conv(b, b, 3, padding=1, bias=False),
             nn.GroupNorm(math.gcd(8, b), b),
         )
@@ -153,14 +162,13 @@ class _ResNet(torch.nn.Module):
     def __init__(self, spec: architectures.ResNet, inputs: Extent, outputs: Extent) -> None:
         super().__init__()
         channels, sides = _grid("resnet", inputs)
-        activation = _ACTIVATIONS[spec.activation]
         self.fields, self.outputs = (channels, *sides), outputs
         blocks: list[torch.nn.Module] = [_CONVOLUTIONS[len(sides) - 1](channels, spec.channels[0], 3, padding=1)]
         before = spec.channels[0]
         for k, width in enumerate(spec.channels):
             for j in range(spec.blocks):
                 stride = 2 if k and not j else 1
-                blocks.append(_Residual(len(sides), before, width, stride, activation))
+                blocks.append(_Residual(sides, before, width, stride, spec))
                 before = width
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Linear(before, math.prod(outputs))
@@ -179,8 +187,8 @@ class _DeepONet(torch.nn.Module):
         if self.branched < 1:
             raise OperatorError(f"trunk: {spec.trunk} of {numbers} inputs leaves none for the branch; take fewer")
         products = spec.basis * math.prod(outputs)
-        self.branch = dense((self.branched, *spec.hidden, products), spec.activation)
-        self.trunk = dense((spec.trunk, *spec.hidden, products), spec.activation)
+        self.branch = dense((self.branched, *spec.hidden, products), spec.activation, spec.dropout)
+        self.trunk = dense((spec.trunk, *spec.hidden, products), spec.activation, spec.dropout)
         self.bias = nn.Parameter(torch.zeros(math.prod(outputs)))
 
     def forward(self, x: Tensor) -> Tensor:

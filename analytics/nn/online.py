@@ -105,6 +105,7 @@ class OnLine(Learning):
             "samples": len(self._trainer.ledger.samples),
             "draws": self._trainer.buffer.drawn,
             "samples_bytes": self._trainer.nbytes,
+            "spilled_bytes": self._trainer.buffer.spilled_nbytes,
             "checkpoints": self._checkpoints,
             "versions": self._versions,
             "resumed_at_batch": self._resumed,

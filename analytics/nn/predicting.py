@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What networks say, and how sure they are."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from analytics.nn.learning import Network
 from analytics.nn.needs import torch
 from insitu.errors import OperatorError
 from insitu.model import Array
@@ -20,15 +19,19 @@ def predict(network: torch.nn.Module, inputs: Array) -> Array:
     return made
 
 
-def ensemble(networks: Sequence[torch.nn.Module], inputs: Array) -> tuple[Array, Array]:
-    """Return mean and standard deviation of what several networks say, which differ in their seed (deep ensembles,
-    B. Lakshminarayanan, A. Pritzel, C. Blundell, 2017). Three to five networks are usual.
+@torch.no_grad()
+def ensemble(network: Network, inputs: Array) -> tuple[Array, Array]:
+    """Return mean and standard deviation of what the networks of an ensemble say (deep ensembles, B. Lakshminarayanan,
+    A. Pritzel, C. Blundell, 2017). Three to five networks are usual.
 
-    Costs one prediction of each. The deviation divides by the number of networks less one.
+    They have seen the same batches and began with other weights, which is what makes them differ most (S. Fort, H. Hu,
+    B. Lakshminarayanan, 2019). The deviation divides by the number of networks less one.
     """
-    if len(networks) < 2:
-        raise OperatorError(f"an ensemble of {len(networks)} has no spread; take two networks or more")
-    return _spread([predict(network, inputs) for network in networks])
+    network.eval()
+    made = network.each(torch.from_numpy(np.asarray(inputs, np.float32))).numpy()
+    if len(made) < 2:
+        raise OperatorError("the model is one network, which cannot disagree with itself; train it with ensemble: 4")
+    return _spread(made)
 
 
 @torch.no_grad()
@@ -49,11 +52,10 @@ def mc_dropout(network: torch.nn.Module, inputs: Array, passes: int = 16, seed: 
         layer.train()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        made = [network(x).numpy() for _ in range(passes)]
+        made = np.stack([network(x).numpy() for _ in range(passes)])
     network.eval()
     return _spread(made)
 
 
-def _spread(made: Sequence[Array]) -> tuple[Array, Array]:
-    several = np.stack(made)
-    return several.mean(axis=0), several.std(axis=0, ddof=1)
+def _spread(made: Array) -> tuple[Array, Array]:
+    return made.mean(axis=0), made.std(axis=0, ddof=1)

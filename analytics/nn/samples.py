@@ -94,6 +94,15 @@ class Storage:
     def nbytes(self) -> int:
         return sum(column.nbytes for column in self.columns.values())
 
+    @property
+    def spilled_nbytes(self) -> int:
+        """Bytes that lie on a disk; none here."""
+        return 0
+
+    def in_memory(self, slots: Array) -> Array:
+        """Return of each slot whether it is in memory, (n,) bool."""
+        return np.ones(len(slots), bool)
+
     def write(self, slots: Array, rows: Rows) -> None:
         for name, column in self.columns.items():
             column[slots] = rows[name]

@@ -2,11 +2,12 @@
 """How a network is trained, as a configuration says it. Imports no PyTorch, so that `insitu check` is quick."""
 
 import math
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from analytics.nn.architectures import Architecture
+from analytics.nn.architectures import Architecture, Foreign
 from insitu.text import read_size
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,7 +24,7 @@ def _size(value: object) -> int:
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]})]
 
 
-def _kind(value: object) -> object:
+def by_kind(value: object) -> object:
     """Let YAML say ``optimizer: sgd`` for ``optimizer: {kind: sgd}``."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -89,6 +90,20 @@ class Schedule(Spec):
         return scale * (self.factor ** (since // self.batches) if self.kind == "step" else 1.0)
 
 
+class Spill(Spec):
+    """Samples beyond the memory of a buffer go compressed to a disk, from which they are drawn like the others."""
+
+    capacity: Size = Field(description="bytes of samples there at most, as they would be in memory")
+    directory: str | None = Field(default=None, description="on the node's own disk; none: TMPDIR, or /tmp")
+
+    @property
+    def fault(self) -> str | None:
+        """Say why nothing can be written there, if that is so on this machine."""
+        if self.directory is None or os.access(self.directory, os.W_OK | os.X_OK):
+            return None
+        return f"buffer: spill: {self.directory} is no folder that can be written to here; make it, or name another"
+
+
 class Buffering(Spec):
     kind: Literal["fifo", "firo", "reservoir"] = Field(default="reservoir", description="who is drawn, and who leaves")
     capacity: Size = Field(default=256 * 2**20, description="bytes of memory, all of it allocated at the start")
@@ -98,6 +113,7 @@ class Buffering(Spec):
     max_reuse: Number | None = Field(
         default=None, description="how often a sample is drawn; none: fifo, firo 1, else any"
     )
+    spill: Spill | None = Field(default=None, description="what goes to a disk beyond capacity; none: nothing does")
     ratio: Positive | None = Field(default=None, description="new samples per batch; none: as they come")
     slack: Positive | None = Field(default=None, description="samples that ratio may be off by; none: four batches")
 
@@ -149,16 +165,17 @@ class Parallel(Spec):
 class Training(Spec):
     """All that a `Trainer` needs to know but the shapes."""
 
-    model: Architecture = Field(
-        description="mlp, unet, ... or a dotted name of a function that makes a torch.nn.Module"
+    model: Architecture = Field(description="mlp, unet, ... or module.function")
+    ensemble: Number = Field(default=1, description="networks side by side, whose mean is the model")
+    loss: Annotated[Loss, BeforeValidator(by_kind)] = Field(default=Loss(), description="what is made small")
+    optimizer: Annotated[Optimizer, BeforeValidator(by_kind)] = Field(
+        default=Optimizer(), description="how weights move"
     )
-    loss: Annotated[Loss, BeforeValidator(_kind)] = Field(default=Loss(), description="what is made small")
-    optimizer: Annotated[Optimizer, BeforeValidator(_kind)] = Field(default=Optimizer(), description="how weights move")
-    schedule: Annotated[Schedule, BeforeValidator(_kind)] = Field(
+    schedule: Annotated[Schedule, BeforeValidator(by_kind)] = Field(
         default=Schedule(), description="of the learning rate"
     )
     batch: Number = Field(default=64, description="samples of a step of the optimizer")
-    buffer: Annotated[Buffering, BeforeValidator(_kind)] = Field(
+    buffer: Annotated[Buffering, BeforeValidator(by_kind)] = Field(
         default=Buffering(), description="what samples wait in"
     )
     normalise: Normalising = Field(default=Normalising(), description="how inputs and targets are scaled")
@@ -166,7 +183,7 @@ class Training(Spec):
     precision: Literal["fp32", "bf16", "amp"] = Field(
         default="fp32", description="of products and activations; weights stay float32. amp: float16, on a GPU"
     )
-    device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1")
+    device: str = Field(default="auto", description="auto (a GPU, if any), cpu, cuda:1")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of weights, draws and what is held out")
     parallel: Parallel = Field(default=Parallel(), description="several trainers of one network")
 
@@ -207,6 +224,32 @@ class Training(Spec):
     @property
     def slack(self) -> float:
         return float(self.buffer.slack or 4 * self.batch)
+
+
+class Uncertainty(Spec):
+    """How a network says how sure it is: several answers to one question, which differ where it has learned nothing."""
+
+    kind: Literal["dropout", "ensemble"] = Field(
+        description="dropout: it is asked several times, with some of it left out; ensemble: several networks are asked"
+    )
+    samples: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="dropout: how often it is asked; none: 16"
+    )
+
+    @model_validator(mode="after")
+    def _samples_are_of_dropout(self) -> "Uncertainty":
+        if self.kind == "ensemble" and self.samples is not None:
+            raise ValueError("samples has no meaning for an ensemble, whose networks the train operator counts")
+        return self
+
+    def fault(self, name: str, training: Training) -> str | None:
+        """Say why a model that was trained so cannot tell, with the cure."""
+        if self.kind == "ensemble" and training.ensemble < 2:
+            return f"uncertainty: ensemble: '{name}' is one network; give it ensemble: 4"
+        foreign = isinstance(training.model, Foreign)
+        if self.kind == "dropout" and not foreign and not getattr(training.model, "dropout", 0.0):
+            return f"uncertainty: dropout: '{name}' is trained without; give its model dropout: 0.1"
+        return None
 
 
 def training(**keys: Any) -> Training:

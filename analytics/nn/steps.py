@@ -3,12 +3,13 @@
 
 **Names**, of inputs and targets alike:
 
-==============  =========================================================================================
-``u``           a variable
-``u[-2]``       the same two published steps before; a step that lacks it is left out
-``time``        the physical time of the step
-``@x``          where a cell lies along its dim ``x``, from 0 to 1; only of samples that are cells
-==============  =========================================================================================
+===================  ====================================================================================
+``u``                a variable
+``parameters.feed``  a parameter of the simulation, with the value that held in the step; the same for all its samples
+``u[-2]``            the same two published steps before; a step that lacks it is left out
+``time``             the physical time of the step
+``@x``               where a cell lies along its dim ``x``, from 0 to 1; only of samples that are cells
+===================  ====================================================================================
 
 **Samples** of one step:
 

@@ -23,7 +23,9 @@ class Checkpoint(BaseModel):
 class Streaming(Training):
     """A `Training` whose samples come from steps, and what comes of it while it goes on."""
 
-    inputs: Names = Field(description='what goes in: variables, "u[-1]" (a step before), time, "@x" (a coordinate)')
+    inputs: Names = Field(
+        description='what goes in: variables, parameters.NAME, "u[-1]" (the step before), time, "@x" (a place)'
+    )
     targets: Names | None = Field(default=None, description="what is to come out; none: the inputs")
     sample: Sampling = Field(default="step", description="what one sample is: a whole step, a row, or a cell")
     per_step: Annotated[int, Field(ge=1)] | None = Field(

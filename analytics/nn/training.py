@@ -80,7 +80,9 @@ class Trainer:
         self.learner = Learner(spec, shapes) if learner is None else learner
         # Those who learn together draw differently: seeds are below 2^32.
         seed = spec.seed + (self.learner.number << 32)
-        self.buffer = KINDS[buffer.kind](columns, buffer.capacity, spec.batch, buffer.threshold, buffer.max_reuse, seed)
+        self.buffer = KINDS[buffer.kind](
+            columns, buffer.capacity, spec.batch, buffer.threshold, buffer.max_reuse, seed, buffer.spill
+        )
         self.heldout = Heldout(columns, validation.samples, validation.share, spec.seed)
         self.ledger = Ledger()
         self.limiter = Limiter(buffer.ratio, spec.slack) if buffer.ratio is not None else None
@@ -210,6 +212,9 @@ class Trainer:
         if name == "targets" and classes is not None:
             sound, what = (values >= 0) & (values < classes), f"a class from 0 to {classes - 1}"
         else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(values.sum()):  # half the time of a look at each; a sum may be infinite by itself
+                    return
             sound, what = np.isfinite(values), "finite"
         if not sound.all():
             member, step, place = origins[int(sound.reshape(len(values), -1).all(axis=1).argmin())]

@@ -7,13 +7,13 @@ mappings a table. Where nobody watches (no terminal), every value is one plain l
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from insitu.dashboard.report import write_report
@@ -67,22 +67,40 @@ def _read(run: Path) -> dict[str, Any]:
 
 
 def _compare(console: Console, one: Report, other: Report) -> None:
-    """Print a line for each number that differs, with how the second is to the first, and then what is the same."""
+    """Print a line for each number that differs, with how the second is to the first.
+
+    Then what only one of them has (runs of other operators have other numbers), and how many numbers are the same.
+    """
     (first, a), (second, b) = one, other
-    flat = dict(_flat(a)), dict(_flat(b))
-    paths = [path for path in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(path) != flat[1].get(path)]
-    rows = [(path, *(_text(path, side[path]) if path in side else "" for side in flat)) for path in paths]
-    ratios = [_ratio(flat[0].get(path), flat[1].get(path)) for path in paths]
-    same = sum(flat[0].get(path) == flat[1].get(path) for path in flat[0])
+    left, right = dict(_flat(a)), dict(_flat(b))
+    paths = [path for path in left if path in right and left[path] != right[path]]
+    rows = [(path, _text(path, left[path]), _text(path, right[path])) for path in paths]
+    ratios = [_ratio(left[path], right[path]) for path in paths]
+    same = sum(path in right and left[path] == right[path] for path in left)
     if not console.is_terminal:
-        for (path, left, right), ratio in zip(rows, ratios, strict=True):
-            click.echo(f"{path}: {left} -> {right}{f' ({ratio})' if ratio else ''}")
+        for (path, before, after), ratio in zip(rows, ratios, strict=True):
+            click.echo(f"{path}: {before} -> {after}{f' ({ratio})' if ratio else ''}")
     else:
-        table = Table("", first, second, "ratio", box=None, pad_edge=False, padding=(0, 1))
+        heads = [Column(head, overflow="fold") for head in ("", first, second, "ratio")]
+        table = Table(*heads, box=None, pad_edge=False, padding=(0, 1))
         for row, ratio in zip(rows, ratios, strict=True):
             table.add_row(*(Text(cell) for cell in row), ratio)
         console.print(table)
+    for name, here, there in ((first, left, right), (second, right, left)):
+        for part in dict.fromkeys(_part(path, there) for path in here if path not in there):
+            click.echo(f"only in {name}: {part}")
     click.echo(f"{same} more numbers are the same in both.", err=True)
+
+
+def _part(path: str, others: Collection[str]) -> str:
+    """Return the largest part of a report that a path is in, and that has nothing of the others.
+
+    >>> _part("variables.u.delivered", ["variables.v.delivered"])
+    'variables.u'
+    """
+    names = path.split(".")
+    parts = (".".join(names[: k + 1]) for k in range(len(names)))
+    return next((part for part in parts if not any(f"{other}.".startswith(f"{part}.") for other in others)), path)
 
 
 def _ratio(a: Any, b: Any) -> str:

@@ -32,6 +32,7 @@ from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
 from insitu.client.spool import Spool
 from insitu.client.steering import Broadcaster, Steered
+from insitu.client.tracing import Tracer
 from insitu.client.writer import NO_STEP, NoStep, StepWriter, UnpublishedStep
 from insitu.errors import ActionError, LocalProtocolError, RunError
 from insitu.model import Array, Step
@@ -126,6 +127,11 @@ class Client:
         entries = {name: contact.folds[name] for name in welcome.folds}
         return Folding(self.rank, MEMBER, entries, welcome.buffer_bytes, self._controller.say)
 
+    def _tracer(self, welcome: Welcome) -> Tracer | None:
+        if not welcome.trace_every:
+            return None
+        return Tracer(self.rank, MEMBER, welcome.trace_seed, welcome.trace_every, self._controller.say)
+
     def _attach(self, contact: Contact, welcome: Welcome, contract: Contract) -> Publisher:
         segment = _segment(welcome)
         policy = Policy(welcome.policy, welcome.every)
@@ -158,6 +164,7 @@ class Client:
             connect=link,
             folding=self._folding(contact, welcome),
             stays=welcome.stays,
+            tracer=self._tracer(welcome),
         )
         publisher.planning.begin(welcome.shares)
         publisher.meet(CONNECT_TIMEOUT_S)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from insitu.model import Array, Extent, Variable
+from insitu.model import Array, Extent, Variable, parameter_of
 from insitu.selection import cut, faults_of_selection, sent, takes_step
 from insitu.wire.blocks import BlockSpec
 from insitu.wire.messages import Event, Message, Need, Offer, Range, Tally, Traffic
@@ -43,11 +43,13 @@ class Contract:
     """The needs of a run, as one rank meets them. `say` tells the controller."""
 
     def __init__(self, rank: int, needs: Iterable[Need], say: Callable[[Message], None]) -> None:
-        self._rank = rank
+        self.rank = rank
         needs = tuple(needs)
         self._needs = {need.name: need for need in needs}
         self._say = say
         every = Range("step", None, None, 1)
+        #: Whether anybody wants to know the parameters of each step.
+        self.wants_parameters = any(parameter_of(need.name) is not None for need in needs)
         self._steps = {need.name: need.steps for need in needs if need.steps != every}
         self._spec_ids: dict[BlockSpec, int] = {}
         self._overflowed: set[str] = set()
@@ -77,7 +79,7 @@ class Contract:
 
     def count(self, name: str, block: Array, sent: Sent | None) -> None:
         """Count a put. A single number is rank 0's, whoever else puts it."""
-        if block.ndim or self._rank == 0:
+        if block.ndim or self.rank == 0:
             self._produced[name] += block.nbytes
             if sent is not None:
                 self._selected[name] += sent.of(block).size * sent.spec.variable.dtype.itemsize
@@ -102,7 +104,7 @@ class Contract:
                 self._overflowed.add(variable.name)
                 text = (
                     f"Variable '{variable.name}' has values beyond the range of {variable.dtype}, which are infinite "
-                    f"there; so it is on rank {self._rank} from step {step_index} on."
+                    f"there; so it is on rank {self.rank} from step {step_index} on."
                 )
                 details = {"variable": variable.name, "step": step_index, "dtype": str(variable.dtype)}
                 self._say(Event("warning", "overflow", text, details))

@@ -32,6 +32,7 @@ from insitu.wire.messages import (
 )
 from insitu.wire.session import Link, Session, Side, nbytes_of
 from insitu.wire.sockets import Socket, poll
+from insitu.wire.tracing import Traced
 
 log = logging.getLogger("insitu.client")
 
@@ -141,7 +142,7 @@ class NodeLink:
         self._waiting = deque(
             (message, nbytes)
             for message, nbytes in self._waiting
-            if not isinstance(message, Published) or message.sequence != sequence
+            if not isinstance(message, Published | Traced) or message.sequence != sequence
         )
 
     def give_up(self) -> list[int]:
@@ -156,6 +157,10 @@ class NodeLink:
 
     def layout(self, layout: Layout) -> None:
         self._waiting.append((layout, 0))
+
+    def trace(self, traced: Traced) -> None:
+        """Say ahead of a step that it is traced."""
+        self._waiting.append((traced, 0))
 
     def publish(self, message: Publish | PublishLent, nbytes: int) -> None:
         self._waiting.append((message, nbytes))

@@ -11,6 +11,7 @@ from insitu.client.link import NodeLink
 from insitu.client.pool import Pool, Slot
 from insitu.client.spool import Record
 from insitu.model import Step
+from insitu.wire.tracing import Traced
 
 
 @dataclass(slots=True)
@@ -70,13 +71,18 @@ class Outbox:
         first = max(unsent) if len(unsent) == len(oldest) and unsent else None
         return first if first is not None and first >= self.planned_from else None
 
-    def queue(self, step: Step, blocks: Sequence[Filled]) -> None:
-        """Let a step wait for its staging nodes. Raises `TooLarge` where one of them can never take its part."""
+    def queue(self, step: Step, blocks: Sequence[Filled], traced: Traced | None = None) -> None:
+        """Let a step wait for its staging nodes, which are told first if it is traced.
+
+        Raises `TooLarge` where one of them can never take its part.
+        """
         messages = self._cutter.messages(step, blocks)
         slots = [one.slot for one in blocks if one.slot is not None]
         held = self._folding is not None and self._folding.hold(step, blocks)
         self._kept[step.sequence] = _Kept(step, slots, len(messages) + held)
         for link, message, nbytes in messages:
+            if traced is not None:
+                link.trace(traced)
             link.publish(message, nbytes)
         self.put_bytes += sum(block.data.nbytes for block in blocks)
 

@@ -34,6 +34,7 @@ from insitu.client.planning import Planning
 from insitu.client.policy import Policy
 from insitu.client.pool import Pool, Slot
 from insitu.client.spool import UNSPILLED, Spool
+from insitu.client.tracing import Tracer
 from insitu.errors import InsituError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.wire.blocks import BlockSpec
@@ -58,7 +59,8 @@ class Publisher:
 
     They wait in `segment`, memory that staging nodes of this machine can map, or in `buffer_bytes` of this process's
     own, and beyond that in `spool` where there is one. `connect` links a staging node. `rank` is for messages. What
-    this rank folds itself passes through `folding`; the variables `stays` go nowhere else.
+    this rank folds itself passes through `folding`; the variables `stays` go nowhere else. `tracer` is there where
+    steps are traced.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Publisher:
         connect: Callable[[Share], NodeLink],
         folding: Folding | None = None,
         stays: Collection[str] = (),
+        tracer: Tracer | None = None,
     ) -> None:
         self.links: list[NodeLink] = []
         self.planning = Planning(self.links, connect)
@@ -92,6 +95,7 @@ class Publisher:
         self._folding = folding
         self._outbox = Outbox(self._pool, self.links, self._cutter, folding)
         self._spool = spool
+        self._tracer = tracer
         self._told: set[str] = set()
         self._missing: set[int] = set()
         self._said_at = self._pumped_at = self._finished_at = time.monotonic()
@@ -164,6 +168,8 @@ class Publisher:
     def open(self, step: Step) -> None:
         """Begin a step: room is looked for as much as the step before took, so that a full buffer is noticed here."""
         self._step, self._lost, self._to_disk = step, None, False
+        if self._tracer is not None:
+            self._tracer.open(step, self.counters)
         self.look()
         if self.planning.ready:
             self._adopt(step.sequence)
@@ -282,13 +288,15 @@ class Publisher:
             return
         while self._policy.keeps_one and self._withdraw_oldest():
             pass
-        self._outbox.queue(step, puts)
+        self._outbox.queue(step, puts, self._tracer.traced if self._tracer is not None else None)
 
     def _end(self, step: Step) -> None:
         puts = list(self._puts.values())
         if self._lost is not None:
             self._drop(step, self._lost)
         self._last_bytes = sum(put.nbytes for put in puts)
+        if self._tracer is not None:
+            self._tracer.close(step, self.counters, self._lost or "")
         self._step, self._lost, self._puts = None, None, {}
         self._counters["steps"] += 1
         for link in self.links:

@@ -17,7 +17,7 @@ bytes at each boundary; then there is neither a promise nor a doubt.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import msgpack
@@ -103,6 +103,11 @@ class Steered:
                     f"{timeout_s:g} s; without them the run would not be the recorded one."
                 )
             pump(_POLL_S)
+
+    @property
+    def parameters(self) -> Collection[Parameter]:
+        """All that are declared; of states, which are fields, none."""
+        return self._parameters.values()
 
     def parameter(self, spec: ParameterSpec) -> Parameter:
         """Declare a parameter, and return what the simulation reads it from."""

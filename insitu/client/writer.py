@@ -139,6 +139,7 @@ class StepWriter:
     ) -> None:
         try:
             if kind is None:
+                self._put_parameters()
                 self._put_late()
                 self._publisher.close()
             else:
@@ -147,6 +148,23 @@ class StepWriter:
             step, self._step = self._step, None
             if step is not None:
                 self._steered.boundary(step.index, step.time)
+
+    def _put_parameters(self) -> None:
+        """Publish the parameters as they were in this step, where any is needed: actions are applied after it.
+
+        Those that nobody needs go no further than other variables do. A text is no variable. An array is rank 0's, as
+        a number is. What the simulation itself put by such a name, as a replay does, is taken for what it says.
+        """
+        if not self._contract.wants_parameters:
+            return
+        for parameter in self._steered.parameters:
+            variable = None if parameter.spec is None else parameter.spec.variable
+            if variable is None or variable.name in self._names:
+                continue
+            value = np.asarray(parameter.value, variable.dtype)
+            start, shape = ((0,) * value.ndim, value.shape) if value.ndim else (None, None)
+            mine = value if self._contract.rank == 0 or not value.ndim else value[:0]
+            self.put(variable.name, mine, start=start, shape=shape, units=variable.units, long_name=variable.long_name)
 
     def _put_late(self) -> None:
         """Publish the parts of what the author has written into spare memory."""

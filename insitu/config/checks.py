@@ -5,7 +5,9 @@ Those of `in_document` are looked for in the raw data, because pydantic would no
 is wrong, and all mistakes are to be told at once. Those of `in_config` need the operators that the entries build.
 """
 
+from importlib.util import find_spec
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from insitu.config import rules
@@ -16,6 +18,7 @@ from insitu.config.values import indices
 from insitu.config.words import nearest
 from insitu.errors import Problem
 from insitu.learner import Learner
+from insitu.model import PARAMETERS, parameter_of
 from insitu.operator import Operator
 from insitu.selection import steps_taken
 from insitu.wire.compression import missing
@@ -47,9 +50,22 @@ def in_config(config: Config) -> list[Problem]:
     codecs = [problem for name in inputs for problem in _of_codec(config, name)]
     _, steering = rules.compiled(config, rules.guessed(config.operators))
     return [
-        *unneeded, *steps, *_of_meetings(config), *codecs, *_of_policy(config), *_of_chains(config),
-        *_of_where(config), *_of_learners(config), *steering,
+        *unneeded, *_of_parameters(config), *steps, *_of_meetings(config), *codecs, *_of_policy(config),
+        *_of_chains(config), *_of_where(config), *_of_learners(config), *_of_traces(config), *steering,
     ]  # fmt: skip
+
+
+def _of_parameters(config: Config) -> list[Problem]:
+    """Look whether what is to be a parameter can be one; whether there is one of that name only the run can tell."""
+    wanted = {name: each.needs if isinstance(each, Learner) else each.inputs for name, each in config.operators.items()}
+    return [
+        config.problem(
+            ("operators", name), f'"{each}": {PARAMETERS} is followed by the name of one parameter: {PARAMETERS}.feed'
+        )
+        for name, names in wanted.items()
+        for each in names
+        if not (parameter_of(each) or "feed").isidentifier()
+    ]
 
 
 def _of_chains(config: Config) -> list[Problem]:
@@ -71,7 +87,9 @@ def _of_chains(config: Config) -> list[Problem]:
                 at(f'what the function "{source}" yields is known only when it has run; {cure}')
         if operator.sources and isinstance(operator, Function):
             at("is a function, which is given variables; results can be read from results.zarr, also during the run")
-        elif operator.sources and not all("." in wanted for wanted in operator.inputs):
+        elif operator.sources and any(
+            "." not in wanted or parameter_of(wanted) is not None for wanted in operator.inputs
+        ):
             at("takes variables and results of operators at once, which come at different times; make two entries")
         elif len(operator.sources) > 1:
             at(f"takes results of {' and '.join(operator.sources)}, but can take those of one operator only")
@@ -129,7 +147,24 @@ def _of_learners(config: Config) -> list[Problem]:
                 known = f"{nearest(asked, others)} (known are {', '.join(others) or 'none'})"
                 message = f'no learner is called "{asked}"{known}; give one, or the folder of a model'
                 problems.append(config.problem(("operators", name, "model"), message))
+            elif fault := learner.fault_of_asked(config.learners[asked]):
+                problems.append(config.problem(("operators", name), fault))
     return problems
+
+
+def _of_traces(config: Config) -> list[Problem]:
+    """Look whether this machine, the controller's, has what sends traces."""
+    # The packages share the namespace `opentelemetry`, so of one that is missing the parent may be missing too.
+    module = "opentelemetry.exporter"
+    if config.traces is None:
+        return []
+    if not (find_spec("opentelemetry") and find_spec(module) and find_spec(f"{module}.otlp")):
+        message = 'needs OpenTelemetry\'s SDK, which is not installed; pip install "insitu[traces]"'
+        return [config.problem(("traces",), message)]
+    to = config.traces.to
+    if "://" not in to and not Path(to).parent.is_dir():
+        return [config.problem(("traces", "to"), f"there is no folder {Path(to).parent}; make it, or take another one")]
+    return []
 
 
 def _of_policy(config: Config) -> list[Problem]:

@@ -37,9 +37,11 @@ from insitu.config.values import (
     Interface,
     RunName,
     Seconds,
+    TracesTo,
 )
 from insitu.errors import Problem
 from insitu.learner import Learner
+from insitu.model import parameter_of
 from insitu.operator import Operator
 
 
@@ -178,6 +180,17 @@ class Dashboard(Section):
     )
 
 
+class Traces(Section):
+    """Traces for OpenTelemetry: of some steps, from the put to the result, in all processes."""
+
+    to: TracesTo = Field(
+        default="traces.jsonl",
+        description="a file of OTLP's JSON, in the run's directory; or where a collector takes OTLP over HTTP, such as "
+        "http://localhost:4318",
+    )
+    every: Count = Field(default=100, description="of so many published steps one is traced; at most 20 a second")
+
+
 class Rules(Buffering):
     """What of a variable leaves its rank; under ``"*"`` of every variable, and there also what a full buffer does."""
 
@@ -236,6 +249,7 @@ class Config(Section):
     )
     outputs: tuple[Output, ...] = Field(default=(Output(),), description="where results go")
     dashboard: Dashboard | None = Field(default=None, description="the pages that show the run; null: none")
+    traces: Traces | None = Field(default=None, description="traces for OpenTelemetry; null: none")
 
     _places: Places = PrivateAttr(default_factory=Places)
 
@@ -255,8 +269,13 @@ class Config(Section):
         return self.variables.get("*", Rules())
 
     def rules(self, name: str) -> Rules:
-        """What of a variable is sent: the keys of its own entry, and those of ``"*"`` where it says nothing."""
+        """What of a variable is sent: the keys of its own entry, and those of ``"*"`` where it says nothing.
+
+        Of those only the steps hold for a parameter, which has no cells.
+        """
         own, rest = self.variables.get(name, Rules()), self.variables.get("*", Rules())
+        if parameter_of(name) is not None:
+            rest = Rules(select={dim: indices for dim, indices in rest.select.items() if dim == "step"})
         return rest.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
 
     @field_serializer("variables")

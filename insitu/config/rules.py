@@ -20,10 +20,9 @@ from insitu.config.steering import RuleEntry, Steering
 from insitu.config.words import nearest
 from insitu.errors import ConfigError, Problem
 from insitu.learner import Learner
-from insitu.model import Variable
+from insitu.model import Variable, parameter_of
 from insitu.operator import Operator
 from insitu.steering.actions import VERBS
-from insitu.steering.controller import OneResult
 from insitu.steering.expressions import Expression
 from insitu.steering.rules import Order, Rule
 from insitu.steering.vocabulary import SOME_DIMS, Kind, Vocabulary, unknown_parameter
@@ -154,9 +153,11 @@ def _of_controllers(config: Configured, vocabulary: Vocabulary) -> list[Problem]
                 message = _too_late(config.operators[operator], operator)
             if message:
                 problems.append(config.problem((*_CONTROLLERS, name, "of"), message))
-            elif isinstance(controller, OneResult):
-                message = _unknown_result(controller.result, operator, vocabulary.results.get(operator))
-                problems += [config.problem((*_CONTROLLERS, name, "result"), message)] if message else []
+                continue
+            for wanted in controller.wanted:
+                key = ("result",) if wanted == getattr(controller, "result", None) else ()
+                if message := _unknown_result(wanted, operator, vocabulary.results.get(operator)):
+                    problems.append(config.problem((*_CONTROLLERS, name, *key), message))
     return problems
 
 
@@ -197,6 +198,7 @@ def _describe(operator: Operator | Learner, ndim: int | None) -> dict[str, int] 
     shape, row = (None, (3,)) if ndim is None else ((8,) * ndim, ())
     names = operator.needs if isinstance(operator, Learner) else operator.inputs
     inputs = {name: Variable(name, np.dtype("f8"), shape, dims, row=row) for name in names}
+    inputs |= {name: Variable(name, np.dtype("f8"), (), ()) for name in names if parameter_of(name) is not None}
     try:
         return {name: variable.ndim for name, variable in operator.describe(inputs).items()}
     except Exception:  # noqa: BLE001 - an operator is foreign code, and these variables are not its own

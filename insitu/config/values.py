@@ -10,6 +10,7 @@ import math
 import re
 import shlex
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -128,6 +129,28 @@ def _host(value: str) -> str:
     return value
 
 
+def read_collector(value: str) -> str:
+    """Read a file's name, or the address of a collector: without a path it is the one that all collectors have.
+
+    The directory of a run has no folders before it begins, so a file there has a name only.
+
+    >>> read_collector("http://localhost:4318"), read_collector("traces.jsonl")
+    ('http://localhost:4318/v1/traces', 'traces.jsonl')
+    """
+    if "://" not in value:
+        own = not value.startswith("/")
+        if not value or value.endswith("/") or (own and "/" in value) or re.fullmatch(r"[\w.-]+:\d+", value):
+            raise expected(
+                'the name of a file such as "traces.jsonl", the absolute path of one, or an address such as '
+                '"http://localhost:4318"'
+            )
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise expected('an address of OTLP over HTTP such as "http://localhost:4318"')
+    return value if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1/traces"
+
+
 _NUMBER_OR_TEXT = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 Bytes = Annotated[int, BeforeValidator(read_bytes), WithJsonSchema(_NUMBER_OR_TEXT)]
@@ -142,4 +165,5 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 RunName = Annotated[str, AfterValidator(_run_name)]
 Interface = Annotated[str, AfterValidator(_interface)]
 Host = Annotated[str, AfterValidator(_host)]
+TracesTo = Annotated[str, AfterValidator(read_collector)]
 ClusterName = Annotated[str, AfterValidator(_cluster)]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who takes part in a run, on which terms, and who does not."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -29,6 +30,9 @@ class Terms:
     steering: SteeringTerms
     folds: tuple[str, ...] = ()
     stays: tuple[str, ...] = ()
+    #: Of so many steps one is traced, 0: none, and what their traces follow from.
+    trace_seed: str = ""
+    trace_every: int = 0
     #: Operators that fold on the ranks' own machines.
     at_home: tuple[str, ...] = ()
     #: The label of a rack, and the names of its hosts as patterns.
@@ -55,6 +59,8 @@ class Peer:
     counters: Mapping[str, int | float | str] = field(default_factory=dict)
     traffic: tuple[Traffic, ...] = ()
     ended: bool = False
+    #: When it last said anything, by `time.monotonic`.
+    heard_at: float = field(default_factory=time.monotonic)
 
 
 def require_expected(hello: NodeHello, run: str, expected: int, nodes: Mapping[int, Peer]) -> None:

@@ -14,6 +14,8 @@ STORE_S = 1.0
 
 #: Does a piece of work for an operator, and sees to what goes wrong there.
 Attempt = Callable[[str, Callable[[], None]], None]
+#: Is told of rows of an operator that can be read now, by their indices.
+Stored = Callable[[str, list[int]], None]
 
 
 class Backlog:
@@ -22,8 +24,9 @@ class Backlog:
     `is_due` may be asked by any thread; all else belongs to the one that writes the store.
     """
 
-    def __init__(self, store: ResultStore, attempt: Attempt) -> None:
+    def __init__(self, store: ResultStore, attempt: Attempt, stored: Stored) -> None:
         self._store = store
+        self._stored = stored
         self._attempt = attempt
         self._waiting: dict[tuple[str, str], list[Result]] = {}
         self._stored_at = 0.0
@@ -51,3 +54,5 @@ class Backlog:
                 self._store.append(results)
             else:
                 self._store.publish(group, [result.provenance for result in results])
+            if group == operator:
+                self._stored(operator, [result.provenance.index for result in results])

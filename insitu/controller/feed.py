@@ -29,8 +29,8 @@ RANKS = 256
 #: What a rank says of itself, and a staging node, as far as it is shown.
 RANK_COUNTERS = ("steps", "dropped", "put_bytes", "wait_staging_s", "wait_network_s", "wait_action_s")
 NODE_COUNTERS = (
-    "newest", "received_bytes", "waiting_bytes", "peak_bytes", "state_bytes", "folded_steps", "batches", "fold_s",
-    "recorded_steps", "recorded_bytes",
+    "received_bytes", "waiting_bytes", "waiting_steps", "peak_bytes", "state_bytes", "folded_steps", "batches",
+    "fold_s", "recorded_steps", "recorded_bytes",
 )  # fmt: skip
 #: How long steps have waited on staging nodes, and for what.
 WAITED_FOR = ("waited_for_fold_s", "waited_for_trainer_s", "waited_for_recording_s", "waited_for_room_s")
@@ -67,11 +67,11 @@ class Feed:
         self._recorded = sorted(pipeline.config.recorded)
         self._dask = dict(dask or {})
 
-    def note(self, service: Service) -> None:
-        """Add to the timeline, when it is time. To be called often."""
+    def note(self, service: Service, *, last: bool = False) -> None:
+        """Add to the timeline, when it is time. To be called often, for the `last` time when the ranks have ended."""
         now = self._clock() - self._begin
-        if self._timeline.due(now):
-            self._timeline.add(now, self._totals(service))
+        if self._timeline.due(now, last=last):
+            self._timeline.add(now, self._totals(service), last=last)
 
     def end(self, outcome: Outcome) -> None:
         """The run has ended, and nothing changes any more."""
@@ -92,7 +92,7 @@ class Feed:
             "duration_s": self._duration_s or self._clock() - self._begin,
             "progress": _progress(service, self._totals(service)),
             "ranks": _ranks(service),
-            "nodes": [_node(peer) for _, peer in sorted(service.nodes.items())],
+            "nodes": [_node(peer, self._clock()) for _, peer in sorted(service.nodes.items())],
             "fed": len(service.fed),
             "variables": self._variables(service),
             "operators": self._operators(service),
@@ -168,7 +168,7 @@ class Feed:
         """Say what each learner counts, by the names that it gives it."""
         told = service.learners
         return [
-            {"name": name, "restarts": told.restarts[name], **told.counters.get(name, {})}
+            {"name": name, "restarts": told.restarts[name], **told.counters.get(name, {}), **self._sink.loss_of(name)}
             for name in self._pipeline.learners
         ]
 
@@ -206,10 +206,11 @@ def _ranks(service: Service) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _node(peer: Peer) -> dict[str, Any]:
+def _node(peer: Peer, now: float) -> dict[str, Any]:
     counters = {key: _counter(peer, key) for key in NODE_COUNTERS if key in peer.counters}
     state = "gone" if peer.ended else "running"
-    return {"node": peer.number, "host": peer.host, "pid": peer.pid, "state": state, **counters}
+    silent = {} if peer.ended else {"silent_s": round(max(0.0, now - peer.heard_at), 3)}
+    return {"node": peer.number, "host": peer.host, "pid": peer.pid, "state": state, **counters, **silent}
 
 
 def _state(peer: Peer, gone: Iterable[int]) -> str:

@@ -14,8 +14,9 @@ from insitu import config
 from insitu.config import Config, Simulation
 from insitu.config.model import Rules
 from insitu.controller.directory import Directory
-from insitu.controller.record import to_replay_on
+from insitu.controller.record import read_declared, to_replay_on
 from insitu.errors import ConfigError
+from insitu.model import Variable
 from insitu.pipeline import Pipeline
 from insitu.results.recorded import Recording
 from insitu.steering.actions import Action
@@ -77,11 +78,18 @@ def replay(run: Path, path: str | None, overrides: Sequence[str], pace: Pace, *,
     if (Path(loaded.directory) / loaded.run).resolve() == run.resolve():
         raise ConfigError(f"{run}: this is the run that is replayed; give the new one another name: --set run=NAME")
     replaying = _replaying(loaded, recording, pace, directory.actions if actions else None)
-    Pipeline(replaying).describe(recording.variables, lacking="the recording holds no variable")
+    declared = _declared(directory.actions) if actions else {}
+    Pipeline(replaying).describe({**declared, **recording.variables}, lacking="the recording holds no variable")
     if not actions:
         return Replay(replaying, recording, pace)
     indices = [recorded.step.index for recorded in recording.steps]
     return Replay(replaying, recording, pace, *to_replay_on(directory.actions, indices))
+
+
+def _declared(actions: Path) -> dict[str, Variable]:
+    """Return the parameters that a recorded run has declared, as a replay with its actions publishes them."""
+    variables = (spec.variable for spec in read_declared(actions)[0])
+    return {variable.name: variable for variable in variables if variable is not None}
 
 
 def _replaying(loaded: Config, recording: Recording, pace: Pace, actions: Path | None) -> Config:

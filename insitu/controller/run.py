@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from insitu.config import Config, config_hash
 from insitu.config.plugins import plugin_entry
@@ -48,6 +48,9 @@ from insitu.wire.limits import STATES_BYTES
 from insitu.wire.segment import sweep
 from insitu.wire.sockets import Listener, listen
 from insitu.wire.steering import SteeringTerms
+
+if TYPE_CHECKING:
+    from insitu.controller.tracing import Traces
 
 #: The controller gets headers and small states; blocks never come here.
 FRAME_BYTES = STATES_BYTES
@@ -134,10 +137,12 @@ class Run:
         config = self._config
         self._cluster: Cluster = stack.enter_context(start_cluster(config.staging.cluster, config.staging.nodes))
         listener, contact = self._listen(stack)
+        self._traces = self._open_traces(stack)
         decisions = self._decisions = Decisions(config, self.directory.path, self._journal.write)
         self._sink = Sink(
-            self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal, decisions
-        )
+            self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal, decisions,
+            traces=self._traces,
+        )  # fmt: skip
         stack.callback(self._sink.close)
         self._feed = Feed(self._pipeline, self._sink, self._cluster.told)
         record = ActionRecord(self.directory.actions)
@@ -147,6 +152,7 @@ class Run:
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
             record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
             learners=self._pipeline.learners, bound="each of them records" if config.recorded else "",
+            traces=self._traces,
         )  # fmt: skip
         self._recruiting = Recruiting(
             self._cluster, self._service.expect_node, partial(self._journal.write, "controller")
@@ -170,6 +176,18 @@ class Run:
         if config.simulation.launcher == "external":
             where = self.directory.contact.resolve()
             self._progress.say(f"Waiting for the simulation. Start its ranks with INSITU_CONTACT={where}")
+
+    def _open_traces(self, stack: ExitStack) -> "Traces | None":
+        """Have traces leave, where they are wanted: only then the library behind them is loaded."""
+        if self._config.traces is None:
+            return None
+        from insitu.controller.tracing import Traces
+
+        to = self._config.traces.to
+        place = to if "://" in to else str(self.directory.path / to)
+        traces = Traces(self._config.run, place, self._journal.write)
+        stack.callback(traces.close)
+        return traces
 
     def _scheduled(self) -> list[tuple[int, Action]]:
         """Return the actions that are decided before any rank is there, with their boundaries, in order."""
@@ -221,6 +239,8 @@ class Run:
             SteeringTerms(steering.agree, steering.max_wait, steering.max_pause, steering.in_doubt, 0),
             tuple(self._pipeline.folded_by_ranks),
             self._pipeline.stays,
+            self._traces.seed if self._traces is not None else "",
+            self._config.traces.every if self._config.traces is not None else 0,
             tuple(name for name, operator in self._pipeline.folded.items() if operator.where == "node"),
             self._config.staging.racks,
         )
@@ -328,6 +348,7 @@ class Run:
     def _finish(self) -> None:
         """Have everything folded, merged and written; let the simulation end."""
         self._sink.interrupted = bool(self._interrupts) or self._simulation.status not in (0, None)
+        self._feed.note(self._service, last=True)
         self._feed.phase = "finishing"
         if self._service.tracker is not None:
             self._service.finish()

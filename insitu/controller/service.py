@@ -8,7 +8,7 @@ decided elsewhere, without sockets: which steps are whole (`Tracker`), which win
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from insitu.controller.admission import Peer, Terms, require_expected, why_not
 from insitu.controller.consoles import Consoles
@@ -59,7 +59,11 @@ from insitu.wire.messages import (
 from insitu.wire.session import Link, Session, Side, link_of
 from insitu.wire.sockets import Listener, Waker, poll
 from insitu.wire.steering import Answer, ConsoleHello, Declare, Reached, Scaled, Standing
+from insitu.wire.tracing import Spans, TracedWindow
 from insitu.wire.viewing import Glimpse, Peek, Watch
+
+if TYPE_CHECKING:
+    from insitu.controller.tracing import Traces  # with OpenTelemetry, which few runs need
 
 #: The one stream that a run has.
 MEMBER = 0
@@ -77,6 +81,7 @@ class Service:
     `journal` gets every event with its source, `deliver` every window and row that is complete, and `release` large
     states that nobody will ask for. `record` gets what became of actions; `schedule` are those of an earlier record.
     `followers` have the results that consoles follow. `bound` says what keeps nodes from joining and leaving, if any.
+    `traces` get what is told of traced steps, where any are.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Service:
         bound: str = "",
         schedule: Iterable[tuple[int, Action]] = (),
         followers: Followers | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
         self.ranks: dict[int, Peer] = {}
         self.nodes: dict[int, Peer] = {}
@@ -119,6 +125,7 @@ class Service:
         self._journal = journal
         self._deliver = deliver
         self._release = release
+        self._traces = traces
         self._gather: Gather | None = None
         self._feeding: Feeding | None = None
         self._peers: dict[bytes, Peer] = {}
@@ -382,6 +389,7 @@ class Service:
             self._admit(identity, session, session.receive(frames))
         else:
             message = peer.session.receive(frames)
+            peer.heard_at = time.monotonic()
             self._handle(peer, message)
             if isinstance(message, Status | Tally | Glimpse):
                 return  # a node says how it does for as long as it lives, though nothing moves any more
@@ -443,6 +451,7 @@ class Service:
                 terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
                 terms.spill_bytes, terms.spill_directory,
                 terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)), terms.folds, terms.stays,
+                terms.trace_seed, terms.trace_every,
             ),
         )  # fmt: skip
         if terms.folds and self.tracker is not None and self.tracker.watermark >= 0:
@@ -551,6 +560,8 @@ class Service:
                 peer.traffic = variables
             case Adopted():
                 self._adopt(peer.number, message)
+            case Spans(spans) if self._traces is not None:
+                self._traces.hear(peer, spans)
             case Bye(steps, counters):
                 self._bye(peer, steps, counters)
 
@@ -579,6 +590,10 @@ class Service:
                 peer.counters = counters
             case Glimpse():
                 self.viewers.glimpse(peer.number, message)
+            case TracedWindow() if self._traces is not None:
+                self._traces.note(message)
+            case Spans(spans) if self._traces is not None:
+                self._traces.hear(peer, spans)
             case Finished() if peer.number in self._leaving:
                 self._depart(peer.number)
             case Finished():

@@ -43,6 +43,7 @@ from insitu.wire.messages import Entry, Event, Held
 
 if TYPE_CHECKING:
     from insitu.controller.functions import Functions
+    from insitu.controller.tracing import Traces
 
 #: Values of single steps, in order.
 OfSteps = Sequence[tuple[Step, Mapping[str, Array]]]
@@ -59,6 +60,7 @@ class Sink:
         attrs: Mapping[str, Any],
         journal: Journal,
         decisions: Decisions | None = None,
+        traces: "Traces | None" = None,
     ) -> None:
         self.interrupted = False
         self.failures: dict[str, str] = {}
@@ -70,6 +72,7 @@ class Sink:
         self._attrs = attrs
         self._journal = journal
         self._decisions = decisions
+        self._traces = traces
         self._path = path
         self._store = ResultStore.create(path, attrs)
         self._chains = Chains(pipeline.operators, pipeline.chained, cluster)
@@ -78,12 +81,13 @@ class Sink:
         self._wanted = {*pipeline.shown, *pipeline.chained.values(), *functions, *steered}
         self.followers = Followers(list(pipeline.operators), self._wanted)
         self._learnt: dict[str, dict[str, Variable]] = {}
+        self._losses: dict[str, float] = {}
         self._inputs: dict[str, dict[str, Variable]] = {}
         self._recipes: dict[str, Recipe] = {}
         self._series: dict[str, dict[str, Variable]] = {}
         self._memories: dict[str, State] = {}
         self._rows: dict[str, list[Entry]] = {}
-        self._backlog = Backlog(self._store, self._attempt)
+        self._backlog = Backlog(self._store, self._attempt, self._stored_now)
         self._lock = threading.Lock()
         self._closing = False
         self._stopped: set[str] = set()
@@ -101,6 +105,10 @@ class Sink:
         recipe = self._recipes.get(name)
         described = recipe.described if recipe is not None else self._learnt.get(name, {})
         return sum(each.dtype.itemsize * math.prod(each.shape or ()) for each in described.values())
+
+    def loss_of(self, name: str) -> dict[str, float]:
+        """Return the newest finite `loss` of a learner, where there is one."""
+        return {"loss": self._losses[name]} if name in self._losses else {}
 
     def published(self, offered: Mapping[str, Variable], sent: Mapping[str, Variable]) -> None:
         """Say what ranks put so far, and what arrived of it: what cannot be folded is told of now, not at the end."""
@@ -244,6 +252,7 @@ class Sink:
         if sources is not None:
             pairs = zip(results, steps, strict=True)
             self._observe([observed(result, step.sequence, step.sequence, sources) for result, step in pairs])
+        self._merged(operator, {entry.key: entry.first for entry in entries})
         self._keep_steps(operator, operator, list(zip(steps, rows, strict=True)), complete=True)
         self._pass_on_steps(operator, recipe.described, list(zip(steps, rows, strict=True)), complete=True)
 
@@ -252,6 +261,15 @@ class Sink:
         if operator not in self._pipeline.stored or not rows:
             return
         self._keep(operator, group, [_of_step(group, step, arrays, complete) for step, arrays in rows])
+
+    def _merged(self, operator: str, rows: Mapping[int, int]) -> None:
+        """States are results now: of each its key, and the index of its row."""
+        if self._traces is not None:
+            self._traces.merged(operator, rows)
+
+    def _stored_now(self, operator: str, indices: list[int]) -> None:
+        if self._traces is not None:
+            self._traces.stored(operator, indices)
 
     def _keep(self, operator: str, group: str, results: list[Result]) -> None:
         """Store rows, at once or a little later: a store takes many as quickly as one."""
@@ -265,6 +283,8 @@ class Sink:
         """Store a row of a learner, which is here as it is."""
         name, row = window.operator, window.entries[0].state
         arrays = {key: np.asarray(row[key], each.dtype) for key, each in self._learnt[name].items()}
+        if "loss" in arrays and arrays["loss"].ndim == 0 and math.isfinite(arrays["loss"]):
+            self._losses[name] = float(arrays["loss"])
         result, sources = Result(name, self._provenance(window), arrays), self._sources(name)
         if sources is not None:
             self._observe([observed(result, window.since, window.upto, sources)])
@@ -295,6 +315,7 @@ class Sink:
                 series = self._cluster.series(done, which)
         elif small:
             row, series = recipe.assemble(small, memory)
+        self._merged(name, {window.window: window.window})
         self._show(window, provenance, recipe, row, done)
         if stored:
             self._keep(name, name, [Result(name, provenance, row or {})])
@@ -352,6 +373,7 @@ class Sink:
                 self._pass_on(name, function, provenance, None)
                 return
             answer = self._functions.call(name, function, self._inputs[name], window.window, held)
+            self._merged(name, {window.window: window.window})
             if answer.told.picture is not None:
                 folder = self._path.parent / "figures"
                 folder.mkdir(exist_ok=True)

@@ -8,6 +8,8 @@ All values but the time are totals, so that a difference of two rows is right wh
 ROWS = 600
 #: How far apart rows are at first.
 EVERY_S = 1.0
+#: How far the last one is behind the others at least.
+LAST_S = 0.05
 
 
 class Timeline:
@@ -18,6 +20,10 @@ class Timeline:
     ...     timeline.add(float(second), {"steps": 10 * second})
     >>> timeline.columns
     {'at_s': [0.0, 4.0, 8.0], 'steps': [0, 40, 80]}
+    >>> timeline.add(8.5, {"steps": 85})
+    >>> timeline.add(8.5, {"steps": 85}, last=True)
+    >>> timeline.columns
+    {'at_s': [0.0, 4.0, 8.0, 8.5], 'steps': [0, 40, 80, 85]}
     """
 
     def __init__(self, rows: int = ROWS, every_s: float = EVERY_S) -> None:
@@ -26,14 +32,14 @@ class Timeline:
         self._rows = rows
         self._every_s = every_s
 
-    def due(self, now: float) -> bool:
-        """Whether it is time for another row."""
+    def due(self, now: float, *, last: bool = False) -> bool:
+        """Whether it is time for another row; for the `last` one it is soon."""
         at = self.columns["at_s"]
-        return not at or now - at[-1] >= self._every_s
+        return not at or now - at[-1] >= (LAST_S if last else self._every_s)
 
-    def add(self, now: float, totals: dict[str, int | float]) -> None:
+    def add(self, now: float, totals: dict[str, int | float], *, last: bool = False) -> None:
         """Add a row, if it is time for one. The same names each time."""
-        if not self.due(now):
+        if not self.due(now, last=last):
             return
         for name, value in {"at_s": round(now, 3), **totals}.items():
             self.columns.setdefault(name, []).append(value)

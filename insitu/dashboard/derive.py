@@ -40,6 +40,18 @@ def rates(snapshot: Snapshot, name: str) -> tuple[list[float], list[float]]:
     return at[1:], [gained / length if length else 0.0 for gained, length in gains]
 
 
+def drawn(columns: Columns, snapshot: Snapshot) -> Columns:
+    """Return columns of intervals as they are drawn: from the begin of the first, so that a single one is seen too.
+
+    >>> drawn({"at_s": [2.0], "rate": [7.0]}, {"timeline": {"at_s": [1.0, 2.0]}})
+    {'at_s': [1.0, 2.0], 'rate': [7.0, 7.0]}
+    """
+    before = [at for at in snapshot.get("timeline", {}).get("at_s", []) if columns["at_s"] and at < columns["at_s"][0]]
+    if not before:
+        return columns
+    return {name: [before[-1] if name == "at_s" else values[0], *values] for name, values in columns.items()}
+
+
 def rate(snapshot: Snapshot, name: str) -> float:
     """Return how much of a total came a second of late."""
     timeline = columns(snapshot)

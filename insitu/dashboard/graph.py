@@ -19,6 +19,11 @@ WIDTH, HEIGHT, ACROSS, DOWN = 156, 40, 92, 54
 _CHAINED, FILES = 3, 99
 _MARGIN = 4
 _TITLE, _TEXT = 20, 25
+#: Numbers stand on a rim in the colour of what is behind them, on a page or in a notebook: edges pass there.
+_HALO = (
+    ' style="paint-order: stroke; stroke: var(--part, var(--jp-layout-color0, Canvas)); stroke-width: 4px; '
+    'stroke-linejoin: round"'
+)
 
 Snapshot = Mapping[str, Any]
 
@@ -200,12 +205,12 @@ def _labels(graph: Graph, at: Mapping[str, tuple[float, float]]) -> str:
             continue
         if graph.boxes[edge.target].column == FILES:
             x, y = at[edge.source]
-            drawn.append(_text(x + WIDTH + 4, y + HEIGHT / 2 - 5, f"{size(edge.bytes_per_s)}/s", "start"))
+            drawn.append(_text(x + WIDTH + 4, y + HEIGHT / 2 - 5, f"{size(edge.bytes_per_s)}/s", "start", more=_HALO))
         else:
             into[edge.target] = into.get(edge.target, 0.0) + edge.bytes_per_s
     for target, flows in into.items():
         x, y = at[target]
-        drawn.append(_text(x - 4, y + HEIGHT / 2 - 5, f"{size(flows)}/s", "end"))
+        drawn.append(_text(x - 4, y + HEIGHT / 2 - 5, f"{size(flows)}/s", "end", more=_HALO))
     return "".join(drawn)
 
 

@@ -24,6 +24,7 @@ _NODES = {
     "insitu_queue_bytes": ("Bytes of blocks that wait on a staging node to be folded.", "waiting_bytes"),
     "insitu_queue_peak_bytes": ("The most that ever waited there.", "peak_bytes"),
     "insitu_state_bytes": ("Bytes of operators' states on a staging node.", "state_bytes"),
+    "insitu_reader_lag_steps": ("Steps that a staging node has a part of and has not folded.", "waiting_steps"),
 }
 
 
@@ -66,20 +67,22 @@ class _Runs(Collector):
             for run, node in self._each_node():
                 gauge.add_metric([run, str(node["node"])], node.get(key, 0))
             yield gauge
-        lag = GaugeMetricFamily(
-            "insitu_reader_lag_steps", "Steps received and not folded by a staging node.", labels=["run", "node"]
+        silence = GaugeMetricFamily(
+            "insitu_heartbeat_age_seconds", "Seconds since a staging node said anything.", labels=["run", "node"]
         )
         folds = CounterMetricFamily("insitu_fold_seconds", "Seconds of folding.", labels=["run", "node"])
         for run, node in self._each_node():
-            lag.add_metric([run, str(node["node"])], max(0, node.get("newest", -1) + 1 - node.get("folded_steps", 0)))
+            if "silent_s" in node:
+                silence.add_metric([run, str(node["node"])], node["silent_s"])
             folds.add_metric([run, str(node["node"])], node.get("fold_s", 0.0))
-        yield lag
+        yield silence
         yield folds
 
     def _rest(self) -> Iterable[GaugeMetricFamily]:
         ranks = GaugeMetricFamily("insitu_ranks", "Ranks by state.", labels=["run", "state"])
         nodes = GaugeMetricFamily("insitu_staging_nodes", "Staging nodes by state.", labels=["run", "state"])
         budget = GaugeMetricFamily("insitu_node_memory_bytes", "Bytes one staging node may hold.", labels=["run"])
+        loss = GaugeMetricFamily("insitu_train_loss", "The newest loss of a learner.", labels=["run", "operator"])
         lasted = GaugeMetricFamily("insitu_run_duration_seconds", "Seconds since the run began.", labels=["run"])
         for snapshot in self._snapshots:
             run = str(snapshot["run"])
@@ -89,7 +92,10 @@ class _Runs(Collector):
                 nodes.add_metric([run, state], sum(node["state"] == state for node in snapshot["nodes"]))
             budget.add_metric([run], snapshot["budgets"]["node_bytes"])
             lasted.add_metric([run], snapshot["duration_s"])
-        return [ranks, nodes, budget, lasted]
+            for learner in snapshot.get("learners", []):
+                if "loss" in learner:
+                    loss.add_metric([run, learner["name"]], learner["loss"])
+        return [ranks, nodes, budget, lasted, loss]
 
     def _each_node(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
         for snapshot in self._snapshots:

@@ -10,10 +10,14 @@ from math import cos, pi, sin
 from typing import Any, Literal
 
 from bokeh.models import (
+    BasicTickFormatter,
     ColumnDataSource,
+    FixedTicker,
     HoverTool,
     LinearColorMapper,
+    NoOverlap,
     NumeralTickFormatter,
+    PrintfTickFormatter,
     SingleIntervalTicker,
 )
 from bokeh.models.annotations import ColorBar
@@ -29,6 +33,8 @@ LEVEL, ACTION = "#D55E00", "#808080"
 LEVEL_LEGEND = (("threshold of a rule", LEVEL),)
 #: Runs are told apart by dashes where colours tell quantities apart.
 DASHES = ("solid", "dashed", "dotted", "dotdash")
+#: Bokeh's own ticks of a logarithmic axis are those of a linear one below two decades: most of it has none then.
+DECADES = [m * 10.0**e for e in range(-16, 17) for m in (1, 2, 5)]
 QUEUES_LEGEND = (("blocks that wait", COLOURS[1]), ("states of operators", COLOURS[0]))
 
 
@@ -87,6 +93,9 @@ def curves(
     Source ``NAME-k`` has run k's `x` and a column for each label.
     """
     plot = _figure(x_label, y_label, height=240, **({"y_axis_type": "log"} if log else {}))
+    if log:
+        plot.yaxis.ticker = FixedTicker(ticks=DECADES)
+        plot.yaxis.formatter = PrintfTickFormatter(format="%g")
     drawn = []
     for k in range(first, first + runs):
         source = ColumnDataSource({key: [] for key in ("x", *labels)}, name=f"{name}-{k}")
@@ -139,22 +148,27 @@ def image(name: str, palette: str = "viridis") -> Any:
     """A field, with a bar that tells what its colours mean. NaN is grey."""
     source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []}, name=name)
     mapper = LinearColorMapper(palette=PALETTES[palette], low=0, high=1, nan_color="#808080", name=f"{name}-colours")
-    plot = _figure("x", "y", height=420, match_aspect=True)
+    # As high as wide, but for the colours: else a narrow screen shows a field in the middle of nothing.
+    plot = _figure("x", "y", height=None, sizing_mode="scale_width", aspect_ratio=1.4, match_aspect=True)
     plot.name = f"{name}-plot"
     plot.image("image", source=source, color_mapper=mapper, x="x", y="y", dw="dw", dh="dh")
     plot.add_layout(ColorBar(color_mapper=mapper, width=12, name=f"{name}-bar"), "right")
     return _hover(plot, [("x, y", "$x{0.0}, $y{0.0}"), ("value", "@image{0.[00000]}")])
 
 
-def _figure(x_label: str, y_label: str, height: int, **more: Any) -> Any:
+def _figure(x_label: str, y_label: str, height: int | None, sizing_mode: Any = "stretch_width", **more: Any) -> Any:
     plot = figure(
-        height=height, sizing_mode="stretch_width", x_axis_label=x_label, y_axis_label=y_label,
+        height=height, sizing_mode=sizing_mode, x_axis_label=x_label, y_axis_label=y_label,
         tools="pan,wheel_zoom,box_zoom,reset,save", active_drag=None, active_scroll=None,
         background_fill_alpha=0, border_fill_alpha=0, output_backend="canvas", **more,
     )  # fmt: skip
     plot.toolbar.logo = None
     plot.toolbar.autohide = True
     plot.min_border_left = 60
+    plot.axis.major_label_policy = NoOverlap(min_distance=6)
+    for axis in plot.axis:
+        if isinstance(axis.formatter, BasicTickFormatter):
+            axis.formatter.power_limit_high = 7  # steps are numbered by people, who write 120000
     return plot
 
 

@@ -17,6 +17,7 @@ from insitu.operator import Operator, state_nbytes
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.folds import Failure, Folds, Yield
 from insitu.staging.shipped import Whole, merged
+from insitu.staging.tracing import Tracing
 from insitu.wire.messages import Event, Finished, Held, Message, Partial
 
 #: States up to this size in all go straight to the controller: a round trip through Dask takes 10 ms, of ZeroMQ 0.1.
@@ -80,7 +81,7 @@ class Folder:
 
     `memory_bytes` bounds the states, open and held ones together: while the held ones leave no room, folding waits for
     the controller to take them, and with it, by their credits, the ranks. A batch has at most `batch` steps. The first
-    step is that of sequence `begin`. `done` is called from the folding thread.
+    step is that of sequence `begin`. `done` is called from the folding thread. `tracing` knows which steps are traced.
     """
 
     cause = "fold"
@@ -95,8 +96,10 @@ class Folder:
         done: Callable[[Folded], None],
         batch: int = STEPS_PER_BATCH,
         begin: int = 0,
+        tracing: Tracing | None = None,
     ) -> None:
         self.counters = FoldCounters()
+        self._tracing = tracing or Tracing()
         self._member = member
         self._operators = operators
         here = {name: each for name, each in operators.items() if each.where != "rank"}
@@ -175,7 +178,10 @@ class Folder:
     def _fold(self, steps: list[ReadyStep]) -> None:
         self._wait_for_room()
         begin = time.perf_counter()
-        messages = self._messages(self._folds.fold(steps))
+        traced = self._tracing.fold(steps)
+        messages = self._messages(self._folds.fold(steps, traced.operator if traced is not None else None))
+        if traced is not None:
+            messages.append(traced.spans())
         self.counters.busy_s += time.perf_counter() - begin
         self.counters.batches += 1
         self.counters.steps += len(steps)
@@ -206,7 +212,9 @@ class Folder:
         for item in yields:
             if isinstance(item, Failure):
                 messages.append(operator_stopped(item.operator, item.reason, item.trace))
-            elif item.window < 0:
+                continue
+            messages += self._tracing.handed_over(item)
+            if item.window < 0:
                 messages += rows_of(item, self._member)
             else:
                 messages.append(self._window(item))

@@ -8,6 +8,7 @@ An operator that raises is stopped, with its traceback; its siblings go on. That
 one place: an operator is foreign code.
 """
 
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -285,6 +286,8 @@ def _place(blocks: Sequence[Block]) -> tuple[tuple[str, Extent, Extent], ...]:
 
 
 Work = Callable[[OperatorFolds], Iterator[Yield]]
+#: Called when an operator has folded, with its name and the time at which it began, in nanoseconds since 1970.
+Watch = Callable[[str, int], None]
 
 
 class Folds:
@@ -309,9 +312,9 @@ class Folds:
     def nbytes(self) -> int:
         return sum(folds.nbytes for folds in self._running.values())
 
-    def fold(self, steps: Sequence[ReadyStep]) -> list[Yield | Failure]:
-        """Fold committed steps that follow each other."""
-        return self._each(lambda folds: folds.fold(steps))
+    def fold(self, steps: Sequence[ReadyStep], watch: Watch | None = None) -> list[Yield | Failure]:
+        """Fold committed steps that follow each other; `watch` is told of each operator when it began."""
+        return self._each(lambda folds: folds.fold(steps), watch)
 
     def leave(self) -> list[Yield | Failure]:
         """Hand over all that is open, as no step will follow here."""
@@ -321,9 +324,10 @@ class Folds:
         """Hand over what is open after the member's last step."""
         return self._each(lambda folds: folds.finish(steps))
 
-    def _each(self, work: Work) -> list[Yield | Failure]:
+    def _each(self, work: Work, watch: Watch | None = None) -> list[Yield | Failure]:
         done: list[Yield | Failure] = []
         for name, folds in list(self._running.items()):
+            begin_ns = time.time_ns()
             try:
                 done += work(folds)
                 self._check_memory(folds)
@@ -331,6 +335,8 @@ class Folds:
                 del self._running[name]
                 reason = f"in {folds.at}: {type(error).__name__}: {error}"
                 done.append(Failure(name, reason, traceback.format_exc()))
+            if watch is not None:
+                watch(name, begin_ns)
         return done
 
     def _check_memory(self, folds: OperatorFolds) -> None:

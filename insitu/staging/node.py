@@ -22,6 +22,7 @@ from insitu.staging.feeders import Feeders
 from insitu.staging.folder import STEPS_PER_BATCH, Folder, Holder
 from insitu.staging.keeper import Keeper
 from insitu.staging.receiver import Receiver
+from insitu.staging.tracing import Tracing
 from insitu.wire.contact import Contact
 from insitu.wire.messages import Feed
 
@@ -67,13 +68,14 @@ class StagingNode:
 
             def make_folder(done: Done) -> Folder:
                 prefix = f"insitu-{contact.run}-{number}"
-                return Folder(feed.member, operators, half - room, holder, prefix, done, batch, feed.begin)
+                return Folder(feed.member, operators, half - room, holder, prefix, done, batch, feed.begin, tracing)
 
             others: list[Callable[[Done], OneConsumer]] = [*feeders.makers(feed.member)]
             if recording is not None:
                 others.append(_recorder(recording, number, feed, room))
             return Consumers(make_folder, others, done)
 
+        tracing = Tracing()
         feeders = Feeders(
             contact.run,
             {name: learner.needs for name, learner in learners.items()},
@@ -86,7 +88,7 @@ class StagingNode:
             if k % nodes == number
         ]
         shipped = [name for name, operator in operators.items() if operator.where == "rank"]
-        self._receiver = Receiver(contact, number, half, make_consumer, feeders, keepers, shipped)
+        self._receiver = Receiver(contact, number, half, make_consumer, feeders, keepers, shipped, tracing)
 
     def close(self) -> None:
         """End all threads and sockets."""

@@ -23,6 +23,7 @@ from insitu.staging.glimpses import Glimpses
 from insitu.staging.keeper import Keeper
 from insitu.staging.ranks import RankLink
 from insitu.staging.shipped import Shipped, Whole
+from insitu.staging.tracing import Tracing
 from insitu.wire import guard
 from insitu.wire.addresses import new_local, toward
 from insitu.wire.codec import kind
@@ -55,6 +56,7 @@ from insitu.wire.messages import (
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
+from insitu.wire.tracing import Traced
 from insitu.wire.viewing import Peek
 
 #: How often the controller hears how this node does.
@@ -79,7 +81,7 @@ MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Merger]
 class Receiver:
     """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded.
 
-    Of the operators `shipped` ranks send states instead.
+    Of the operators `shipped` ranks send states instead. `tracing` notes which steps are traced.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Receiver:
         feeders: Feeders | None = None,
         keepers: Sequence[Keeper] = (),
         shipped: Collection[str] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         self._contact = contact
         self._number = number
@@ -113,6 +116,7 @@ class Receiver:
         self._assembler = Assembler(())
         self._shipped = Shipped(frozenset(shipped), ())
         self._glimpses = Glimpses()
+        self._tracing = tracing or Tracing()
         self._consumer: Merger | None = None
         self._status_at = 0.0
         self._folding_steps = 0
@@ -231,6 +235,8 @@ class Receiver:
                 self._publish(link, link.decoded(message))
             case Ship() as ship:
                 self._ship(link, ship)
+            case Traced() as traced:
+                self._tracing.announced(traced)
             case Lend() as lend:
                 self._borrow(link, lend)
 
@@ -352,6 +358,7 @@ class Receiver:
     def _submit(self, ready: list[ReadyStep]) -> None:
         if ready and self._consumer is not None:
             self._outbox.extend(self._glimpses.of(ready))
+            self._outbox.extend(self._tracing.committed(ready))
             self._folding_steps += len(ready)
             self._consumer.submit(ready)
 
@@ -399,6 +406,7 @@ class Receiver:
             self._outbox.extend(keeper.look())
         counters: dict[str, int | float | str] = {
             "waiting_bytes": self._waiting_bytes,
+            "waiting_steps": len(self._assembler) + self._folding_steps,
             "peak_bytes": self._peak_bytes,
             "received_bytes": sum(link.received_bytes for link in self._links.values()),
             "refused_clients": self._listener.refused.total(),

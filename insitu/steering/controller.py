@@ -52,6 +52,11 @@ class Controller(BaseModel, ABC):
     )
     _find_model: Callable[[str, int | None], Any] | None = PrivateAttr(default=None)
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The results that it looks up by name, which ``insitu check`` looks up too; an empty name is the only one."""
+        return ()
+
     @abstractmethod
     def on_result(self, result: Result, parameters: Parameters) -> Iterable[Action]:
         """Look at a result of an operator of `of`; return what is wanted of the simulation, in most cases nothing."""
@@ -79,6 +84,10 @@ class OneResult(Controller):
     """Base of controllers that look at one array of a result, whose name ``insitu check`` looks up."""
 
     result: str = Field(default="", description="which of the operator's results; empty: its only one")
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return (self.result,)
 
     def array(self, result: Result) -> Array:
         """Return the array. Raises `ValueError` in words where it is not there."""

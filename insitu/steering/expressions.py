@@ -20,12 +20,12 @@ from typing import Any
 from simpleeval import InvalidExpression, SimpleEval
 
 from insitu.errors import ConfigError
+from insitu.model import PARAMETERS
 from insitu.steering.parameters import Value
 from insitu.steering.series import Reference
 from insitu.steering.vocabulary import (
     FUNCTIONS,
     NAMES,
-    PARAMETERS,
     Kind,
     Vocabulary,
     Word,

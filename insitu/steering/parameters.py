@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from insitu.errors import ActionError
-from insitu.model import Array, Extent
+from insitu.model import PARAMETERS, Array, Extent, Variable
 
 #: What a parameter is. An *array* is small, and the same on all ranks; a *field* is a global array that lies cut into
 #: pieces on the ranks, each of which gets its own part of what it is set to.
@@ -110,6 +110,19 @@ class ParameterSpec:
                 f"parameter '{name}': the default {default!r} is no number, truth, text, or array of numbers."
             )
         return cls(name, kind, plain, minimum, maximum, tuple(choices), units, description)  # type: ignore[arg-type]
+
+    @property
+    def variable(self) -> Variable | None:
+        """What it is where a variable may be named, as ``parameters.feed``; ``None`` for texts and fields.
+
+        >>> ParameterSpec.of("inlets", [1.0, 2.0], units="m/s").variable.shape
+        (2,)
+        """
+        if self.kind in ("str", "field"):
+            return None
+        dims = tuple(f"dim_{axis}" for axis in range(len(self.shape)))
+        dtype = np.dtype(self.dtype or self.kind)
+        return Variable(f"{PARAMETERS}.{self.name}", dtype, self.shape, dims, self.units, self.description)
 
     def check(self, value: object) -> Value:
         """Return a value as this parameter takes it: a Python scalar, or a read-only array of its shape and dtype.

@@ -5,11 +5,12 @@ whoever has results in hand. No sockets, no clock.
 
 from collections.abc import Mapping
 
+from insitu.model import PARAMETERS
 from insitu.results import Provenance, Result
 from insitu.steering.expressions import Expression
 from insitu.steering.parameters import Value
 from insitu.steering.series import Series, number_of
-from insitu.steering.vocabulary import PARAMETERS, Vocabulary
+from insitu.steering.vocabulary import Vocabulary
 
 
 class Reading:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from insitu.model import PARAMETERS
 from insitu.steering.actions import Action
 from insitu.steering.expressions import Expression
 from insitu.steering.lockstep import Tick
 from insitu.steering.parameters import Value
 from insitu.steering.series import Reference, Series
-from insitu.steering.vocabulary import PARAMETERS
 
 #: What an expression may raise where it has no value: a division by zero, the root of -1, a text times a number.
 NO_VALUE = (ArithmeticError, ValueError, TypeError)

@@ -19,8 +19,6 @@ from typing import Any, Literal
 from insitu.errors import ConfigError
 from insitu.steering.series import OVER_CELLS, OVER_STEPS, Reference
 
-#: Under this name stand the parameters that the simulation has declared.
-PARAMETERS = "parameters"
 #: Stands for the dimensions of an array that has some, though it is not known how many.
 SOME_DIMS = -1
 #: Names that every expression may use, and what they mean.

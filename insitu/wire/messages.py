@@ -8,12 +8,14 @@ link                      the connecting side says               the listening s
 ========================  =====================================  ==================================================
 rank to controller        Hello, Offer, Layout, Declare,         Welcome, Refuse, Ping, Skip, NodeGone,
                           Dropped, Reached, Answer, Standing,    Replan, Propose, Decide, Commit
-                          Event, Status, Tally, Adopted, Bye
-rank to staging node      Attach, Lend, Layout, Publish,         Borrow, Credit, Refuse, Ack
-                          PublishLent, PublishEncoded, Ship,
-                          Detach
+                          Event, Status, Tally, Adopted, Spans,
+                          Bye
+rank to staging node      Attach, Lend, Layout, Traced,          Borrow, Credit, Refuse, Ack
+                          Publish, PublishLent, PublishEncoded,
+                          Ship, Detach
 staging node to           NodeHello, Closed, Partial, Held,      NodeWelcome, Refuse, Ping, Feed, Approve,
-controller                Fed, Event, Status, Finished, Glimpse  Moved, Commit, Finish, Peek, Dismiss, Shutdown
+controller                Fed, Event, Status, Finished, Glimpse, Moved, Commit, Finish, Peek, Dismiss, Shutdown
+                          TracedWindow, Spans
 console to controller     ConsoleHello, Request, Follow, Scale,  ConsoleWelcome, Refuse, Ping, Steerable, Settled,
                           Leave                                  Paused, Shown, Scaled
 viewer to controller      Watch, Ask, Look                       Watching, Refuse, Ping, News, Sight, Shutdown
@@ -35,7 +37,7 @@ to build one, and double the time to import this file. Nobody changes one all th
 seldom, and looked up: `insitu.wire.blocks`.)
 
 What is said of steering, and to consoles, stands in `insitu.wire.steering`; what viewers say and hear in
-`insitu.wire.viewing`, and what learners do in `insitu.wire.learning`.
+`insitu.wire.viewing`, what learners do in `insitu.wire.learning`, and what is said of traces in `insitu.wire.tracing`.
 """
 
 from dataclasses import dataclass, field
@@ -64,6 +66,7 @@ from insitu.wire.steering import (
     Steerable,
     SteeringTerms,
 )
+from insitu.wire.tracing import Spans, Traced, TracedWindow
 from insitu.wire.viewing import Ask, Glimpse, Look, News, Peek, Sight, Watch, Watching
 
 #: The version of everything in this file. Two versions never talk: the one that listens refuses the other.
@@ -256,7 +259,8 @@ class Welcome:
     the disk, in `spill_directory` (empty: where the system has temporary files); 0 where the policy needs none.
     `transport` is ``auto`` (shared memory where it can be had), ``shm``, ``ipc`` or ``tcp``. `needs` is the contract:
     what is to leave the rank, or to be folded there. The operators `folds`, which the contact file describes, fold on
-    the rank itself; the variables `stays` are needed by these alone, and are not sent.
+    the rank itself; the variables `stays` are needed by these alone, and are not sent. Of `trace_every` steps one is
+    traced, 0: none; its trace follows from `trace_seed`.
     """
 
     run: str
@@ -273,6 +277,8 @@ class Welcome:
     steering: SteeringTerms
     folds: tuple[str, ...] = ()
     stays: tuple[str, ...] = ()
+    trace_seed: str = ""
+    trace_every: int = 0
 
 
 @dataclass(slots=True)
@@ -628,4 +634,5 @@ Message = (
     | ConsoleHello | Request | Follow | Scale | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown | Scaled
     | Watch | Watching | Ask | News | Look | Sight | Peek | Glimpse
     | LearnerHello | Sources | Subscribe | Lesson | Learned | Dismiss | Join | Meet
+    | Traced | TracedWindow | Spans
 )  # fmt: skip

@@ -18,6 +18,7 @@ from insitu.model import Extent, Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import steering as w
+from insitu.wire import tracing as t
 from insitu.wire import viewing as v
 from insitu.wire.blocks import BlockSpec
 from insitu.wire.fields import (
@@ -260,6 +261,17 @@ _partial = Record(
     entries=many(_entry.field),
 )
 
+_span = Record(
+    t.Span,
+    name=name,
+    kind=choice("internal", "producer", "consumer"),
+    context=t.context,
+    parent=t.parent,
+    begin_ns=whole(),
+    end_ns=whole(),
+    attributes=mapping(scalar),
+)
+
 _looking = {
     "number": whole(),
     "variable": name,
@@ -311,6 +323,8 @@ KINDS: dict[int, Record] = {
         steering=_steering_record.field,
         folds=many(name, BLOCKS),
         stays=many(name, BLOCKS),
+        trace_seed=label,
+        trace_every=whole(),
     ),
     7: Record(m.Refuse, reason=text),
     9: Record(m.Ping),
@@ -453,6 +467,9 @@ KINDS: dict[int, Record] = {
     87: Record(w.Scaled, nodes=whole(), why=text),
     88: Record(n.Join, generation=whole(), missing=many(whole())),
     89: Record(n.Meet, generation=whole(), members=many(whole()), meeting=text),
+    97: Record(t.Traced, sequence=whole(), context=t.context),
+    98: Record(t.TracedWindow, operator=name, key=whole(), contexts=many(t.context, t.SPANS)),
+    99: Record(t.Spans, spans=many(_span.field, t.SPANS)),
 }
 
 #: Every message's number.

@@ -22,6 +22,7 @@ from insitu.model import Array, Block, Extent
 from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import steering as w
+from insitu.wire import tracing as t
 from insitu.wire import viewing as v
 from insitu.wire.blocks import BlockSpec
 from insitu.wire.codec import Frame, decode, encode, kind
@@ -68,7 +69,10 @@ def _stays(state: State, *classes: type) -> Transitions:
 
 _REFUSED: Transitions = {m.Refuse: State.REFUSED}
 _TO_RANK = (m.Ping, m.Skip, m.NodeGone, m.Replan, w.Propose, w.Decide, m.Commit)
-_FROM_NODE = (m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse)
+_FROM_NODE = (
+    *(m.Closed, m.Fed, m.Partial, m.Held, m.Event, m.Status, m.Finished, v.Glimpse),
+    *(t.TracedWindow, t.Spans),
+)
 _FROM_LEARNER = (m.Partial, m.Event, m.Status, m.Finished, n.Join)
 _TO_CONSOLE = (m.Ping, w.Steerable, w.Settled, w.Paused, w.Shown, w.Scaled)
 
@@ -90,6 +94,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
             m.Status,
             m.Tally,
             m.Adopted,
+            t.Spans,
             *_TO_RANK,
         )
         | {m.Bye: State.ENDING}
@@ -103,6 +108,7 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.OPEN: _stays(
             State.OPEN,
             *(m.Lend, m.Borrow, m.Layout, m.Publish, m.PublishLent, m.PublishEncoded, m.Ship, m.Credit, m.Ack),
+            t.Traced,
         )
         | {m.Detach: State.ENDING}
         | _REFUSED,

@@ -134,6 +134,17 @@ def test_two_runs_are_compared_by_what_differs(tmp_path: Path) -> None:
     assert result.stderr == "3 more numbers are the same in both.\n"
 
 
+def test_what_only_one_run_has_is_told_by_its_part(tmp_path: Path) -> None:
+    for name, variables in (("a", {"u": {"delivered": 1, "sent_bytes": 8}, "v": {"delivered": 1}}), ("b", {"v": {}})):
+        (tmp_path / name).mkdir()
+        told = {"run": "melt", "variables": variables, "operators": {}, name: 1}
+        (tmp_path / name / "report.json").write_text(json.dumps(told))
+    one, other = str(tmp_path / "a"), str(tmp_path / "b")
+    said = insitu("report", "--compare", one, other).stdout.splitlines()
+    assert said[:2] == [f"only in {one}: variables.u", f"only in {one}: variables.v.delivered"]
+    assert f"only in {other}: b" in said
+
+
 @pytest.mark.parametrize("arguments", [("--compare", "a"), ("a", "b")])
 def test_a_comparison_takes_two_runs(arguments: tuple[str, ...]) -> None:
     result = insitu("report", *arguments)

@@ -22,6 +22,9 @@ operators:
 """
 
 
+SPILL = "    targets: u\n    buffer: {spill: {capacity: %s}}\n"
+
+
 def problems(folder: Path, text: str) -> list[str]:
     path = folder / "r.yaml"
     path.write_text(text)
@@ -38,6 +41,7 @@ def problems(folder: Path, text: str) -> list[str]:
         ("mlp", "mpl", 'no model is called "mpl"; did you mean "mlp"?'),
         ("    targets: u\n", "    targets: u\n    optimiser: sgd\n", 'unknown key; did you mean "optimizer"?'),
         ("    targets: u\n", "    targets: u\n    buffer: {capacity: lots}\n", "expected a size such as"),
+        ("    targets: u\n", SPILL % "1 GiB, directory: /nowhere", "spill: /nowhere is no folder that can be written"),
         ("    targets: u\n", "    targets: u\n    device: cuda:7\n", "device: cuda:7 asks for a GPU"),
         ("    targets: u\n", "    targets: u\n    parallel: {trainers: 0}\n", "expected an integer of at least 1"),
         (
@@ -65,6 +69,30 @@ def test_predictions_need_a_model_of_this_run_or_the_folder_of_one(tmp_path: Pat
     assert 'operators.trust.model: no learner is called "nett"; did you mean "net"?' in problem
     [problem] = problems(tmp_path, ENTRY + predict % "runs/none/models/net/1")
     assert "is no folder of a version" in problem
+
+
+def test_a_model_that_cannot_say_how_sure_it_is_is_found_before_the_run(tmp_path: Path) -> None:
+    predict = "  trust: {use: predict, model: net, inputs: [p, time], targets: u, uncertainty: %s}\n"
+    [problem] = problems(tmp_path, ENTRY + predict % "ensemble")
+    assert "operators.trust: uncertainty: ensemble: 'net' is one network; give it ensemble: 4" in problem
+    [problem] = problems(tmp_path, ENTRY + predict % "{kind: dropout, samples: 8}")
+    assert "operators.trust: uncertainty: dropout: 'net' is trained without; give its model dropout: 0.1" in problem
+    [problem] = problems(tmp_path, ENTRY + predict % "{kind: ensemble, samples: 8}")
+    assert "samples has no meaning for an ensemble" in problem
+
+
+def test_proposals_need_to_know_what_the_parameters_were(tmp_path: Path) -> None:
+    names = {"inputs": "[p, time]", "more": "[p, parameters.feed]"}
+    text = (
+        ENTRY
+        + "  trust: {use: predict, model: net, inputs: %s, targets: u}\n"
+        + ("steering: {controllers: {next: {use: propose, of: trust, sets: {feed: [0, 1]}, every: 50}}}\n")
+    )
+    [problem] = problems(tmp_path, text % names["inputs"])
+    assert 'steering.controllers.next: "trust" yields no "parameter_feed"' in problem
+    path = tmp_path / "r.yaml"
+    path.write_text(text % names["more"])
+    assert config.load(path).steering.controllers.keys() == {"next"}
 
 
 def test_a_missing_pytorch_is_one_sentence_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

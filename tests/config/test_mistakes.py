@@ -17,7 +17,8 @@ from tests.config.yaml_files import GOOD, load, mistakes
 COUNT = '"tests.config.folds:Count"'
 
 KNOWN_TOP = (
-    "(known are run, directory, simulation, staging, network, variables, operators, steering, outputs, dashboard)"
+    "(known are run, directory, simulation, staging, network, variables, operators, steering, outputs, dashboard, "
+    "traces)"
 )
 RUN_NAME = "expected a name of letters, digits, _, - and . that begins with none of the last two, got "
 OPERATOR_NAME = "expected a name of letters, digits and _ that does not begin with a digit, got "
@@ -137,6 +138,23 @@ CASES = [
         "outputs.0.of",
         'no operator is called "spead"; did you mean',
     ),
+    ("operators:", "traces: {to: 'localhost:4318'}\noperators:", 3, "traces.to", "expected the name of a file such as"),
+    (
+        "operators:",
+        "traces: {to: 'grpc://h:4317'}\noperators:",
+        3,
+        "traces.to",
+        "expected an address of OTLP over HTTP",
+    ),
+    ("operators:", "traces: {to: a/b.jsonl}\noperators:", 3, "traces.to", "expected the name of a file such as"),
+    (
+        "operators:",
+        "traces: {to: /no/such/t.jsonl}\noperators:",
+        3,
+        "traces.to",
+        "there is no folder /no/such; make it",
+    ),
+    ("operators:", "traces: {every: 0}\noperators:", 3, "traces.every", RANKS + "0"),
     ("operators:", "operators: 3\nx:", 3, "operators", "expected a mapping that is not empty, got 3"),
     (
         "operators:",

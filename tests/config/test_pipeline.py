@@ -38,6 +38,22 @@ def test_all_that_does_not_fit_is_told_at_once_with_its_line(tmp_path: Path) -> 
     ]
 
 
+def test_a_parameter_that_is_not_declared_is_told_with_its_line_and_has_no_selection(tmp_path: Path) -> None:
+    entry = '  feeds: {use: "tests.config.folds:Count", of: parameters.fed, over: step}\n'
+    text = GOOD + entry + 'variables:\n  "*": {select: {x: "::4", step: "::2"}, dtype: float32}\n'
+    pipeline = Pipeline(load(tmp_path, text))
+    assert pipeline.needs[-1] == Need("parameters.fed", (), "", "none", 0.0, Range("step", None, None, 2))
+    with pytest.raises(ConfigError) as caught:
+        pipeline.describe({"v": V, "parameters.feed": Variable("parameters.feed", np.dtype("f8"), (), ())})
+    assert str(caught.value).replace(f"{tmp_path}/", "").splitlines()[-1] == (
+        'melt.yaml:5: operators.feeds.of: no rank publishes a variable "parameters.fed"; did you mean '
+        '"parameters.feed"? (published are v, parameters.feed); a parameter is a number, a truth or an array, declared '
+        "before the first step"
+    )
+    with pytest.raises(ConfigError, match=r'operators\.feeds: "parameters\.a\.b": parameters is followed by the name'):
+        load(tmp_path, text.replace(".fed", ".a.b"))
+
+
 def test_a_simulation_that_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r'no rank publishes a variable "v" \(published are none\)'):
         Pipeline(load(tmp_path, GOOD)).describe({})

@@ -67,7 +67,7 @@ def test_use_decides_which_keys_an_operator_has() -> None:
     for entry in known:
         assert entry["additionalProperties"] is False
         if entry["properties"]["use"]["const"] in registry.LEARNERS:
-            assert {"use", "inputs", "model"} <= set(entry["required"])
+            assert {"use", "inputs"} < set(entry["required"])
             continue
         assert {"use", "of"} <= set(entry["required"])
         assert "over" in entry["required"] or "default" in entry["properties"]["over"]
@@ -103,7 +103,8 @@ def test_the_resolved_reference_loads_to_the_same(tmp_path: Path) -> None:
 def test_the_operators_of_the_reference_fit_its_simulation() -> None:
     pipeline = Pipeline(config.load(REFERENCE))
     fields = {name: Variable(name, np.dtype("f8"), (256, 256), ("y", "x"), units="1") for name in ("u", "v")}
-    described = set(pipeline.describe(fields))
+    feed = Variable("parameters.feed", np.dtype("f8"), (), ())
+    described = set(pipeline.describe({**fields, feed.name: feed}))
     everything = {*pipeline.operators, *pipeline.learners}
     assert described - {"modes.series", "rates.series"} == everything == set(pipeline.stored)
 

@@ -32,7 +32,15 @@ def snapshot(
         **{f"waited_for_{name}_s": [each * k for k in range(seconds)] for name, each in waited.items()},
         "results": list(range(seconds)),
     }
-    node = {"host": "n17", "pid": 1, "state": "running", "newest": 9, "folded_steps": 7, "waiting_bytes": 4096}
+    node: dict[str, Any] = {
+        "host": "n17",
+        "pid": 1,
+        "state": "running",
+        "folded_steps": 7,
+        "waiting_bytes": 4096,
+        "waiting_steps": 3,
+    }
+    node["silent_s"] = 0.25
     rank = {"host": "n16", "pid": 2, "state": "running", "steps": 10, "dropped": 0, "put_bytes": 1 << 20}
     return {
         "run": "melt", "phase": "streaming", "status": "", "reasons": [], "duration_s": float(seconds),
@@ -45,7 +53,8 @@ def snapshot(
             "told": [{"rank": k, "wait_staging_s": 0.0, "wait_network_s": 0.0, **rank} for k in range(ranks)],
         },
         "nodes": [{"node": k, **node} for k in range(2)],
-        "variables": [], "operators": [], "actions": {"applied": 4, "refused": 1},
+        "variables": [], "operators": [], "learners": [{"name": "net", "loss": 0.5}],
+        "actions": {"applied": 4, "refused": 1},
         "budgets": {"policy": "block", "rank_bytes": 1 << 28, "node_bytes": 1 << 30},
         "timeline": timeline,
         **changes,

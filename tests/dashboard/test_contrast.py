@@ -33,3 +33,9 @@ def test_text_stands_out_from_what_it_is_on(scheme: int) -> None:
     for one, other in PAIRS:
         high, low = sorted((luminance(colours[one]), luminance(colours[other])), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, (one, other)
+
+
+def test_focus_is_seen_wherever_it_is() -> None:
+    css = CSS.read_text()
+    assert re.search(r"^:focus-visible \{ outline: [2-9]px solid var\(--accent\);", css, re.MULTILINE)
+    assert not re.search(r"outline(-width|-style)?: *(0|none)", css)

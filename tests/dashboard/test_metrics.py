@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from insitu.dashboard.metrics import metrics
 from tests.dashboard.snapshots import snapshot
 
-LABELS = ("run", "node", "state", "policy", "reason", "cause")
+LABELS = ("run", "node", "state", "policy", "reason", "cause", "operator")
 
 
 def samples(*snapshots: dict) -> dict[tuple[str, ...], float]:
@@ -32,6 +32,8 @@ def test_counters_and_gauges_are_those_of_the_snapshot() -> None:
     assert found["insitu_steering_applied_total", "melt"] == 4
     assert found["insitu_queue_bytes", "melt", "1"] == 4096
     assert found["insitu_reader_lag_steps", "melt", "0"] == 3
+    assert found["insitu_heartbeat_age_seconds", "melt", "1"] == 0.25
+    assert found["insitu_train_loss", "melt", "net"] == 0.5
     assert found["insitu_staging_nodes", "melt", "running"] == 2
 
 

@@ -71,6 +71,19 @@ def test_a_run_without_operators_and_variables_says_so(tmp_path: Path) -> None:
     assert said["run"].tables["operators-0"].rows == []
 
 
+def test_what_is_left_of_a_run_that_ended_is_said(ended: Finished) -> None:
+    said = VIEWS["fields"].update([ended], {}).texts
+    assert said["say-0"] == "The run has ended: of its variables only what operators made of them is left."
+    assert said["about-0"] == "No result of this run is a field; see Series."
+
+
+def test_a_run_of_one_interval_has_no_empty_strip(tmp_path: Path) -> None:
+    run = Going(tmp_path)
+    run.snapshot = snapshot([0.0, 1.0], [0.0, 0.0])
+    sources = VIEWS["run"].update([run], {}).sources
+    assert len(sources["time-0"]["at_s"]) == len(sources["rate-0"]["at_s"]) == 2
+
+
 def test_pages_of_a_dask_cluster_are_linked_and_nothing_else_is(tmp_path: Path) -> None:
     run = Going(tmp_path)
     for pages, linked in (("http://n17:8787/status", True), ("javascript:alert(1)", False), ("", False)):

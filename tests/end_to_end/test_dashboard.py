@@ -133,6 +133,10 @@ class TestDoor:
             2
         ]
 
+        silent = [sample.value for sample in families["insitu_heartbeat_age_seconds"].samples]
+        assert len(silent) == len(families["insitu_reader_lag_steps"].samples) == 2
+        assert max(silent) < LIMIT_S
+
     def test_a_page_of_another_site_cannot_listen(self, shown: Shown) -> None:
         async def listen(**headers: str) -> WebSocketClientConnection:
             return await websocket_connect(

@@ -72,7 +72,8 @@ def test_the_results_are_the_same_bit_for_bit(start: Start) -> None:
 
 def test_the_parameters_of_a_recorded_run_are_set_as_they_were(start: Start) -> None:
     """So that a rule that is tried on a recording sees what it would have seen."""
-    running = start(*program("tuned"), outputs=[RECORD, {"to": "zarr"}])
+    operators = {"sum": total(), "levels": total("parameters.level", ["step", "space"])}
+    running = start(*program("tuned"), operators=operators, outputs=[RECORD, {"to": "zarr"}])
     with steer(running.until("begun").parent / "runs" / "test0") as run:
         run.wait(lambda: run.ready, LIMIT_S, "the first step")
         assert run.act("trate", {"every": 2}).receipt(LIMIT_S).outcome == "applied"
@@ -83,7 +84,7 @@ def test_the_parameters_of_a_recorded_run_are_set_as_they_were(start: Start) -> 
     assert left.report["actions"] == {"applied": 3}
     again = replay(left, "--actions")
     assert again.status == 0, again.stderr
-    assert same_results(left.directory, again.directory) == ["sum"]
+    assert same_results(left.directory, again.directory) == ["levels", "sum"]
     assert again.report["parameters"]["level"]["value"] == 0.25
     applied = {each.action.kind: each for each in read_record(again.directory / "actions.jsonl")}
     assert applied["set"].new == {"level": 0.25}, "a replay has no fields"

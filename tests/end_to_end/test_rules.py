@@ -48,6 +48,7 @@ def test_rules_act_on_the_simulation_and_every_wish_has_its_receipt(tmp_path: Pa
             {"name": "end", "when": "level.mean.ewm(5) > 0 and step >= 150", "do": "stop"},
         ],
         steps=2000,
+        operators=OPERATORS | {"set": {"use": "moments", "of": "parameters.inflow", "over": "space", "orders": 1}},
     )
     assert left.status == 0, left.stderr
     by = {each["by"]: each for each in receipts(left)}
@@ -64,6 +65,8 @@ def test_rules_act_on_the_simulation_and_every_wish_has_its_receipt(tmp_path: Pa
     level = left.results("level")["mean"].values
     at = by["rule:full"]["step"]
     np.testing.assert_allclose(level[at + 2] - level[at + 1], 0.05 * (0.5 - level[at + 1]), atol=1e-12)
+    inflow = left.results("set")["mean"].values  # as it was in each step: what is set after a step holds from the next
+    np.testing.assert_array_equal(inflow, np.where(np.arange(len(inflow)) <= at, 1.0, 0.5))
     fired = {event["by"]: event["text"] for event in left.events("rule-fired")}
     assert fired["rule:flood"] == "rule:flood: open the gates"
 

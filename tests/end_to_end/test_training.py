@@ -10,7 +10,7 @@ import pytest
 from insitu.dashboard.sources import Finished
 from insitu.dashboard.views import training
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import ROOT, Left
+from tests.end_to_end.runs import Left, program
 from tests.waiting import wait_until
 
 torch = pytest.importorskip("torch")
@@ -18,27 +18,32 @@ torch = pytest.importorskip("torch")
 PLATES, GENERATIONS, STEPS, CELLS = 4, 10, 40, 8
 SAMPLES = PLATES * GENERATIONS * STEPS
 COMMON = {
-    "use": "train", "inputs": ["temperatures", "time"], "targets": "u", "model": {"kind": "mlp", "hidden": [16]},
-    "batch": 16, "report": 10, "validation": {"every": 10, "samples": 32},
+    "use": "train", "inputs": ["temperatures", "time", "parameters.scale"], "targets": "u",
+    "model": {"kind": "mlp", "hidden": [16]}, "batch": 16, "report": 10, "validation": {"every": 10, "samples": 32},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def left(start_shared: Start) -> Left:
     """A run whose learner `killed` was killed once, when it had written a checkpoint, and one of the `team`, too."""
-    options = ["--plates", PLATES, "--generations", GENERATIONS, "--steps", STEPS, "--cells", CELLS]
+    options = ("--plates", PLATES, "--generations", GENERATIONS, "--steps", STEPS, "--cells", CELLS)
     operators = {
         # So little room that the stream is still coming when the process is killed.
-        "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "publish": 10},
+        "killed": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "publish": 10, "ensemble": 2},
         "team": COMMON | {"buffer": {"capacity": "16 KiB"}, "checkpoint": {"every": 5}, "parallel": {"trainers": 2}},
-        "trust": {"use": "predict", "model": "killed", "inputs": COMMON["inputs"], "targets": "u"},
+        "trust": {
+            "use": "predict",
+            "model": "killed",
+            "inputs": COMMON["inputs"],
+            "targets": "u",
+            "uncertainty": "ensemble",
+        },
         "diverging": COMMON | {"optimizer": {"kind": "sgd", "learning_rate": 1e30}, "buffer": {"capacity": "1 MiB"}},
         "starved": COMMON | {"batch": 2 * SAMPLES, "report": 1, "buffer": {"capacity": "2 MiB"}},
         "mean": {"use": "moments", "of": "u", "over": ["step", "space"]},
     }
-    run = start_shared(
-        *["python", str(ROOT / "demos" / "heat.py"), *map(str, options)], ranks=2, nodes=2, operators=operators
-    )
+    rules = [{"name": "unsure", "when": "trust.uncertainty > 0", "notify": "asked", "once": True}]
+    run = start_shared(*program("plates", *options), ranks=2, nodes=2, operators=operators, steering=rules)
     for checkpoint in ("killed.ckpt", "team.1.ckpt"):
         run.until("runs", "test0", "checkpoints", checkpoint, limit_s=120)
         process = run.descendants("insitu.learning", checkpoint.partition(".")[0])[-1]
@@ -108,6 +113,8 @@ def test_predictions_are_compared_with_each_step(left: Left) -> None:
     assert np.isnan(trust["error"].values[~asked]).all()
     assert np.isfinite(trust["error"].values[asked]).all()
     assert not trust["trusted"].values[~asked].any()
+    assert (np.isfinite(trust["uncertainty"].values) == asked).all()
+    assert len(left.events("rule-fired")) == asked.any()
 
 
 def test_the_model_that_is_left_is_what_was_learned(left: Left) -> None:
@@ -120,10 +127,21 @@ def test_the_model_that_is_left_is_what_was_learned(left: Left) -> None:
     assert model.card["last_step"] == GENERATIONS * STEPS - 1
     assert model.card["validation_loss"] == left.results("killed")["validation_loss"].values[-1]
     # Halfway between equal sides and inside, a plate has one temperature at all times.
-    plate = model([300, 300, 300, 300, 300, 0.05])
+    plate = model([300, 300, 300, 300, 300, 0.05, 1, 1])
     assert plate.shape == (CELLS, CELLS)
     assert abs(plate.mean() - 300) < 60
     wait_until(lambda: not list(models.rglob(".new-*")), 1, "nothing half written")
+
+
+def test_the_simulation_was_told_what_a_version_says_while_it_ran(left: Left) -> None:
+    from analytics.nn.versions import read_version
+
+    [file] = left.directory.parents[1].rglob("asked.json")
+    asked = json.loads(file.read_text())
+    model = read_version(left.directory / "models", "killed", asked["version"])
+    np.testing.assert_array_equal(np.array(asked["plate"], np.float32), model(asked["inputs"]))
+    assert model.card["features"]["inputs"] == COMMON["inputs"]
+    assert model.card["inputs"] == [5 + 1 + 2]
 
 
 def test_the_dashboard_shows_how_they_learned(left: Left) -> None:

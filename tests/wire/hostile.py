@@ -18,13 +18,14 @@ from insitu.model import Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import steering as w
+from insitu.wire import tracing as t
 from insitu.wire import viewing as v
 from insitu.wire.codec import encode
 from insitu.wire.compression import shrink
 from insitu.wire.limits import BLOCKS, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
 from insitu.wire.schema import NUMBERS
 from insitu.wire.session import Link
-from tests.wire.examples import BUFFERS, LAYOUT, MESSAGES
+from tests.wire.examples import BUFFERS, CONTEXT, LAYOUT, MESSAGES
 
 Frames = list[bytes]
 
@@ -236,6 +237,7 @@ INSANE: dict[Link, dict[str, m.Message]] = {
     Link.RANK_NODE: {
         "a layout of nothing": m.Layout(WHOLE, ()),
         "no blocks": m.Publish(0, 0, 0.0, WHOLE, ()),
+        "a trace of no step": t.Traced(WHOLE, CONTEXT),
         "the last step": m.Publish(WHOLE, WHOLE, -sys.float_info.max, WHOLE, ()),
         "an end after all steps": m.Detach(WHOLE),
     },
@@ -258,6 +260,8 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "an event without its details": m.Event("error", "operator-stopped", "", {}),
         "counters of anything": m.Status({"waiting_bytes": "lots"}),
         "the end of nobody": m.Finished(WHOLE),
+        "a trace of no window": t.TracedWindow("no such operator", WHOLE, ()),
+        "a span that ends before it begins": t.Spans((t.Span("x", "internal", CONTEXT, CONTEXT, WHOLE, 0, {}),)),
         "a glimpse that nobody asked for": v.Glimpse(WHOLE, _HUGE, WHOLE, 0, 0.0, (1, 1), (), "", ()),
     },
     Link.VIEWER_CONTROLLER: {

@@ -91,7 +91,7 @@ def html(directory: Path) -> str:
 
 
 def _strip(snapshot: dict[str, Any]) -> str:
-    shares = derive.shares(snapshot)
+    shares = derive.drawn(derive.shares(snapshot), snapshot)
     return svg.stack(
         shares["at_s"], {name: shares[name] for name in derive.SHARES}, TIME, "seconds since the run began"
     )
@@ -99,7 +99,8 @@ def _strip(snapshot: dict[str, Any]) -> str:
 
 def _rate(snapshot: dict[str, Any]) -> str:
     at, moved = derive.rates(snapshot, "bytes")
-    return svg.line(at, [value / 2**20 for value in moved], "seconds since the run began", "MiB a second", COLOURS[0])
+    shown = derive.drawn({"at_s": at, "rate": [value / 2**20 for value in moved]}, snapshot)
+    return svg.line(shown["at_s"], shown["rate"], "seconds since the run began", "MiB a second", COLOURS[0])
 
 
 def _of_kind(store: Store, *kinds: str) -> list[Stored]:

@@ -242,6 +242,7 @@ async function fill_image(name, {shape, data, place, labels, low, high, palette}
   plot.below[0].axis_label = labels[0];
   plot.left[0].axis_label = labels[1];
   const [x, y, dw, dh] = place;
+  plot.match_aspect = Math.max(dw / dh, dh / dw) <= 4; // a stripe is drawn as high as there is room
   source.data = {image: [nd], x: [x], y: [y], dw: [dw], dh: [dh]};
   show_empty(name, 1);
 }

@@ -107,10 +107,10 @@ def _live(
 ) -> None:
     """Show the newest step of a variable, or say why it cannot be shown."""
     shown = ""
-    if not wanted.variable:
-        update.texts[f"say-{k}"] = "No variable was put yet."
-    elif not run.live:
+    if not run.live:
         update.texts[f"say-{k}"] = "The run has ended: of its variables only what operators made of them is left."
+    elif not wanted.variable:
+        update.texts[f"say-{k}"] = "No variable was put yet."
     elif not _needed(variable):
         update.texts[f"say-{k}"] = (
             f"'{wanted.variable}' does not leave its rank, because no staging node folds it; "
@@ -183,7 +183,7 @@ def _stored(update: Update, k: int, run: Source, chosen: Stored | None, row: int
     rows = run.store.rows(stored) if stored is not None else 0
     if stored is None or not rows:
         update.hidden.append(f"stored-{k}")
-        update.texts[f"about-{k}"] = f"{chosen.key} has no results yet." if chosen is not None else ""
+        update.texts[f"about-{k}"] = _why_none(run, chosen)
         return
     values = run.store.field(stored, min(row, stored.shape[0] - 1), CELLS)
     update.texts[f"about-{k}"] = f"{stored.title}, result {rows}" + (
@@ -191,6 +191,15 @@ def _stored(update: Update, k: int, run: Source, chosen: Stored | None, row: int
     )
     height, width = stored.shape[-2:]
     update.images[f"stored-{k}"] = image_of(values, (0, 0, width, height), stored.dims[:-3:-1], (None, None), palette)
+
+
+def _why_none(run: Source, chosen: Stored | None) -> str:
+    """Say why there is no stored field to be shown."""
+    if chosen is None:
+        fields = _results([run])
+        return "" if fields or run.live else "No result of this run is a field; see Series."
+    known = any(one["name"] == chosen.operator for one in run.snapshot.get("operators", []))
+    return f"{chosen.key} has no results yet." if known and run.live else f"{chosen.key} is no result of this run."
 
 
 def image_of(

@@ -52,9 +52,9 @@ def update(runs: Sequence[Source], choice: Mapping[str, str]) -> Update:
 def _one(update: Update, k: int, snapshot: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
     update.cards[f"progress-{k}"] = tables.cards(snapshot)
     update.texts[f"verdict-{k}"] = derive.verdict(snapshot)
-    update.sources[f"time-{k}"] = derive.shares(snapshot)
+    update.sources[f"time-{k}"] = derive.drawn(derive.shares(snapshot), snapshot)
     at, moved = derive.rates(snapshot, "bytes")
-    update.sources[f"rate-{k}"] = {"at_s": at, "rate": [value / MIB for value in moved]}
+    update.sources[f"rate-{k}"] = derive.drawn({"at_s": at, "rate": [value / MIB for value in moved]}, snapshot)
     timeline = derive.columns(snapshot)
     update.sources[f"queues-{k}"] = {
         "at_s": timeline.get("at_s", []),

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The laws of buffers, under any order of puts and gets."""
 
+import os
+import resource
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics.nn.buffers import KINDS, OVERHEAD, Buffer, Fifo, Firo, Reservoir
+from analytics.nn.specs import Spill
+from analytics.nn.spilling import INDEX
 from insitu.errors import OperatorError
 
 COLUMNS = {"x": ((3,), np.dtype("f4")), "y": ((), np.dtype("i8"))}
@@ -18,6 +23,13 @@ ROW = 3 * 4 + 8 + OVERHEAD
 
 def a_buffer(kind: str, slots: int, batch: int, **options: Any) -> Buffer:
     return KINDS[kind](COLUMNS, slots * ROW, batch, **options)
+
+
+def spilling(kind: str, slots: int, memory: int, batch: int, **options: Any) -> Buffer:
+    """A buffer of so many slots, of which so many are in memory."""
+    more, row = slots - memory, ROW - OVERHEAD
+    spill = Spill(capacity=more * row)
+    return KINDS[kind](COLUMNS, memory * ROW + more * (OVERHEAD + INDEX), batch, spill=spill, **options)
 
 
 def put(buffer: Buffer, first: int, number: int) -> int:
@@ -166,3 +178,55 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     put(large, 0, 20)
     with pytest.raises(OperatorError, match="a checkpoint of 20 samples does not fit a buffer of 10"):
         small.load(large.state())
+
+
+@pytest.mark.parametrize("kind", ["fifo", "firo", "reservoir"])
+def test_a_buffer_that_spills_draws_what_one_in_memory_draws(kind: str) -> None:
+    """To the last bit, so the draws are as uniform as those are."""
+    plain, spills = a_buffer(kind, 200, 16), spilling(kind, 200, 40, 16)
+    assert spills.nbytes <= 40 * ROW + 160 * (OVERHEAD + INDEX)
+    first = number = 0
+    for k in range(60):
+        plain.over = spills.over = k > 40
+        assert put(plain, first, 40) == put(spills, first, 40)
+        first += 40
+        for _ in range(1 + k % 3):
+            found, same = plain.get(number), spills.get(number)
+            number += 1
+            assert (found is None) == (same is None)
+            if found is not None and same is not None:
+                np.testing.assert_array_equal(found[0], same[0])
+                for name in COLUMNS:
+                    np.testing.assert_array_equal(found[1][name], same[1][name])
+    assert spills.spilled_nbytes > 0
+
+
+def test_a_checkpoint_has_what_is_in_memory() -> None:
+    buffer = spilling("reservoir", 60, 20, 4)
+    put(buffer, 0, 50)
+    buffer.get(0)
+    again = spilling("reservoir", 60, 20, 4)
+    again.load(buffer.state())
+    assert again.held == 20
+    assert 0 < again.unseen == buffer.state()["unseen"] <= 20
+    ids, rows = again.get(1) or (None, {})
+    np.testing.assert_array_equal(rows["y"], ids)
+
+
+def test_a_disk_that_fails_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=r"spill: .*nowhere takes no file"):
+        KINDS["firo"](COLUMNS, 4096, 4, spill=Spill(capacity="1 KiB", directory=str(tmp_path / "nowhere")))
+    buffer = spilling("firo", 400, 20, 4)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OperatorError, match=r"takes no more samples: .*; lower its capacity"):
+            put(buffer, 0, 400)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    buffer = spilling("fifo", 40, 20, 4)
+    put(buffer, 0, 40)
+    os.pwrite(buffer._storage._descriptor, b"!", 3)  # type: ignore[attr-defined]
+    assert buffer.get(0) is not None
+    with pytest.raises(OperatorError, match="came back damaged"):
+        _ = [buffer.get(number) for number in range(10)]

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the gate's rate is its rate, and whether spread grows where a network has seen nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from analytics.nn.conformal import TrustGate
+from analytics.nn.learning import Network, network_of
+from analytics.nn.models import Ensemble
 from analytics.nn.predicting import ensemble, mc_dropout, predict
 from analytics.nn.samples import Samples, Shapes
-from analytics.nn.specs import training
+from analytics.nn.specs import Training, training
 from analytics.nn.training import Trainer
+from analytics.nn.versions import write_version
+from analytics.predict import Predict
 from insitu.errors import OperatorError
+from insitu.learner import Taken, Workspace
+from insitu.model import Step, Variable
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
@@ -61,40 +69,103 @@ def test_rates_that_are_none_are_refused() -> None:
         TrustGate(0.01, most=5)
 
 
+def trained(batches: int, **keys: object) -> Trainer:
+    """A trainer that has seen sin(2x) between -1 and 1."""
+    x = np.random.default_rng(0).uniform(-1, 1, (400, 1)).astype(np.float32)
+    model = {"kind": "mlp", "hidden": [32], "dropout": 0.02}
+    rest = {"model": model, "batch": 16, "optimizer": {"learning_rate": 0.01}, "buffer": {"capacity": "64 KiB"}}
+    trainer = Trainer(training(**rest | keys), Shapes((1,), (1,)))
+    assert trainer.put(Samples(x, np.sin(2 * x), step=np.arange(400))) == 400
+    for _ in range(batches):
+        trainer.batch()
+    return trainer
+
+
 def test_networks_disagree_where_they_have_seen_nothing_and_the_gate_says_so() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (600, 1)).astype(np.float32)
-    networks = []
-    for seed in range(3):
-        spec = training(
-            model={"kind": "mlp", "hidden": [32], "dropout": 0.02},
-            batch=16,
-            seed=seed,
-            optimizer={"learning_rate": 0.01},
-            buffer={"capacity": "64 KiB"},
-        )
-        trainer = Trainer(spec, Shapes((1,), (1,)))
-        assert trainer.put(Samples(x[:400], np.sin(2 * x[:400]), step=np.arange(400))) == 400
-        for _ in range(250):
-            trainer.batch()
-        networks.append(trainer.network())
-    known, strange = x[400:], x[400:] + 3
-    mean, spread = ensemble(networks, known)
+    network = trained(250, ensemble=3).network()
+    known = np.random.default_rng(1).uniform(-1, 1, (200, 1)).astype(np.float32)
+    mean, spread = ensemble(network, known)
     assert np.abs(mean - np.sin(2 * known)).mean() < 0.15
-    np.testing.assert_allclose(mean, np.mean([predict(network, known) for network in networks], axis=0), rtol=1e-5)
+    np.testing.assert_allclose(mean, predict(network, known), rtol=1e-5, atol=1e-6)
     gate = TrustGate(0.1)
     gate.calibrate(spread)
-    refused = np.mean([not gate.trusts(score) for score in ensemble(networks, strange)[1].ravel()])
+    refused = np.mean([not gate.trusts(score) for score in ensemble(network, known + 3)[1].ravel()])
     assert refused > 0.8
-    _, noise = mc_dropout(networks[0], known, passes=8, seed=1)
+    _, noise = mc_dropout(network, known, passes=8, seed=1)
     assert (noise > 0).mean() > 0.9
     torch.manual_seed(123)
-    assert np.array_equal(mc_dropout(networks[0], known, passes=8, seed=1)[1], noise)
+    assert np.array_equal(mc_dropout(network, known, passes=8, seed=1)[1], noise)
 
 
-def test_a_network_without_dropout_has_no_spread() -> None:
-    trainer = Trainer(training(model={"kind": "mlp", "hidden": [4]}), Shapes((1,), (1,)))
+def test_the_first_of_an_ensemble_learns_as_if_it_were_alone() -> None:
+    alone = trained(20, model={"kind": "mlp", "hidden": [8]}).network().module.state_dict()
+    together = trained(20, model={"kind": "mlp", "hidden": [8]}, ensemble=2).network().module.state_dict()
+    for name, weights in alone.items():
+        assert torch.equal(together[f"each.0.{name}"], weights)
+        assert not torch.equal(together[f"each.1.{name}"], weights)
+
+
+def set_weights(network: Network, outputs: np.ndarray) -> None:
+    """Make each hidden number 1, whatever goes in; output weights are (networks, 1, hidden)."""
+    networks = network.module.each if isinstance(network.module, Ensemble) else [network.module]
+    for one, weights in zip(networks, outputs, strict=True):
+        first, *_, last = (part for part in one.modules() if isinstance(part, torch.nn.Linear))
+        for part, value in ((first.weight, 0.0), (first.bias, 1.0), (last.bias, 0.0)):
+            part.data.fill_(value)
+        last.weight.data = torch.from_numpy(weights)
+
+
+def uncertainty_of(spec: Training, outputs: np.ndarray, kind: dict[str, object], folder: Path) -> float:
+    """What the operator says of a network with these output weights."""
+    network = network_of(spec, Shapes((1,), (1,)))
+    set_weights(network, outputs.astype(np.float32))
+    write_version(folder, "net", network, spec, Shapes((1,), (1,)), {})
+    operator = Predict.model_validate(
+        {"model": str(folder / "net" / "1"), "inputs": "x", "targets": "y", "uncertainty": kind}
+    )
+    operator.require()
+    place = {name: Variable(name, np.dtype("f8"), (), ()) for name in "xy"}
+    asking = operator.begin(place, Workspace("trust", folder))
+    asking.take(Taken(Step(0, 0, 0.0), {"x": np.array(0.3), "y": np.array(1.0)}))
+    assert asking.work()
+    [row] = asking.rows()
+    assert row.values.keys() == operator.describe(place).keys()
+    return float(row.values["uncertainty"])
+
+
+def test_uncertainty_is_what_theory_says(tmp_path: Path) -> None:
+    """Of y = Σ w z, each z left out with probability p: variance p / (1 - p) Σ w². Of several y their own deviation."""
+    rng, p, hidden = np.random.default_rng(5), 0.25, 12
+    w = rng.uniform(0.5, 1.5, (1, 1, hidden))
+    model = {"kind": "mlp", "hidden": [hidden], "dropout": p}
+    found = uncertainty_of(training(model=model), w, {"kind": "dropout", "samples": 4000}, tmp_path / "dropout")
+    expected = np.sqrt(p / (1 - p) * (w**2).sum()) / w.sum()
+    assert found == pytest.approx(expected, rel=0.05)  # of 4000 samples one sigma is 1.1 %
+    w = rng.uniform(0.5, 1.5, (4, 1, hidden))
+    model = {"kind": "mlp", "hidden": [hidden]}
+    found = uncertainty_of(training(model=model, ensemble=4), w, {"kind": "ensemble"}, tmp_path / "ensemble")
+    several = w.sum(axis=(1, 2))
+    assert found == pytest.approx(several.std(ddof=1) / several.mean(), rel=1e-5)
+
+
+def test_a_model_that_cannot_tell_is_refused_with_its_cure(tmp_path: Path) -> None:
+    network = Trainer(training(model={"kind": "mlp", "hidden": [4]}), Shapes((1,), (1,))).network()
     with pytest.raises(OperatorError, match="the network has no dropout"):
-        mc_dropout(trainer.network(), np.zeros((2, 1)))
-    with pytest.raises(OperatorError, match="an ensemble of 1 has no spread"):
-        ensemble([trainer.network()], np.zeros((2, 1)))
+        mc_dropout(network, np.zeros((2, 1)))
+    with pytest.raises(OperatorError, match="cannot disagree with itself"):
+        ensemble(network, np.zeros((2, 1)))
+    one = training(model={"kind": "mlp", "hidden": [4]})
+    for kind, cure in (("ensemble", "give it ensemble: 4"), ("dropout", "give its model dropout: 0.1")):
+        with pytest.raises(OperatorError, match=cure):
+            uncertainty_of(one, np.ones((1, 1, 4)), {"kind": kind}, tmp_path / kind)
+
+
+@pytest.mark.parametrize(
+    "model", [{"kind": "conv_autoencoder", "channels": [4]}, {"kind": "unet", "channels": [4, 4]}, {"kind": "resnet"}]
+)
+def test_convolutions_leave_out_channels(model: dict[str, object]) -> None:
+    network = network_of(training(model=model | {"dropout": 0.3}), Shapes((8, 8)))
+    x = np.random.default_rng(0).normal(size=(3, 8, 8))
+    mean, noise = mc_dropout(network, x, passes=4)
+    assert mean.shape == (3, 8, 8)
+    assert noise.max() > 0
