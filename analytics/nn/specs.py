@@ -179,7 +179,7 @@ class Training(Spec):
         default=Buffering(), description="what samples wait in"
     )
     normalise: Normalising = Field(default=Normalising(), description="how inputs and targets are scaled")
-    validation: Validation = Field(default=Validation(), description="what is held out, and when it is used")
+    validation: Validation = Field(default=Validation(), description="what is held out, and when")
     precision: Literal["fp32", "bf16", "amp"] = Field(
         default="fp32", description="of products and activations; weights stay float32. amp: float16, on a GPU"
     )

@@ -17,6 +17,7 @@ import json
 import shutil
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,19 @@ class Directory:
         self.log = path / "log.jsonl"
         self.report = path / "report.json"
         self.snapshot = path / "snapshot.json"
+        self._earlier = path.with_name(f".{path.name}.earlier")
 
     def create(self, config: str, *, force: bool) -> None:
         """Make the directory of a new run, with its resolved configuration.
 
-        Raises `ConfigError` where one is there (`force` replaces it, if it is the directory of a run) and where it
-        cannot be made.
+        Raises `ConfigError` where one is there and where it cannot be made. With `force` one that is there is set
+        aside, if it is the directory of a run: `begin` removes it, `remove` puts it back.
         """
         try:
+            if self._earlier.exists() and not self.path.exists():
+                self._earlier.rename(self.path)  # a call was killed between setting it aside and going on
             if self.path.exists():
-                self._clear(force)
+                self._set_aside(force)
             self.path.mkdir(parents=True)
             self.config.write_text(config)
         except OSError as error:
@@ -56,11 +60,17 @@ class Directory:
                 "--set directory=PATH"
             ) from error
 
+    def begin(self) -> None:
+        """The run begins: what the run of this name before has left is of no use any more."""
+        shutil.rmtree(self._earlier, ignore_errors=True)
+
     def remove(self) -> None:
         """Take away the directory of a run that never began, as far as it can be: why it did not is to be heard."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            self._earlier.rename(self.path)
 
-    def _clear(self, force: bool) -> None:
+    def _set_aside(self, force: bool) -> None:
         if not force:
             raise ConfigError(
                 f"{self.path}: this run's directory is there already; replace it by --force, or choose another name: "
@@ -68,7 +78,10 @@ class Directory:
             )
         if not self.config.exists():
             raise ConfigError(f"{self.path}: holds no config.yaml, so it is no run's directory; remove it yourself")
-        shutil.rmtree(self.path)
+        if self._earlier.exists():  # a call was killed before its run began: this is all that it left
+            shutil.rmtree(self.path)
+        else:
+            self.path.rename(self._earlier)
 
     def write_report(self, report: dict[str, Any]) -> None:
         self.report.write_text(json.dumps(report, indent=2) + "\n")

@@ -164,6 +164,7 @@ class Run:
         self._progress.say("Starting the staging nodes; operators that are new to this machine are compiled first.")
         self._install(contact)
         self._until_staged()
+        self.directory.begin()
         contact.write(self.directory.contact)
         stack.callback(self.directory.contact.unlink)
         if self._companion is not None:

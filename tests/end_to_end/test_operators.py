@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An operator that goes wrong is stopped and told of; its siblings and the simulation go on."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -67,10 +68,18 @@ def test_what_was_whole_before_it_failed_is_kept(start: Start) -> None:
     assert late["complete"].all()
 
 
-def test_one_that_cannot_be_prepared_ends_the_run_before_the_simulation_starts(start: Start) -> None:
-    running = start(*program("steady"), operators={"sum": total(), "broken": faulty("warm_up")})
+def test_one_that_cannot_be_prepared_ends_the_run_before_the_simulation_starts(start: Start, tmp_path: Path) -> None:
+    """And before the results of the run that it was to replace are gone."""
+    earlier = tmp_path / "test0" / "runs" / "test0"
+    earlier.mkdir(parents=True)
+    for name in ("config.yaml", "mine.txt"):
+        (earlier / name).touch()
+    operators = {"sum": total(), "broken": faulty("warm_up")}
+    running = start(*program("steady"), operators=operators, arguments=("--force",))
     left = running.wait()
     assert left.status == 1
     assert "Operator 'broken' cannot be prepared: ZeroDivisionError: nothing to divide by in warm_up" in left.stderr
     assert "Traceback" not in left.stderr
     assert not list(running.folder.glob("begun-*"))
+    assert sorted(path.name for path in earlier.iterdir()) == ["config.yaml", "mine.txt"]
+    assert list(earlier.parent.iterdir()) == [earlier]
