@@ -11,6 +11,7 @@ DATES = {
     "insitu/controller/feed.py": "when a run began",
     "insitu/steering/actions.py": "when an action was asked for",
     "insitu/wire/segment.py": "the age of a file",
+    "insitu/wire/tracing.py": "when a span begins and ends",
 }
 #: What tells the wall time, as it is called.
 WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "datetime.datetime.now"}

@@ -4,12 +4,11 @@
 A rank tells the controller in numbers what it did; it needs no tracing library, no thread and no way to a collector.
 """
 
-import time
 from collections.abc import Callable, Mapping
 
 from insitu.model import Step
 from insitu.wire.messages import Message
-from insitu.wire.tracing import Span, Spans, Traced, child_of, root_of
+from insitu.wire.tracing import Span, Spans, Traced, child_of, now_ns, root_of
 
 #: Traced steps are at least this far apart, 20 a second: a trace has some ten spans of each operator and staging node.
 APART_NS = 50_000_000
@@ -31,7 +30,7 @@ class Tracer:
         seed: str,
         every: int,
         say: Callable[[Message], None],
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] = now_ns,
     ) -> None:
         self._rank = rank
         self._member = member

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from insitu.controller.admission import Peer
 from insitu.errors import RunError
 from insitu.wire.messages import Event
-from insitu.wire.tracing import Span, TracedWindow, child_of, ids_of
+from insitu.wire.tracing import Span, TracedWindow, child_of, ids_of, now_ns
 
 #: Spans that wait to be sent: those of some ten seconds of a large run.
 WAITING = 4096
@@ -153,7 +152,7 @@ class Traces:
     def note(self, window: TracedWindow) -> None:
         """States that follow were folded within these spans."""
         with self._lock:
-            known = self._windows.setdefault((window.operator, window.key), _Window(time.time_ns()))
+            known = self._windows.setdefault((window.operator, window.key), _Window(now_ns()))
             known.contexts += window.contexts
             if len(self._windows) > WINDOWS:
                 del self._windows[next(iter(self._windows))]
@@ -165,7 +164,7 @@ class Traces:
                 window = self._windows.pop((operator, key), None)
             if window is None or not window.contexts:
                 continue
-            end_ns, context = time.time_ns(), child_of(window.contexts[0])
+            end_ns, context = now_ns(), child_of(window.contexts[0])
             self._merged[operator, index] = (context, end_ns)
             said: dict[str, bool | int | float | str] = {"insitu.operator": operator, "insitu.window": index}
             span = Span(f"merge {operator}", "internal", context, window.contexts[0], window.begin_ns, end_ns, said)
@@ -178,7 +177,7 @@ class Traces:
             if merged is not None:
                 context, begin_ns = merged
                 said: dict[str, bool | int | float | str] = {"insitu.operator": operator, "insitu.window": index}
-                span = Span(f"store {operator}", "internal", child_of(context), context, begin_ns, time.time_ns(), said)
+                span = Span(f"store {operator}", "internal", child_of(context), context, begin_ns, now_ns(), said)
                 self._export_own(span, ())
         while len(self._merged) > WINDOWS:  # of results that are not stored
             del self._merged[next(iter(self._merged))]

@@ -8,7 +8,6 @@ An operator that raises is stopped, with its traceback; its siblings go on. That
 one place: an operator is foreign code.
 """
 
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from insitu.staging.assembler import ReadyStep, in_order, rank_of
 from insitu.staging.panes import Pane, PaneQueue, Place
 from insitu.wire.limits import STATES_BYTES
 from insitu.wire.messages import Entry
+from insitu.wire.tracing import now_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +327,7 @@ class Folds:
     def _each(self, work: Work, watch: Watch | None = None) -> list[Yield | Failure]:
         done: list[Yield | Failure] = []
         for name, folds in list(self._running.items()):
-            begin_ns = time.time_ns()
+            begin_ns = now_ns()
             try:
                 done += work(folds)
                 self._check_memory(folds)

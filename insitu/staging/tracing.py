@@ -6,14 +6,13 @@ its own part of what is kept here. Nothing grows with the run: a rank that annou
 `KEPT` entries.
 """
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.folds import Yield
-from insitu.wire.tracing import SPANS, Span, Spans, Traced, TracedWindow, child_of
+from insitu.wire.tracing import SPANS, Span, Spans, Traced, TracedWindow, child_of, now_ns
 
 #: Traced steps that are on their way, and folds of an operator that its window is still open of.
 KEPT = 64
@@ -45,7 +44,7 @@ class TracedFold:
             span = child_of(parent)
             kept.append((sequence, span))
             said = attributes | {"insitu.sequence": sequence}
-            self._spans.append(Span(f"fold {name}", "internal", span, parent, begin_ns, time.time_ns(), said))
+            self._spans.append(Span(f"fold {name}", "internal", span, parent, begin_ns, now_ns(), said))
 
     def spans(self) -> Spans:
         """Return the message that tells of it."""
@@ -65,7 +64,7 @@ class Tracing:
 
     def announced(self, traced: Traced) -> None:
         """A rank says that its next step is traced."""
-        first = self._announced.setdefault(traced.sequence, _Announced(traced.context, time.time_ns()))
+        first = self._announced.setdefault(traced.sequence, _Announced(traced.context, now_ns()))
         first.ranks += 1
         if len(self._announced) > KEPT:
             del self._announced[min(self._announced)]
@@ -89,7 +88,7 @@ class Tracing:
                 "messaging.message.body.size": sum(nbytes.values()),
             }
             spans.append(
-                Span("receive", "consumer", context, announced.parent, announced.begin_ns, time.time_ns(), attributes)
+                Span("receive", "consumer", context, announced.parent, announced.begin_ns, now_ns(), attributes)
             )
             if folds:
                 self._received[step.sequence] = context

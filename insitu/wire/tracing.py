@@ -8,6 +8,7 @@ say and cost nothing of it. The rules are those of `messages`.
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,11 @@ class Spans:
     """What this process has to tell of steps that are traced."""
 
     spans: tuple[Span, ...]
+
+
+def now_ns() -> int:
+    """Return when a span begins or ends: nanoseconds since 1970, by this machine's wall clock."""
+    return time.time_ns()
 
 
 def root_of(seed: str, member: int, sequence: int) -> str:
