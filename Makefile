@@ -26,6 +26,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Three at a time on two cores, since what starts processes mostly waits for them. In the order of tests/conftest.py:
 # xdist would begin with the modules that have the most tests, which are the shortest.
+# NumPy's threads would wait for each other where there are more processes than cores already.
+test: export OPENBLAS_NUM_THREADS := 1
 test: $(STAMP)
 	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
