@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -65,6 +65,7 @@ class TestHistogram:
             error = found["quantile"] - np.quantile(data, (0.05, 0.5, 0.95), axis=0, method="inverted_cdf")
             assert math.sqrt(np.mean(error**2)) < told * data.std()
 
+    @settings(max_examples=50)
     @given(st.lists(st.lists(FINITE, max_size=5), min_size=1, max_size=4), st.integers(4, 20))
     def test_found_bins_for_any_numbers_in_any_tree(self, parts, number):
         operator = Quantiles(of="u", over="step", method="histogram", range="auto", bins=number, levels=(0, 0.5, 1))

@@ -336,7 +336,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.one_of(st.text(max_size=60), st.lists(WORDS, max_size=30).map("".join)))
 def test_any_text_is_a_document_or_has_a_problem(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -372,7 +372,7 @@ PATHS += [
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(st.sampled_from(PATHS), VALUES)
 def test_any_value_of_any_key_loads_or_is_a_mistake(
     tmp_path_factory: pytest.TempPathFactory, path: str, value: object

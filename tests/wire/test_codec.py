@@ -264,7 +264,7 @@ def spoilt_messages(draw: st.DrawFn) -> list[bytes]:
     return [bytes(frame) for frame in frames]
 
 
-@settings(max_examples=400, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(any_frames | almost_messages() | spoilt_messages())
 def test_any_frames_give_a_message_or_remote_protocol_error(frames: list[bytes]) -> None:
     try:
@@ -286,7 +286,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=150, derandomize=True)
+@settings(max_examples=80, derandomize=True)
 @given(st.lists(st.dictionaries(st.text(max_size=4), trees, max_size=4), max_size=4))
 def test_any_states_come_out_as_they_went_in(states: list[m.State]) -> None:
     entries = tuple(m.Entry(k, 1, k, k, 0.5, None, state) for k, state in enumerate([*states, STATE]))

@@ -53,7 +53,7 @@ def test_zfp_keeps_the_tolerance(shape: tuple[int, ...], dtype: str) -> None:
 
 
 @example("f4", (4096,), 4, 0, 788)  # zfp alone is off by 1.2 times the tolerance
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     st.sampled_from(["f4", "f8"]),
     st.sampled_from(SHAPES),
@@ -105,7 +105,7 @@ def test_made_up_parts_are_the_peers_fault(name: str) -> None:
         expand(form, buffer, np.dtype("f8"), (1024,))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.sampled_from(["lz4", "zstd", "zfp"]), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=8))
 def test_any_bytes_give_a_part_of_the_right_size_or_the_peers_fault(codec: str, bytes_: list[tuple[int, int]]) -> None:
     part = smooth((32, 32)).round(2)

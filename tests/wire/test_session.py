@@ -158,7 +158,7 @@ class TestTurns:
             pair.deliver(Side.CONNECTS)
 
 
-@settings(max_examples=150, derandomize=True)
+@settings(max_examples=80, derandomize=True)
 @given(st.data())
 def test_messages_may_cross_in_any_order(data: st.DataObject) -> None:
     """Both sides say what they may, at any time; the link keeps each side's order, as ZeroMQ does."""
@@ -181,7 +181,7 @@ def test_messages_may_cross_in_any_order(data: st.DataObject) -> None:
     assert pair.ends[Side.CONNECTS].layouts == pair.ends[Side.LISTENS].layouts
 
 
-@settings(max_examples=100, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.data())
 def test_a_link_that_loses_doubles_and_reorders_gives_messages_or_remote_protocol_error(data: st.DataObject) -> None:
     pair = Pair(Link.RANK_NODE)
