@@ -178,14 +178,22 @@ def _segments() -> dict[str, str]:
 
 
 def _used_by_others(segment: str) -> bool:
-    """Say whether a process that is not ours has mapped this segment: another run on the same machine."""
+    """Say whether a process that is not ours has mapped this segment: another run on the same machine.
+
+    By its number, since a semaphore is made under another name, which is what its maker's maps go on to say.
+    """
+    try:
+        number = str(os.stat(segment).st_ino)
+    except FileNotFoundError:
+        return True  # it is gone
     ours = {os.getpid(), *_processes()}
     for pid in set(psutil.pids()) - ours:
         try:
-            if segment in Path(f"/proc/{pid}/maps").read_text():
-                return True
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         except OSError:
             continue  # it ended, or belongs to another user
+        if any(line.split(maxsplit=5)[4] == number for line in lines if str(SHARED_MEMORY) in line):
+            return True
     return False
 
 
