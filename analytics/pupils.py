@@ -2,7 +2,6 @@
 """An estimator of another library that is taught step by step: it is asked first, and then told."""
 
 import math
-import os
 import pickle
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ from analytics.nn.normalising import Normaliser
 from analytics.nn.samples import Samples
 from analytics.nn.specs import Normalising
 from analytics.nn.steps import Sampler
+from analytics.nn.writing import whole
 from insitu.errors import OperatorError
 from insitu.learner import Learning, Row, Taken, Workspace
 from insitu.model import Array, Step
@@ -183,8 +183,6 @@ def _require_finite(samples: Samples, step: Step) -> None:
 
 
 def _write(path: Path, pupil: Pupil) -> None:
-    """Write whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(pickle.dumps(pupil))
-    os.replace(beside, path)
+    with whole(path) as beside:
+        beside.write_bytes(pickle.dumps(pupil))

@@ -6,7 +6,6 @@ whole until then, whatever happens (a full disk, a power cut).
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from analytics.nn.learning import Network, network_of
 from analytics.nn.needs import torch
 from analytics.nn.samples import Shapes
 from analytics.nn.specs import Training
+from analytics.nn.writing import whole
 from insitu.errors import OperatorError
 from insitu.model import Array
 from insitu.operator import State
@@ -93,15 +93,9 @@ def read_model(path: Path) -> Model:
 
 
 def _write(path: Path, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        text = json.dumps({"version": VERSION, **header})
+    text = json.dumps({"version": VERSION, **header})
+    with whole(path) as beside:
         safetensors.numpy.save_file(dict(arrays), beside, metadata={"insitu": text})
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:

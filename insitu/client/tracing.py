@@ -48,12 +48,12 @@ class Tracer:
         self.traced = None
         if step.sequence % self._stride:
             return
-        now_ns = self._clock()
-        if 0 <= now_ns - self._begin_ns < APART_NS:
+        begin_ns = self._clock()
+        if 0 <= begin_ns - self._begin_ns < APART_NS:
             self._stride *= 2
             return
         root = root_of(self._seed, self._member, step.sequence)
-        self._begin_ns, self._before = now_ns, counters
+        self._begin_ns, self._before = begin_ns, counters
         self.traced = Traced(step.sequence, root if self._rank == 0 else child_of(root))
 
     def close(self, step: Step, counters: Counters, lost: str) -> None:

@@ -327,7 +327,7 @@ class Folds:
     def _each(self, work: Work, watch: Watch | None = None) -> list[Yield | Failure]:
         done: list[Yield | Failure] = []
         for name, folds in list(self._running.items()):
-            begin_ns = now_ns()
+            begin_ns = 0 if watch is None else now_ns()
             try:
                 done += work(folds)
                 self._check_memory(folds)
