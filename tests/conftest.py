@@ -243,7 +243,9 @@ def _leaks_nothing(request: pytest.FixtureRequest, started: set[str]) -> Iterato
     _start_process_wide(started)
     if started != started_before or not _fresh(before):
         return  # the first to import a library that keeps things is let off: they cannot be told apart
+    gc.unfreeze()  # a command that was called in this process has frozen what was garbage too
     gc.collect()
+    gc.freeze()
     try:
         wait_until(lambda: not _fresh(before), request.config.getoption("--grace"))
     except AssertionError:

@@ -21,6 +21,7 @@ import click
 
 from insitu import __version__
 from insitu.errors import ConfigError, InsituError
+from insitu.kept import kept
 
 #: name -> what ``insitu --help`` says of it; the command is found in the module of that name.
 COMMANDS = {
@@ -47,7 +48,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"insitu.cli.{cmd_name}").command
+        with kept():
+            command: click.Command = importlib.import_module(f"insitu.cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

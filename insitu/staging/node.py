@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from insitu.config.function import Function
 from insitu.config.plugins import plugin_entry
 from insitu.errors import OperatorError
+from insitu.kept import kept
 from insitu.learner import Learner
 from insitu.operator import Operator
 from insitu.staging.consumers import Consumers, Done, Merger, OneConsumer
@@ -58,8 +59,9 @@ class StagingNode:
         config_hash: str = "",
     ) -> None:
         learners = learners or {}
-        for name, operator in operators.items():
-            _warm_up(name, operator)
+        with kept():
+            for name, operator in operators.items():
+                _warm_up(name, operator)
         half = memory_bytes // 2
         room = half // 4 if recording is not None else 0
 
