@@ -102,10 +102,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             items[place] = item
 
 
+def pytest_configure() -> None:
+    """Spare the collector of garbage what is imported and collected, which stays: a third of the time that it takes."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Spare the collector of garbage what libraries and collected tests hold for good: a look takes it 0.7 s else."""
-    gc.collect()
+    """Have it never look at that later either: a look would take 0.7 s."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
