@@ -3,6 +3,8 @@
 
 import logging
 import time
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -16,6 +18,16 @@ T = TypeVar("T")
 SAY_AFTER_S = 5.0
 #: How long one poll may last; long enough to cost nothing, short enough that a wait's end is seen.
 POLL_S = 0.1
+#: Waits are counted by how long they lasted: up to each of these seconds, or longer.
+WAITS_UP_TO_S = (0.001, 0.01, 0.1, 1.0, 10.0)
+
+
+def waits_of(cause: str) -> list[str]:
+    """Return the names of the counters of the waits for ``staging`` or the ``network``, by how long they lasted."""
+    return [f"waits_{cause}_{k}" for k in range(len(WAITS_UP_TO_S) + 1)]
+
+
+_WAITS = {f"wait_{cause}_s": waits_of(cause) for cause in ("staging", "network")}
 
 
 class Patience:
@@ -29,6 +41,7 @@ class Patience:
         self.max_wait_s = max_wait_s
         #: How long was waited for the nodes' folds, for the network, and where an action made this rank stand still.
         self.waited_s = {"wait_staging_s": 0.0, "wait_network_s": 0.0, "wait_action_s": 0.0}
+        self.waits: Counter[str] = Counter()
         self._rank = rank
         self._links = links
         self._pump = pump
@@ -38,6 +51,16 @@ class Patience:
 
         `where` is the step, and `what` is waited for: both are for the line that says so.
         """
+        if found := done():
+            return found
+        before = dict(self.waited_s)
+        found = self._wait(done, what, where, vain)
+        for cause, names in _WAITS.items():
+            if (lasted := self.waited_s[cause] - before[cause]) > 0:
+                self.waits[names[bisect_left(WAITS_UP_TO_S, lasted)]] += 1
+        return found
+
+    def _wait(self, done: Callable[[], T | None], what: str, where: int | str, vain: Callable[[], bool]) -> T | None:
         begin = now = time.monotonic()
         said = False
         while not (found := done()):

@@ -110,7 +110,8 @@ class Publisher:
         """What this rank has done so far, and how long it has waited."""
         spilled = self._spool.counters if self._spool is not None else {}
         folded = self._folding.counters if self._folding is not None else {}
-        return {**self._counters, "put_bytes": self._outbox.put_bytes, **self.patience.waited_s, **spilled, **folded}
+        waits = {**self.patience.waited_s, **self.patience.waits}
+        return {**self._counters, "put_bytes": self._outbox.put_bytes, **waits, **spilled, **folded}
 
     def meet(self, timeout_s: float) -> None:
         """Wait for all staging nodes to say how much they take: only then is it known which step is too large."""

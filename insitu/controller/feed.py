@@ -8,11 +8,12 @@ nobody looks: a dozen sums once a second.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from insitu import __version__
+from insitu.client.patience import WAITS_UP_TO_S, waits_of
 from insitu.config import config_hash
 from insitu.controller.admission import Peer
 from insitu.controller.report import MOVED, Outcome, moved_by
@@ -106,6 +107,7 @@ class Feed:
                 "rank_bytes": config.buffering.buffer,
                 "node_bytes": config.staging.memory,
             },
+            "waits": _waits(service.ranks.values()),
             "timeline": {name: list(values) for name, values in self._timeline.columns.items()},
         }  # fmt: skip
 
@@ -215,6 +217,12 @@ def _node(peer: Peer, now: float) -> dict[str, Any]:
 
 def _state(peer: Peer, gone: Iterable[int]) -> str:
     return "gone" if peer.number in gone else "ended" if peer.ended else "running"
+
+
+def _waits(ranks: Collection[Peer]) -> dict[str, Any]:
+    """Say how many waits of all ranks lasted how long: up to each of some seconds, or longer."""
+    causes = {cause: [int(_sum(ranks, name)) for name in waits_of(cause)] for cause in ("staging", "network")}
+    return {"up_to_s": list(WAITS_UP_TO_S), **causes}
 
 
 def _waited(peer: Peer) -> float:

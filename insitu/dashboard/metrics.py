@@ -5,10 +5,11 @@ There is no label for a rank: a thousand of them would be a thousand series. Sta
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -32,7 +33,7 @@ class _Runs(Collector):
     def __init__(self, snapshots: Sequence[Mapping[str, Any]]) -> None:
         self._snapshots = [snapshot for snapshot in snapshots if snapshot]
 
-    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         for name, (about, key) in _COUNTERS.items():
             family = CounterMetricFamily(name, about, labels=["run"])
             for snapshot in self._snapshots:
@@ -50,14 +51,16 @@ class _Runs(Collector):
                 family.add_metric([str(snapshot["run"]), snapshot["budgets"]["policy"], reason], number)
         return family
 
-    def _waits_and_actions(self) -> Iterable[CounterMetricFamily]:
-        waits = CounterMetricFamily(
-            "insitu_publish_block_seconds", "Seconds that ranks waited.", labels=["run", "cause"]
+    def _waits_and_actions(self) -> Iterable[CounterMetricFamily | HistogramMetricFamily]:
+        waits = HistogramMetricFamily(
+            "insitu_publish_block_seconds", "How long ranks waited in a step.", labels=["run", "cause"]
         )
         actions = CounterMetricFamily("insitu_steering_applied", "Actions that were applied.", labels=["run"])
         for snapshot in self._snapshots:
-            for cause in ("staging", "network"):
-                waits.add_metric([str(snapshot["run"]), cause], snapshot["progress"][f"{cause}_s"])
+            for cause in ("staging", "network") if "waits" in snapshot else ():
+                bounds = [*map(str, snapshot["waits"]["up_to_s"]), "+Inf"]
+                buckets = list(zip(bounds, accumulate(snapshot["waits"][cause]), strict=True))
+                waits.add_metric([str(snapshot["run"]), cause], buckets, snapshot["progress"][f"{cause}_s"])
             actions.add_metric([str(snapshot["run"])], snapshot.get("actions", {}).get("applied", 0))
         return [waits, actions]
 

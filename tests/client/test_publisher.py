@@ -22,6 +22,7 @@ from insitu.client.controller import ControllerLink
 from insitu.client.encoding import Encoder
 from insitu.client.folding import Folding
 from insitu.client.link import NodeLink
+from insitu.client.patience import waits_of
 from insitu.client.policy import Policy
 from insitu.client.publisher import Publisher
 from insitu.client.spool import Spool
@@ -210,6 +211,7 @@ def test_without_credit_steps_stay_and_without_room_put_waits(make: MakeRank) ->
     assert [published.sequence for published in rank.nodes[0].all(Publish)] == [0, 1]
     counters = rank.publisher.counters
     assert counters["wait_staging_s"] > 0
+    assert sum(counters.get(name, 0) for name in waits_of("staging")) == 1
     assert (counters["wait_network_s"], counters["dropped"], counters["steps"]) == (0, 0, 3)
 
 

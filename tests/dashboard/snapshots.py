@@ -55,6 +55,7 @@ def snapshot(
         "nodes": [{"node": k, **node} for k in range(2)],
         "variables": [], "operators": [], "learners": [{"name": "net", "loss": 0.5}],
         "actions": {"applied": 4, "refused": 1},
+        "waits": {"up_to_s": [0.001, 1.0], "staging": [5, 2, 1], "network": [0, 3, 0]},
         "budgets": {"policy": "block", "rank_bytes": 1 << 28, "node_bytes": 1 << 30},
         "timeline": timeline,
         **changes,

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from insitu.dashboard.metrics import metrics
 from tests.dashboard.snapshots import snapshot
 
-LABELS = ("run", "node", "state", "policy", "reason", "cause", "operator")
+LABELS = ("run", "node", "state", "policy", "reason", "cause", "operator", "le")
 
 
 def samples(*snapshots: dict) -> dict[tuple[str, ...], float]:
@@ -27,8 +27,14 @@ def test_counters_and_gauges_are_those_of_the_snapshot() -> None:
     assert found["insitu_steps_published_total", "melt"] == 30
     assert found["insitu_steps_dropped_total", "melt", "block", "no room"] == 2
     assert found["insitu_bytes_sent_total", "melt"] == 3 << 20
-    assert found["insitu_publish_block_seconds_total", "melt", "staging"] == 1.5
-    assert found["insitu_publish_block_seconds_total", "melt", "network"] == 0.5
+    assert found["insitu_publish_block_seconds_sum", "melt", "staging"] == 1.5
+    assert found["insitu_publish_block_seconds_sum", "melt", "network"] == 0.5
+    assert [found["insitu_publish_block_seconds_bucket", "melt", "staging", le] for le in ("0.001", "1.0", "+Inf")] == [
+        5,
+        7,
+        8,
+    ]
+    assert found["insitu_publish_block_seconds_count", "melt", "network"] == 3
     assert found["insitu_steering_applied_total", "melt"] == 4
     assert found["insitu_queue_bytes", "melt", "1"] == 4096
     assert found["insitu_reader_lag_steps", "melt", "0"] == 3
