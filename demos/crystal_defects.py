@@ -78,8 +78,8 @@ def main() -> None:
         for n in range(options.crystals):
             kind, pattern = seen(lmp, np.random.default_rng([options.seed, n]))
             with sim.step(n, time=float(n)) as step:
-                whole = {"start": (0, 0, 0), "shape": pattern.shape}
-                step.put("pattern", pattern, dims=("view", "q_across", "q_z"), units="1", **whole)
+                dims = ("view", "q_across", "q_z")
+                step.put("pattern", pattern, start=(0, 0, 0), shape=pattern.shape, dims=dims, units="1")
                 step.put("kind", np.array(kind), units="1")
             if sim.stopping:
                 break

@@ -42,8 +42,8 @@ def main() -> None:
                 with sim.step(index, time=time) as step:
                     inner, dims = u[:, 1:-1, 1:-1], ("member", "y", "x")
                     step.put("u", inner, start=(first, 0, 0), shape=shape, dims=dims, units="K")
-                    five, dims = (options.plates, 5), ("member", "number")
-                    step.put("temperatures", temperatures, start=(first, 0), shape=five, dims=dims, units="K")
+                    five, names = (options.plates, 5), ("member", "number")
+                    step.put("temperatures", temperatures, start=(first, 0), shape=five, dims=names, units="K")
                 if options.store:
                     store(options.store, index, first, u, temperatures, time)
                 index += 1

@@ -71,7 +71,7 @@ def main() -> None:
             positions = positions_of(context)
             heavy = positions[list(HEAVY)]
             first = heavy if first is None else first
-            whole = {"start": (0, 0), "shape": heavy.shape, "dims": ("atom", "axis"), "units": "nm"}
+            whole: dict[str, Any] = {"start": (0, 0), "shape": heavy.shape, "dims": ("atom", "axis"), "units": "nm"}
             with sim.step(n + options.every, time=(n + options.every) * TIMESTEP_PS) as step:
                 step.put("position", heavy, **whole)
                 step.put("aligned", superposed(heavy, first), **whole)

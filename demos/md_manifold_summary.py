@@ -114,7 +114,8 @@ def draw(angles: Floats, basins: Whole, coordinates: Floats, components: Floats,
 
 def points(axes: Axes, places: Floats, basins: Whole, size: float) -> None:
     for k, (name, colour) in enumerate(zip(BASINS, COLOURS, strict=True)):
-        axes.scatter(*places[basins == k].T, s=size, color=colour, label=name, linewidths=0)
+        x, y = places[basins == k].T
+        axes.scatter(x, y, s=size, color=colour, label=name, linewidths=0)
 
 
 def parse_options() -> argparse.Namespace:

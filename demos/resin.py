@@ -69,11 +69,11 @@ class Mould:
 
     @property
     def x(self) -> Array:
-        return (np.arange(self.fill.shape[1]) + 0.5) * self.dx
+        return np.asarray((np.arange(self.fill.shape[1]) + 0.5) * self.dx)
 
     @property
     def y(self) -> Array:
-        return (np.arange(self.fill.shape[0]) + 0.5) * self.dy
+        return np.asarray((np.arange(self.fill.shape[0]) + 0.5) * self.dy)
 
     @property
     def over(self) -> bool:

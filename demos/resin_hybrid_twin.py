@@ -8,6 +8,7 @@ the identified against the true permeability over time, what the data-driven cor
 and whether the twin keeps up; and draws them to FOLDER/resin_hybrid_twin.png. Needs the extra ``demos``.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -31,7 +32,7 @@ CONFIG = ROOT / "configs" / "resin_hybrid_twin.yaml"
 
 
 def main() -> int:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs").resolve()
+    folder = parse_options().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     watched, steered = Filling.run(folder, "watched", control=False), Filling.run(folder, "steered", control=True)
@@ -154,6 +155,14 @@ def draw(watched: Filling, steered: Filling, path: Path) -> None:
     for axis in (*axes[0], *axes[1, 2:]):
         axis.set(xlabel="x (m)", ylabel="y (m)")
     figure.savefig(path, dpi=90)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "folder", nargs="?", default=Path("runs"), type=Path, help="where the runs and the picture go (%(default)s)"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

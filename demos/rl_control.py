@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import gymnasium
 import matplotlib as mpl
@@ -112,12 +112,12 @@ def scaled(env: gymnasium.Env) -> gymnasium.Env:
     bound = np.full(3, np.inf, np.float32)
     box = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
     seen = TransformObservation(env, lambda state: ((state - REST) / 10).astype(np.float32), box)
-    return RescaleAction(seen, -1.0, 1.0)
+    return RescaleAction(seen, np.float32(-1), np.float32(1))
 
 
 def episode(env: gymnasium.Env, seed: int, policy: Callable[[Array], Array]) -> Run:
     """Let the simulation go for an episode from a beginning."""
-    simulation = env.unwrapped
+    simulation = cast(SteeredEnv, env.unwrapped)
     clock = time.monotonic()
     seen, _ = env.reset(seed=seed)
     begun_s = time.monotonic() - clock

@@ -9,6 +9,7 @@ from as many samples. Both are asked about plates that neither has seen. Prints 
 time and over samples to FOLDER/surrogate_heat.png. Needs the extras ``demos`` and ``train``.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -84,7 +85,7 @@ class Unseen:
 
 
 def main() -> int:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs").resolve()
+    folder = parse_options().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     loaded = config.load(CONFIG)
@@ -124,7 +125,8 @@ def learn_from_files(folder: Path, learner: Any, words: list[str], unseen: Unsee
     subprocess.run([sys.executable, *words[1:], "--store", str(files)], check=True, cwd=ROOT, env=alone)
     learned = Learned("from files", _bytes(files))
     paths = sorted(files.iterdir())
-    network = Learner(learner.training, Shapes((6,), unseen.fields.shape[1:]))
+    whole = unseen.fields.shape[1:]
+    network = Learner(learner.training, Shapes((6,), whole))
     rng = np.random.default_rng(learner.seed)
     order, looking_s, at, drawn_samples = rng.permutation(len(paths)), 0.0, 0, 0
     learning = time.monotonic()
@@ -135,10 +137,10 @@ def learn_from_files(folder: Path, learner: Any, words: list[str], unseen: Unsee
         at += learner.batch
         some = {
             "inputs": np.ascontiguousarray(rows[:, :6]),
-            "targets": rows[:, 6:].reshape(-1, *network.shapes.targets),
+            "targets": rows[:, 6:].reshape(-1, *whole),
         }
         network.observe(some)
-        network.learn(batch, some)
+        network.learn(some)
         drawn_samples += len(rows)
         if batch % LOOK == LOOK - 1 or drawn_samples >= samples:
             now = time.monotonic()
@@ -183,6 +185,14 @@ def draw(on_line: Learned, from_files: Learned, path: Path) -> None:
         axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "folder", nargs="?", default=Path("runs"), type=Path, help="where the runs and the picture go (%(default)s)"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
