@@ -104,9 +104,8 @@ class Store:
         """
         group = self._group(stored)
         rows = rows_of(group)
-        step = "step" if stored.leading == "step" else "last_step"
         columns = {
-            "step": self._grown(group, f"{stored.operator}/{step}", step, rows),
+            "step": self._steps(group, stored.operator, rows),
             "time": self._grown(group, f"{stored.operator}/time", "time", rows),
             "value": self._grown(group, stored.key, stored.name, rows),
         }
@@ -118,9 +117,8 @@ class Store:
         group = self._groups[operator]
         rows = rows_of(group)
         keep = np.unique(np.linspace(0, max(0, rows - 1), min(rows, POINTS)).astype(int))
-        step = "step" if leading_of(group) == "step" else "last_step"
         found = {name: self._grown(group, f"{operator}.{name}", name, rows)[keep] for name in names}
-        return found | {"step": self._grown(group, f"{operator}/{step}", step, rows)[keep]}
+        return found | {"step": self._steps(group, operator, rows)[keep]}
 
     def way(self, stored: Stored) -> dict[str, Array]:
         """Return the first two numbers of a result of each step, and the step; thinned evenly to about `POINTS`."""
@@ -130,6 +128,12 @@ class Store:
         values = self._grown(group, stored.key, stored.name, rows)[keep]
         steps = self._grown(group, f"{stored.operator}/step", "step", rows)[keep]
         return {"x": values[:, 0], "y": values[:, 1], "step": steps}
+
+    def _steps(self, group: zarr.Group, operator: str, rows: int) -> Array:
+        """Return the last step of each row; one without any, as where a network learns on, stands where the one before does."""
+        step = "step" if leading_of(group) == "step" else "last_step"
+        steps = self._grown(group, f"{operator}/{step}", step, rows)
+        return np.where(steps < 0, np.maximum.accumulate(steps), steps)
 
     def newest(self, stored: Stored) -> Array:
         """Return the newest row of a result."""

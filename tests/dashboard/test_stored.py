@@ -56,6 +56,17 @@ def test_a_series_grows_with_its_store(store: ResultStore, tmp_path: Path) -> No
         assert series["step"].tolist() == list(range(first + 5))
 
 
+def test_a_row_without_steps_stands_at_the_newest_before(store: ResultStore, tmp_path: Path) -> None:
+    row = {"count": np.arange(4), "edges": np.linspace(0, 8, 5)} | dict.fromkeys(
+        ("underflow", "overflow", "nan"), np.int64(0)
+    )
+    nothing = Provenance(2, -1, -1, np.nan, 0, 0, complete=True)
+    store.append([Result("spread", given, row) for given in (provenance(0), provenance(1), nothing)])
+    found = Store(tmp_path / "results.zarr")
+    found.refresh()
+    assert found.together("spread", ["nan"])["step"].tolist() == [9, 19, 19]
+
+
 def test_a_profile_lies_where_its_bins_are(store: ResultStore, tmp_path: Path) -> None:
     zero = np.int64(0)
     row = {"count": np.arange(4), "edges": np.linspace(0, 8, 5), "underflow": zero, "overflow": zero, "nan": zero}

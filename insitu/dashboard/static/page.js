@@ -266,6 +266,15 @@ function say(text) {
   notice.hidden = !text;
 }
 
+// A figure that comes to light with its data keeps the frame of its first layout on the canvas until it is painted again,
+// which the next update does; behind the last one nobody does.
+let quiet = null;
+
+function paint_when_quiet() {
+  clearTimeout(quiet);
+  quiet = setTimeout(() => { for (const view of Bokeh.index.roots) view.request_repaint?.(); }, 1200);
+}
+
 async function receive(said) {
   if (said.signature !== body.dataset.signature) { location.reload(); return; }
   show_runs(said.runs);
@@ -279,6 +288,7 @@ async function receive(said) {
   all("data-controls", said.controls, fill_controls);
   for (const part of document.querySelectorAll(".part")) part.hidden = said.hidden.includes(part.id.slice(5));
   for (const [name, image] of Object.entries(said.images)) await fill_image(name, image);
+  if (window.Bokeh) paint_when_quiet();
   newest += 1;
   body.dataset.updates = newest;
 }

@@ -7,6 +7,7 @@ with ``trusted`` to one that is asked. Runs are drawn into the same figures, tol
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,14 @@ WORTH_SAYING = 0.1
 def parts(runs: Sequence[Source]) -> list[Part]:
     """Return the figures of each learner that any of the runs has results of."""
     found = [Part("text", "none", "")]
+    drawn = (f"{run.name} {dash}" for run, dash in zip(runs, cycle(plots.DASHES), strict=False))
+    dashes = f"Lines: {', '.join(drawn)}." if len(runs) > 1 else ""
     for name in _with(runs, "loss"):
         for k in _having(runs, name):
             found += [Part("text", f"say-{name}-{k}", "", None), Part("cards", f"cards-{name}-{k}", _of(runs, name, k))]
         for key, (title, labels, y_label, log) in TRAINED.items():
             made = partial(plots.curves, f"{key}-{name}", len(runs), list(labels), "batches", y_label, log)
-            found.append(Part("figure", f"{key}-{name}", f"{name}: {title}", None, made, legend=_legend(labels)))
+            found.append(Part("figure", f"{key}-{name}", f"{name}: {title}", None, made, dashes, _legend(labels)))
         for k in _having(runs, name, "confusion"):
             made = partial(plots.image, f"confusion-{name}-{k}")
             about = "Held-out samples: their class, upwards, and the class that they are taken for."
@@ -59,7 +62,7 @@ def parts(runs: Sequence[Source]) -> list[Part]:
     for name in _with(runs, "error", "trusted"):
         found += [Part("text", f"say-{name}-{k}", "") for k in _having(runs, name)]
         made = partial(plots.curves, f"error-{name}", len(runs), list(ASKED), "step", "relative error", True)
-        found.append(Part("figure", f"error-{name}", f"{name}: error", None, made, legend=_legend(ASKED)))
+        found.append(Part("figure", f"error-{name}", f"{name}: error", None, made, dashes, _legend(ASKED)))
         for k in _having(runs, name, "prediction"):
             found += _pair_parts(runs, name, k)
     return found
