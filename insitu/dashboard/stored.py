@@ -130,7 +130,7 @@ class Store:
         return {"x": values[:, 0], "y": values[:, 1], "step": steps}
 
     def _steps(self, group: zarr.Group, operator: str, rows: int) -> Array:
-        """Return the last step of each row; one without any, as where a network learns on, stands where the one before does."""
+        """Return the last step of each row; one without any, as where a network learns on, stands at the one before."""
         step = "step" if leading_of(group) == "step" else "last_step"
         steps = self._grown(group, f"{operator}/{step}", step, rows)
         return np.where(steps < 0, np.maximum.accumulate(steps), steps)
