@@ -154,11 +154,12 @@ def _descendants() -> list[int]:
     found, parents = [], [os.getpid()]
     try:
         while parents:
-            tasks = Path(f"/proc/{parents.pop()}/task")
-            several = [(tasks / thread / "children").read_text().split() for thread in os.listdir(tasks)]
-            children = [pid for each in several for pid in map(int, each) if pid not in _ENDED]
-            found += children
-            parents += children
+            tasks = f"/proc/{parents.pop()}/task"
+            for thread in os.listdir(tasks):
+                with open(f"{tasks}/{thread}/children", "rb", buffering=0) as told:
+                    children = [pid for pid in map(int, told.read().split()) if pid not in _ENDED]
+                found += children
+                parents += children
     except OSError:  # a thread or process that has just ended, or a kernel that does not tell: one has to look
         return [process.pid for process in psutil.Process().children(recursive=True)]
     return found
