@@ -126,7 +126,10 @@ class Taught(Learning):
         if len(self._steps) >= self._report:
             self._add_row()
         if time.monotonic() - self._written_at > CHECKPOINT_S:
-            _write(self._workspace.checkpoint, self._pupil)
+            try:
+                _write(self._workspace.checkpoint, self._pupil)
+            except OSError as error:
+                self._workspace.tell(f"the checkpoint cannot be written, and the one before stays: {error}")
             self._written_at = time.monotonic()
 
     def _add_row(self) -> None:

@@ -2,6 +2,7 @@
 """Estimators of others that learn from targets, against themselves in a plain loop."""
 
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from analytics.pupils import Pupil
 from analytics.river import River
 from analytics.supervised import Supervised
 from insitu.errors import OperatorError
-from insitu.learner import Row, Taken, Workspace
+from insitu.learner import Learning, Row, Taken, Workspace
 from insitu.model import Step, Variable
 
 STEPS, ROWS = 30, 10
@@ -34,15 +35,17 @@ FLAT = np.concatenate([X, np.broadcast_to(FEED[:, None, None], (STEPS, ROWS, 1))
 TARGETS = Y.astype("f4").reshape(-1).astype("f8")
 
 
+def feed(learning: Learning, first: int, last: int, y: np.ndarray = Y) -> None:
+    for n in range(first, last):
+        assert learning.take(Taken(Step(n, n, float(n)), {"x": X[n], "y": y[n], "parameters.feed": np.array(FEED[n])}))
+        while learning.work():
+            pass
+
+
 def run(operator: Supervised, folder: Path, y: np.ndarray = Y, first: int = 0, last: int = STEPS) -> list[Row]:
     learning = operator.begin(VARIABLES, Workspace("net", folder, tell=lambda text: None))
-    for n in range(first, last):
-        fields = {"x": X[n], "y": y[n], "parameters.feed": np.array(FEED[n])}
-        while not learning.take(Taken(Step(n, n, float(n)), fields)):
-            assert learning.work()
+    feed(learning, first, last, y)
     learning.end()
-    while learning.work():
-        pass
     learning.close()
     rows = learning.rows()
     assert all(row.values.keys() == operator.describe(VARIABLES).keys() for row in rows)
@@ -106,6 +109,29 @@ def test_a_process_that_died_goes_on_from_its_checkpoint(tmp_path: Path, monkeyp
     run(operator, tmp_path / "torn", first=20)
     run(operator, tmp_path / "whole")
     np.testing.assert_array_equal(kept(tmp_path / "torn").estimator.coef_, kept(tmp_path / "whole").estimator.coef_)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole_and_learning_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analytics.pupils.CHECKPOINT_S", 0.0)
+    told: list[str] = []
+    operator = PartialFit(estimator="sklearn.linear_model.SGDRegressor", **KEYS)
+    place = Workspace("net", tmp_path, tell=told.append)
+    learning = operator.begin(VARIABLES, place)
+    feed(learning, 0, 10)
+    before = place.checkpoint.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        feed(learning, 10, 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert place.checkpoint.read_bytes() == before
+    assert [path.name for path in place.checkpoint.parent.iterdir()] == ["net.ckpt"]
+    assert "the checkpoint cannot be written, and the one before stays: [Errno 27]" in told[-1]
+    feed(learning, 20, STEPS)
+    assert pickle.loads(place.checkpoint.read_bytes()).samples == learning.counters()["samples"] == STEPS * ROWS
 
 
 @pytest.mark.parametrize(
