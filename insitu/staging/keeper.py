@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from insitu.staging.folder import operator_stopped
+from insitu.steering.waits import Wait
 from insitu.wire.messages import Event
 
 #: A process that is silent for so long is taken to hang. One batch of a large network may take many seconds.
@@ -62,7 +63,8 @@ class Keeper:
         status = self._process.poll()
         now = time.monotonic()
         if status is None:
-            if now - self._heard_at < self._patience_s:
+            self._silence.look(now)
+            if not self._silence.over:
                 return []
             self._process.kill()
             self._process.wait()
@@ -136,13 +138,18 @@ class Keeper:
         self._process.stdin.flush()
         os.set_blocking(self._process.stdout.fileno(), False)
         self._said = b""
-        self._started_at = self._heard_at = time.monotonic()
+        self._started_at = time.monotonic()
+        self._hear(self._started_at)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         while said := self._process.stdout.read(4096):
-            self._heard_at = time.monotonic()
+            self._hear(time.monotonic())
             self._said = (self._said + said.lstrip(b"."))[-(1 << 16) :]
+
+    def _hear(self, now: float) -> None:
+        """It lives. How long it is silent from now on is counted by looks, since this process may be stopped itself."""
+        self._silence = Wait(self._patience_s, now)
 
     def _reason(self) -> dict[str, str]:
         """Return what the process said last, as it ended."""

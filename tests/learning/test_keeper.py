@@ -3,9 +3,11 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -76,6 +78,22 @@ def test_a_process_that_gives_no_sign_of_life_is_killed() -> None:
         [event] = events(keeper)
         assert "no sign of life for 0.5 s" in event.text
         assert not before.is_running()
+
+
+def test_a_keeper_that_was_stopped_itself_does_not_take_that_for_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    with kept({"use": "tests.learning.sums:Sums", "of": "u"}) as keeper:
+        pid = keeper.pid
+        now += 3600.0
+        assert keeper.look() == []
+        for _ in range(2):  # it hears nothing yet, and has waited for so long as it has listened
+            now += 60.0
+            assert keeper.look() == []
+        now += 60.0
+        [event] = keeper.look()
+        assert "no sign of life for 120 s" in event.text
+        assert keeper.pid != pid
 
 
 def test_what_a_learner_raises_is_the_reason_and_it_is_not_tried_again() -> None:
