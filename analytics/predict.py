@@ -5,10 +5,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from analytics.nn.conformal import TrustGate
 from analytics.nn.needed import fault
@@ -28,6 +28,18 @@ SERIES: dict[str, tuple[str, str, str]] = {
     "version": ("i8", "1", "version of the model that was asked, 0 for none yet"),
 }
 
+#: What each row holds beside that of a model that tells classes apart.
+OF_CLASSES: dict[str, tuple[str, str, str]] = {
+    "error": ("f8", "1", "1 - probability of the class that is true, mean over all samples of the step"),
+    "accuracy": ("f8", "1", "part of the samples of the step that are taken for their class"),
+    "confidence": ("f8", "1", "probability of the class that a sample is taken for, mean over all samples of the step"),
+    "calibration_error": (
+        "f8",
+        "1",
+        "distance of confidence and accuracy, mean over all samples of the version",
+    ),
+}
+
 #: A sample with more bytes is not stored with each step; it is read where the variable is.
 EXAMPLE_BYTES = 1 << 18
 
@@ -43,6 +55,13 @@ class Predict(Learner):
     there is no model; the trust gate's threshold and verdict, and the version that was asked. The gate
     (`analytics.nn.conformal.TrustGate`) knows the errors of the steps before, and refuses what is larger than all but a
     part `false_alarms` of them: where steps are as those before were, so many are refused without a reason.
+
+    **Classes.** With `classes` the model is one that was trained with ``loss: {kind: cross_entropy}``, and `targets`
+    are integers from 0. ``error`` is then 1 - the probability of the class that is true, a mean over the samples of the
+    step; and there are ``accuracy``, ``confusion`` (class, taken_for) int64 of the step, ``confidence`` and
+    ``calibration_error`` (`analytics.nn.judging.Classes`): how far the probabilities are from how often they are right.
+
+    `judge` says what the gate looks at: ``error``, which needs the truth, or ``uncertainty``, which does not.
 
     With `uncertainty` also ``uncertainty``: the standard deviation of what is predicted over its size, √(Σ variances) /
     |mean|, sum and size over all numbers of all samples of the step. ``dropout`` (Y. Gal, Z. Ghahramani, 2016) asks the
@@ -70,10 +89,22 @@ class Predict(Learner):
     uncertainty: Annotated[Uncertainty, BeforeValidator(by_kind)] | None = Field(
         default=None, description="dropout or ensemble: how sure the network is; none: it is not asked for that"
     )
+    classes: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="how many classes the model tells apart; none: it yields numbers"
+    )
+    judge: Literal["error", "uncertainty"] = Field(default="error", description="what the gate trusts a step by")
     example: bool = Field(
         default=False, description="whether the first sample of each step is stored beside what the network makes of it"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of the lots of per_step")
+
+    @model_validator(mode="after")
+    def _keys_belong_together(self) -> "Predict":
+        if self.judge == "uncertainty" and self.uncertainty is None:
+            raise ValueError("judge: uncertainty needs an uncertainty to look at; add uncertainty: ensemble")
+        if self.classes is not None and self.targets is None:
+            raise ValueError("classes: targets say which class is true; name them")
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -89,25 +120,41 @@ class Predict(Learner):
             return f"model: {self.model} is no folder of a version, such as runs/heat/models/surrogate/3"
         if missing := fault("predict"):
             return missing
-        if self.uncertainty is None or "/" not in self.model:
+        if "/" not in self.model:
             return None
         training = json.loads((folder / "card.json").read_text())["training"]
-        return self.uncertainty.fault(self.model, Training.model_validate(training))
+        return self._fault_of(Training.model_validate(training))
 
     def fault_of_asked(self, asked: Learner) -> str | None:
-        if self.uncertainty is None or not isinstance(asked, Training):
-            return None
-        return self.uncertainty.fault(self.model, asked)
+        return self._fault_of(asked) if isinstance(asked, Training) else None
+
+    def _fault_of(self, asked: Training) -> str | None:
+        if (classes := asked.loss.classes) != self.classes:
+            cure = "leave classes out" if classes is None else f"add classes: {classes}"
+            return f"classes: {self.classes}: '{self.model}' is trained with loss: {asked.loss.kind}; {cure}"
+        return None if self.uncertainty is None else self.uncertainty.fault(self.model, asked)
 
     def sampler(self, variables: Mapping[str, Variable]) -> Sampler:
         """Return what makes samples of these variables; raises `OperatorError` where it cannot."""
-        return Sampler(self.inputs, self.targets, self.sample, variables, per_step=self.per_step, seed=self.seed)
+        return Sampler(
+            self.inputs,
+            self.targets,
+            self.sample,
+            variables,
+            classes=self.classes is not None,
+            per_step=self.per_step,
+            seed=self.seed,
+        )
 
     def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         shapes = self.sampler(inputs).shapes
         found = {
-            name: Variable(name, np.dtype(kind), (), (), units, text) for name, (kind, units, text) in SERIES.items()
+            name: Variable(name, np.dtype(kind), (), (), units, text)
+            for name, (kind, units, text) in (SERIES | ({} if self.classes is None else OF_CLASSES)).items()
         }
+        if self.classes is not None:
+            about, shape = "samples of the step by their class and the class they are taken for", (self.classes,) * 2
+            found["confusion"] = Variable("confusion", np.dtype("i8"), shape, ("class", "taken_for"), "1", about)
         if self.uncertainty is not None:
             text = "standard deviation of the prediction, over its size, of all samples of the step"
             found["uncertainty"] = Variable("uncertainty", np.dtype("f8"), (), (), "1", text)
@@ -149,4 +196,4 @@ class Predict(Learner):
             models, name, version = folder.parent.parent, folder.parent.name, int(folder.name)
         gate = TrustGate(self.false_alarms)
         asking = name, models, version, self.sampler(inputs), gate, self.threads
-        return Asking(*asking, self.example, self.uncertainty, self._parameters(inputs))
+        return Asking(*asking, self.example, self.uncertainty, self._parameters(inputs), self.classes, self.judge)

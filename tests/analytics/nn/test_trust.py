@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from sklearn.metrics import accuracy_score, confusion_matrix
 
 from analytics.nn.conformal import TrustGate
+from analytics.nn.judging import Classes, probabilities
 from analytics.nn.learning import Network, network_of
 from analytics.nn.models import Ensemble
 from analytics.nn.predicting import ensemble, mc_dropout, predict
@@ -146,6 +149,61 @@ def test_uncertainty_is_what_theory_says(tmp_path: Path) -> None:
     found = uncertainty_of(training(model=model, ensemble=4), w, {"kind": "ensemble"}, tmp_path / "ensemble")
     several = w.sum(axis=(1, 2))
     assert found == pytest.approx(several.std(ddof=1) / several.mean(), rel=1e-5)
+
+
+def test_classes_are_judged_as_scikit_learn_does_and_calibration_is_what_it_is() -> None:
+    rng, judge = np.random.default_rng(2), Classes(3)
+    scores = rng.normal(0.0, 1.5, (20000, 3))
+    sure = probabilities(scores)
+    truth = (rng.uniform(size=(20000, 1)) > sure.cumsum(axis=1)).sum(axis=1)
+    found = judge.judge(scores, truth)
+    taken = sure.argmax(axis=1)
+    np.testing.assert_array_equal(found["confusion"], confusion_matrix(truth, taken))
+    assert found["accuracy"] == pytest.approx(accuracy_score(truth, taken))
+    assert found["error"] == pytest.approx(1 - sure[np.arange(20000), truth].mean())
+    assert found["calibration_error"] < 0.01  # classes are drawn with these probabilities
+    assert found["confidence"] == pytest.approx(found["accuracy"], abs=0.01)
+    judge.renew()
+    boasting = judge.judge(3 * scores, truth)
+    assert boasting["calibration_error"] == pytest.approx(boasting["confidence"] - boasting["accuracy"], abs=1e-9)
+    with pytest.raises(OperatorError, match="targets: 0 to 3 are no classes from 0 to 2"):
+        judge.judge(scores[:2], np.array([0, 3]))
+
+
+def test_a_network_of_classes_is_asked_and_the_gate_looks_at_its_uncertainty(tmp_path: Path) -> None:
+    spec = training(model={"kind": "mlp", "hidden": [8]}, loss={"kind": "cross_entropy", "classes": 3}, ensemble=2)
+    shapes = Shapes((2,), (), classes=True)
+    network = network_of(spec, shapes)
+    write_version(tmp_path, "net", network, spec, shapes, {})
+    keys = {"model": str(tmp_path / "net" / "1"), "inputs": "x", "targets": "k", "sample": "row"}
+    more = {"classes": 3, "uncertainty": "ensemble", "judge": "uncertainty", "false_alarms": 0.5, "example": True}
+    operator = Predict.model_validate(keys | more)
+    operator.require()
+    place = {
+        "x": Variable("x", np.dtype("f8"), (6, 2), ("row", "axis")),
+        "k": Variable("k", np.dtype("i8"), (6,), ("row",)),
+    }
+    asking, rng = operator.begin(place, Workspace("trust", tmp_path)), np.random.default_rng(0)
+    gate = TrustGate(0.5)
+    for n in range(8):
+        x, k = rng.normal(size=(6, 2)), rng.integers(0, 3, 6)
+        asking.take(Taken(Step(n, n, 0.0), {"x": x, "k": k}))
+        assert asking.work()
+        [row] = asking.rows()
+        assert row.values.keys() == operator.describe(place).keys()
+        each = [probabilities(made) for made in network.each(torch.from_numpy(x.astype("f4"))).detach().numpy()]
+        mean, deviation = np.mean(each, axis=0), np.std(each, axis=0, ddof=1)
+        uncertainty = float(row.values["uncertainty"])
+        assert uncertainty == pytest.approx(np.sqrt((deviation**2).sum() / (mean**2).sum()), rel=1e-5)
+        assert (row.values["threshold"], row.values["trusted"]) == (gate.threshold, gate.trusts(uncertainty))
+        gate.calibrate([uncertainty])
+        scores = predict(network, x)
+        assert row.values["accuracy"] == pytest.approx((scores.argmax(axis=1) == k).mean())
+        assert (row.values["truth"], row.values["prediction"]) == (k[0], scores[0].argmax())
+    for wrong, cure in (({"classes": 2}, "add classes: 3"), ({"classes": None, "judge": "error"}, "add classes: 3")):
+        assert cure in str(Predict.model_validate(keys | more | wrong).fault())
+    with pytest.raises(ValidationError, match="add uncertainty: ensemble"):
+        Predict.model_validate(keys | {"judge": "uncertainty"})
 
 
 def test_a_model_that_cannot_tell_is_refused_with_its_cure(tmp_path: Path) -> None:
