@@ -54,7 +54,7 @@ class Train(Streaming, Learner):
     A loss that is not finite stops the operator; batch and samples are named. The other operators go on.
     """
 
-    shared_counters = frozenset({"batches", "resumed_at_batch", "teams"})
+    shared_counters = frozenset({"batches", "resumed_at_batch", "staleness", "teams"})
 
     @property
     def processes(self) -> int:

@@ -6,11 +6,13 @@
 Each trainer is a process with one thread on this machine, with samples of its own in memory and batches of 64. First
 the network of `benchmarks.training` (4-256-256-1024, Adam), which every sample passes once. Then one of 8-64-64-16 with
 SGD, which learns another network of the same kind: two trainers learn so many batches with whole gradients, and with
-compressed ones until they are at the same held-out loss.
+compressed ones until they are at the same held-out loss. Last, one of the two takes four times as long for each batch:
+what they learn in the same time when they wait for each other, and when they do not.
 """
 
 import multiprocessing
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +27,7 @@ from analytics.nn.needs import torch
 from analytics.nn.parallel import ParallelLearner
 from analytics.nn.samples import Rows, Samples, Shapes
 from analytics.nn.specs import Training, training
+from analytics.nn.stale import StaleLearner
 from analytics.nn.training import Trainer
 from benchmarks.common import RESULTS, arguments, report, rounds
 from benchmarks.training import BATCH, SHAPES, SPEC
@@ -34,6 +37,9 @@ SMALL = Shapes((8,), (16,))
 LOOK = 20
 #: Times as many batches as with whole gradients, after which compressed ones are given up.
 PATIENCE = 5
+
+#: What a batch takes beside its computation where one of two trainers is hindered, and how many times as long in that.
+BATCH_S, SLOW = 0.01, 4
 
 Result = dict[str, float]
 
@@ -54,6 +60,15 @@ def main() -> None:
         one = together(2, partial(learn, compression, PATIENCE * batches, whole["loss"]))[0]
         sent.append({"top_k": str(top_k), **one, "of all": one["MB"] / whole["MB"]})
     report("Bytes of gradients that one of two trainers sends until it is there", sent, RESULTS / "compression.json")
+
+    seconds = 3.0 if options.quick else 10.0
+    bounds = {"synchronous": None, **{f"async, staleness {k}": k for k in (1, 4, 16)}}
+    apart = []
+    for name, bound in bounds.items():
+        fast, slow = together(2, partial(hindered, bound, seconds))
+        of_slow = {"of the slow one": slow["samples/s"], "samples/s": fast["samples/s"] + slow["samples/s"]}
+        apart.append({"trainers": name, **fast, **of_slow})
+    report(f"Two trainers in {seconds:g} s, of which one takes {SLOW} times as long", apart, RESULTS / "async.json")
 
 
 def speed(samples: int, trainers: int) -> float:
@@ -97,6 +112,30 @@ def learn(compression: dict[str, Any] | None, batches: int, loss: float, group: 
     return {"batches": learner.steps, "loss": now, "MB": learner.sent_bytes / 1e6}
 
 
+def hindered(bound: int | None, seconds: float, group: Group) -> Result:
+    """Learn for so long, of which trainer 1 waits for most; say how many samples that were, and what was learned."""
+    parallel: dict[str, Any] = {"trainers": group.size}
+    if bound is not None:
+        parallel |= {"async": True, "staleness": bound}
+    spec = training(
+        model={"kind": "mlp", "hidden": [64, 64]}, optimizer={"learning_rate": 0.002}, batch=BATCH, parallel=parallel
+    )
+    learner = joined(spec, SMALL, group)
+    mine, held_out = rows(group.number, 4096), rows(99, 1024)
+    learner.observe(mine)
+    busy, batches, begin = threading.Event(), 0, time.perf_counter()
+    while not learner.parting:
+        learner.leaving = time.perf_counter() - begin > seconds
+        busy.wait(BATCH_S * (SLOW if group.number else 1))
+        first = batches * BATCH % 4096
+        learner.learn({name: values[first : first + BATCH] for name, values in mine.items()})
+        batches += 1
+    passed_s = time.perf_counter() - begin
+    found = {"samples/s": batches * BATCH / passed_s, "updates": learner.steps, "loss": learner.loss(held_out)}
+    learner.leave()
+    return found
+
+
 def rows(seed: int, number: int) -> Rows:
     """Return samples of a network that nobody knows."""
     x = np.random.default_rng(seed).normal(size=(number, *SMALL.inputs)).astype(np.float32)
@@ -106,7 +145,7 @@ def rows(seed: int, number: int) -> Rows:
 
 
 def joined(spec: Training, shapes: Shapes, group: Group) -> ParallelLearner:
-    learner = ParallelLearner(spec, shapes, group.number)
+    learner = (StaleLearner if spec.parallel.asynchronous else ParallelLearner)(spec, shapes, group.number)
     learner.join(group)
     return learner
 

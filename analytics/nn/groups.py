@@ -118,15 +118,27 @@ class Group:
         self.watched(lambda: torch.distributed.broadcast(tensor, rank), what)
         return tensor.numpy().tobytes()
 
+    def send(self, values: torch.Tensor, rank: int, what: str) -> None:
+        """Send to the one of this `rank`, who must `receive` as much."""
+        self.watched(lambda: torch.distributed.send(values, rank), what)
+
+    def receive(self, values: torch.Tensor, rank: int, what: str) -> None:
+        """Fill `values` with what the one of this `rank` sends. May be called from a thread of its own."""
+        self.watched(lambda: torch.distributed.recv(values, rank), what)
+
     def watched(self, call: Callable[[], _T], what: str) -> _T:
         """Return what a collective returns; raise `Torn` where it fails."""
         try:
             return call()
         except RuntimeError as error:
-            with contextlib.suppress(RuntimeError):  # a file that cannot be written either says less, and no more
-                self._say(what)
-            self.torn = Torn(f"trainer {self.number} of {self.size}: {what} failed: {error}", what)
-            raise self.torn from error
+            raise self.failed(what, str(error)) from error
+
+    def failed(self, what: str, why: str) -> Torn:
+        """Say to the others that this one was there when it failed, and return the error."""
+        with contextlib.suppress(RuntimeError):  # a file that cannot be written either says less, and no more
+            self._say(what)
+        self.torn = Torn(f"trainer {self.number} of {self.size}: {what} failed: {why}", what)
+        return self.torn
 
     def absent(self, what: str) -> tuple[int, ...]:
         """Return those that have not said by now that they are at a collective which failed, or at the start."""

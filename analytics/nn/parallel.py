@@ -63,8 +63,8 @@ class ParallelLearner(Learner):
         self._parallel: torch.nn.parallel.DistributedDataParallel | None = None
         self._samples, self._drained, self._all_drained = 0, False, False
         self._share = 0.0
-        #: The mean loss over all samples of all in the last step, of the weights before it.
-        self.joint_loss = math.nan
+        #: The mean loss over all samples of all, of the weights before it, of each step that the last call has made.
+        self.losses: list[float] = []
         #: Whether this one is to leave; it is then agreed with the next step, and said in each by `parting`.
         self.leaving = self.parting = False
         self.sent_bytes = 0
@@ -177,13 +177,14 @@ class ParallelLearner(Learner):
         self._all_drained, self.parting = drained == self.group.size, leaving > 0
         if not samples:
             raise _NobodyError
-        self._share, self.joint_loss = self._samples / samples, total / samples
+        self._share, loss_of_all = self._samples / samples, total / samples
         if not math.isfinite(total) and math.isfinite(mine[0]):
             # The one whose batch it is says so, with its samples, and ends.
             whose = self.group.members[int(np.flatnonzero(~np.isfinite(of_all[:, 0]))[0])]
             what = f"the loss of step {self.steps}"
             raise Torn(f"trainer {self.number} of {self.group.size}: {what} is {total} by trainer {whose}", what)
-        return float(self.joint_loss)
+        self.losses = [loss_of_all]
+        return float(loss_of_all)
 
     def _unite(self) -> None:
         """Let means and deviations be those of the samples of all."""

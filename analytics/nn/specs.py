@@ -145,8 +145,14 @@ class Compression(Spec):
     )
 
 
+#: Updates that a gradient may lack where nothing is said: one that takes five times as long holds up nobody.
+STALENESS = 4
+
+
 class Parallel(Spec):
     """Several processes that train one network together, each with a share of the steps (data-parallel)."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     trainers: Annotated[int, Field(strict=True, ge=1)] = Field(
         default=1, description="processes, over the staging nodes in turn; batch is that of each of them"
@@ -160,6 +166,17 @@ class Parallel(Spec):
     largest_batch: Number | None = Field(
         default=None, description="batch grows to that at most, as the noise of gradients asks for; none: it stays"
     )
+    asynchronous: bool = Field(
+        default=False, alias="async", description="nobody waits for the others before staleness is reached"
+    )
+    staleness: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="async: updates of the weights that a gradient may lack; none: 4; 0: as without async"
+    )
+
+    @property
+    def bound(self) -> int:
+        """Updates that a gradient may lack."""
+        return STALENESS if self.staleness is None else self.staleness
 
 
 class Training(Spec):
@@ -211,6 +228,10 @@ class Training(Spec):
         for name in ("compression", "largest_batch"):
             if parallel.trainers == 1 and getattr(parallel, name) is not None:
                 raise ValueError(f"parallel: {name} has no meaning with trainers: 1, whose gradient is the only one")
+        if parallel.asynchronous:
+            self._nobody_need_wait()
+        elif parallel.staleness is not None:
+            raise ValueError(f"parallel: staleness: {parallel.staleness} has no meaning without async: true")
         if parallel.compression is not None and self.optimizer.kind != "sgd":
             # Its momentum is applied before sending; the second moments of others would be those of what was sent.
             raise ValueError(f"parallel: compression needs optimizer: sgd, got {self.optimizer.kind}")
@@ -220,6 +241,15 @@ class Training(Spec):
             if parallel.compression or self.precision == "amp" or self.buffer.ratio:
                 raise ValueError("parallel: largest_batch needs whole gradients (no compression or amp), and no ratio")
         return self
+
+    def _nobody_need_wait(self) -> None:
+        parallel = self.parallel
+        if parallel.trainers == 1:
+            raise ValueError("parallel: async has no meaning with trainers: 1, who has nobody to wait for")
+        if parallel.compression or parallel.largest_batch or self.precision == "amp":
+            raise ValueError("parallel: async goes with neither compression nor largest_batch nor amp")
+        if self.normalise.freeze is None and self.normalise.per != "none":
+            raise ValueError("parallel: async needs normalise: freeze: means that follow the stream are those of all")
 
     @property
     def slack(self) -> float:

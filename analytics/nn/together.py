@@ -19,6 +19,7 @@ from analytics.nn.groups import START, Group, Torn
 from analytics.nn.online import OnLine
 from analytics.nn.parallel import ParallelLearner
 from analytics.nn.samples import Samples
+from analytics.nn.stale import StaleLearner
 from analytics.nn.steps import Sampler
 from analytics.nn.streaming import Streaming
 from analytics.nn.training import Trainer
@@ -69,7 +70,8 @@ class Together(OnLine):
             return False
 
     def counters(self) -> dict[str, int | float]:
-        return super().counters() | {"sent_bytes": self._learner.sent_bytes, "teams": self._team.generation}
+        found = super().counters() | {"sent_bytes": self._learner.sent_bytes, "teams": self._team.generation}
+        return found | ({"staleness": self._learner.oldest} if isinstance(self._learner, StaleLearner) else {})
 
     def close(self) -> None:
         """Nothing is left to do: the last row and version were written before the others were let go."""
@@ -77,8 +79,16 @@ class Together(OnLine):
 
     def _new_trainer(self) -> Trainer:
         shapes = self._sampler.shapes
-        self._learner = ParallelLearner(self._training, shapes, self._number)
+        which = self._training, shapes, self._number
+        asynchronous = self._spec.parallel.asynchronous
+        self._learner = StaleLearner(*which, self._is_done_together) if asynchronous else ParallelLearner(*which)
         return Trainer(self._training, shapes, self._learner)
+
+    def _is_done_together(self, batches: int) -> bool:
+        """Whether something is due after so many batches that all take part in, or that must not be passed over."""
+        spec = self._spec
+        due = (spec.validation.every, spec.report, spec.publish, spec.checkpoint.every)
+        return any(every is not None and batches % every == 0 for every in due)
 
     @property
     def _batches(self) -> int:
@@ -133,7 +143,8 @@ class Together(OnLine):
             self._starving.end()
         moved = self._learner.steps > before
         if moved:
-            self._trained(self._learner.steps, self._learner.joint_loss, rate)
+            self._losses += self._learner.losses[:-1]
+            self._trained(self._learner.steps, self._learner.losses[-1], rate)
         if self._learner.finished:
             self._end()
         elif self._learner.parting:

@@ -54,6 +54,18 @@ def problems(folder: Path, text: str) -> list[str]:
             "    targets: u\n    parallel: {trainers: 2, largest_batch: 8}\n",
             "largest_batch: 8 is below batch: 64, where it begins",
         ),
+        ("    targets: u\n", "    targets: u\n    parallel: {async: true}\n", "has nobody to wait for"),
+        ("    targets: u\n", "    targets: u\n    parallel: {trainers: 2, staleness: 2}\n", "no meaning without async"),
+        (
+            "    targets: u\n",
+            "    targets: u\n    parallel: {trainers: 2, async: true, largest_batch: 128}\n",
+            "async goes with neither compression nor largest_batch nor amp",
+        ),
+        (
+            "    targets: u\n",
+            "    targets: u\n    parallel: {trainers: 2, async: true}\n    normalise: {freeze: null}\n",
+            "async needs normalise: freeze",
+        ),
         ("    targets: u\n", "    targets: u\n    threads: 0\n", "expected an integer of at least 1"),
     ],
 )

@@ -45,7 +45,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Array]]:
     return [dict(np.load(folder / f"{name}.npz")) for name in ("0", "1", "missing")]
 
 
-def test_two_ranks_with_equal_batches_equal_one(found: list[dict[str, Array]]) -> None:
+def test_two_ranks_with_equal_batches_equal_one_and_so_they_do_with_a_staleness_of_0(
+    found: list[dict[str, Array]],
+) -> None:
     alone = Learner(training(**KEYS | {"batch": 16}), SHAPES)
     alone.observe(rows())
     losses = [alone.learn(part(rows(), slice(16 * k, 16 * k + 16))) for k in range(10)]
@@ -53,7 +55,18 @@ def test_two_ranks_with_equal_batches_equal_one(found: list[dict[str, Array]]) -
     for rank in found[:2]:
         np.testing.assert_allclose(rank["equal_losses"], losses, rtol=1e-5)
         np.testing.assert_allclose(rank["equal_weights"], weights, atol=1e-5)
+        np.testing.assert_allclose(rank["bound_losses"], losses, rtol=1e-5)
+        np.testing.assert_allclose(rank["bound_weights"], weights, atol=1e-5)
     np.testing.assert_array_equal(found[0]["equal_weights"], found[1]["equal_weights"])
+
+
+def test_no_gradient_of_a_slow_rank_is_older_than_the_bound_and_nobody_waits_before(
+    found: list[dict[str, Array]],
+) -> None:
+    fast, slow = (rank["apart_stale"] for rank in found[:2])
+    assert max(fast.max(), slow.max()) == slow.max() == found[1]["apart_oldest"] == 3
+    assert len(fast) > 2 * len(slow)
+    np.testing.assert_array_equal(found[0]["apart_weights"], found[1]["apart_weights"])
 
 
 def test_a_rank_with_less_weighs_less_and_both_end_with_the_same_weights(found: list[dict[str, Array]]) -> None:

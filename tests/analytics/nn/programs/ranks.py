@@ -4,6 +4,7 @@
 import faulthandler
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from analytics.nn.groups import Group, Torn, TrainerMissing
 from analytics.nn.parallel import ParallelLearner
 from analytics.nn.samples import Samples, Shapes
 from analytics.nn.specs import Training, training
+from analytics.nn.stale import StaleLearner
 from analytics.nn.training import Trainer
 from insitu.model import Array
 
 SHAPES = Shapes((3,), (2,))
 KEYS: dict[str, Any] = {"model": {"kind": "mlp", "hidden": [16]}, "batch": 8, "optimizer": {"learning_rate": 0.01}}
+
+#: Steps are synchronous until means are those of so many samples.
+ASYNC: dict[str, Any] = {"normalise": {"freeze": 160}}
 
 
 def rows(number: int = 160) -> dict[str, Array]:
@@ -35,20 +40,47 @@ def weights(learner: ParallelLearner) -> Array:
 
 
 def joined(group: Group, spec: Training) -> ParallelLearner:
-    learner = ParallelLearner(spec, SHAPES, group.number)
+    learner = (StaleLearner if spec.parallel.asynchronous else ParallelLearner)(spec, SHAPES, group.number)
     learner.join(group)
     return learner
 
 
-def equal_batches(group: Group) -> dict[str, Array]:
+def equal_batches(group: Group, name: str = "equal", **keys: Any) -> dict[str, Array]:
     """Each rank has half of every batch of 16."""
-    learner = joined(group, training(**KEYS))
+    learner = joined(group, training(**KEYS | keys))
     learner.observe(part(rows(), slice(80 * group.number, 80 * group.number + 80)))
     losses = []
     for k in range(10):
         first = 16 * k + 8 * group.number
         losses.append(learner.learn(part(rows(), slice(first, first + 8))))
-    return {"equal_losses": np.array(losses), "equal_weights": weights(learner)}
+    found = {f"{name}_losses": np.array(losses), f"{name}_weights": weights(learner)}
+    if isinstance(learner, StaleLearner):
+        part_from(learner)
+    return found
+
+
+def apart(group: Group) -> dict[str, Array]:
+    """Rank 1 is slow, and rank 0 does not wait for it before its gradient would be stale by more than three."""
+    spec = training(**KEYS | ASYNC, parallel={"trainers": 2, "async": True, "staleness": 3})
+    learner = joined(group, spec)
+    learner.observe(part(rows(), slice(80 * group.number, 80 * group.number + 80)))
+    busy, stale, mine = threading.Event(), [], part(rows(), slice(group.number, None, 2))
+    while not learner.parting:
+        learner.leaving = group.number == 0 and len(stale) == 80
+        busy.wait(0.02 * group.number)
+        before, first = learner.steps, 8 * len(stale) % 80
+        learner.learn(part(mine, slice(first, first + 8)))
+        stale.append(learner.steps - before - 1)
+    part_from(learner)
+    return {"apart_stale": np.array(stale), "apart_weights": weights(learner), "apart_oldest": np.array(learner.oldest)}
+
+
+def part_from(learner: ParallelLearner) -> None:
+    """Leave when all do."""
+    learner.leaving = True
+    while not learner.parting:
+        learner.idle(drained=False)
+    learner.leave()
 
 
 def uneven(group: Group) -> dict[str, Array]:
@@ -123,6 +155,11 @@ def main(folder: Path, number: int) -> None:
     torch.set_num_threads(1)
     with Group(folder / "meeting", number, (0, 1), timeout_s=60, name="work") as group:
         found = equal_batches(group) | uneven(group) | compressed(group) | grown(group)
+    with Group(folder / "meeting", number, (0, 1), timeout_s=60, name="bound") as group:
+        bound = {"trainers": 2, "async": True, "staleness": 0}
+        found |= equal_batches(group, "bound", **ASYNC, parallel=bound)
+    with Group(folder / "meeting", number, (0, 1), timeout_s=60, name="apart") as group:
+        found |= apart(group)
     np.savez(folder / f"{number}.npz", **found)
     with Group(folder / "meeting", number, (0, 1), timeout_s=4, name="death") as group:
         np.savez(folder / "missing.npz", **missing(group, folder))
