@@ -125,6 +125,16 @@ def test_a_stream_below_the_threshold_is_said_where_nothing_was_learned(place: W
     assert newest(place.models, "net") is None
 
 
+def test_a_stream_that_ends_below_a_batch_makes_one_last_one(place: Workspace) -> None:
+    learning = begun(place, batch=64, report=1, buffer={"capacity": "8 KiB"})
+    feed(learning, 0, 4)
+    assert not learning.rows()
+    finish(learning)
+    assert int(learning.rows()[-1].values["batches"]) == 1
+    card = json.loads((place.models / "net" / "1" / "card.json").read_text())
+    assert learning.counters()["draws"] == card["draws"] == 32 - card["held_out"]
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_whole(place: Workspace) -> None:
     learning = begun(place)
     feed(learning, 0, 10)
