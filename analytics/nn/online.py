@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from analytics.nn.gathering import Gathered
 from analytics.nn.needs import torch
 from analytics.nn.samples import Samples
 from analytics.nn.saving import read_state, write_state
@@ -44,7 +45,8 @@ class OnLine(Learning):
         self._sampler = sampler
         self._training = spec.training
         self._trainer = self._new_trainer()
-        self._pending: tuple[Samples, int] | None = None
+        self._gathered = Gathered()
+        self._ends = False
         self._steps = Steps()
         self._rows: list[Row] = []
         self._losses: list[float] = []
@@ -64,29 +66,27 @@ class OnLine(Learning):
         return Trainer(self._training, self._sampler.shapes)
 
     def take(self, taken: Taken) -> bool:
-        if self._pending is None:
+        if not self._gathered.holds(taken.step):
             samples = self._samples(taken)
             if taken.step.sequence <= self._had[0]:
                 return True
-            if samples is None:
-                self._note(taken.step)
+            if samples is not None and taken.step.sequence == self._had[2]:
+                samples = samples[self._had[1] :]
+            self._gathered.add(taken.step, samples)
+            if not self._gathered.is_enough:
                 return True
-            self._pending = samples, self._had[1] if taken.step.sequence == self._had[2] else 0
-        samples, done = self._pending
-        done += self._trainer.put(_from(samples, done))
-        if done < len(samples):
-            self._pending = samples, done
+        self._put()
+        if self._gathered:
             self._full.begin()
             return False
-        self._pending = None
-        self._full.end()
-        self._note(taken.step)
         return True
 
     def end(self) -> None:
-        self._trainer.end()
+        self._ends = True
+        self._put()
 
     def work(self) -> bool:
+        self._put()
         trained = self._trainer.batch()
         if trained is None:
             self._starving.begin()
@@ -126,6 +126,15 @@ class OnLine(Learning):
     def _samples(self, taken: Taken) -> Samples | None:
         """Return the samples of a step, if there are any for this trainer."""
         return self._sampler.samples(taken)
+
+    def _put(self) -> None:
+        """Give the trainer what has come, as far as it has room."""
+        for step in self._gathered.give(self._trainer.put):
+            self._note(step)
+        if not self._gathered:
+            self._full.end()
+            if self._ends:
+                self._trainer.end()
 
     def _note(self, step: Step) -> None:
         """A step was taken."""
@@ -263,13 +272,3 @@ class OnLine(Learning):
             self._workspace.models, self._workspace.name, trainer.network(), self._training, self._sampler.shapes, about
         )
         self._versions += 1
-
-
-def _from(samples: Samples, first: int) -> Samples:
-    """Return the samples from one on."""
-    if not first:
-        return samples
-
-    rest = [part[first:] if isinstance(part, np.ndarray) else part for part in (samples.member, samples.place)]
-    targets = None if samples.targets is None else samples.targets[first:]
-    return Samples(samples.inputs[first:], targets, rest[0], samples.step, rest[1])

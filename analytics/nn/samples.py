@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a network learns from: samples, and the memory that holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +82,21 @@ class Samples:
         for k, column in enumerate((self.member, self.step, self.place)):
             origins[:, k] = column
         return origins
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Return samples of several steps, one after the other.
+
+    >>> joined([Samples(np.zeros((2, 3)), step=4), Samples(np.ones((1, 3)), step=5)]).step
+    array([4, 4, 5])
+    """
+    if len(parts) == 1:
+        return parts[0]
+    origins = [np.concatenate([part.origins()[:, k] for part in parts]) for k in range(3)]
+    targets = [part.targets for part in parts if part.targets is not None]
+    member, step, place = origins
+    inputs = np.concatenate([part.inputs for part in parts])
+    return Samples(inputs, np.concatenate(targets) if targets else None, member, step, place)
 
 
 class Storage:

@@ -59,6 +59,7 @@ class Together(OnLine):
         return self._ended
 
     def work(self) -> bool:
+        self._put()
         try:
             return self._learn() if self._learns else self._gather()
         except Torn as error:

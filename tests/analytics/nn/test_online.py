@@ -89,10 +89,10 @@ def test_a_process_that_died_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
 def test_what_a_checkpoint_has_is_not_learned_from_again_where_it_is_sent_again(place: Workspace) -> None:
     learning = begun(place, buffer={"capacity": "8 KiB", "ratio": 6})
     feed(learning, 0, 24)
-    while learning.take(taken(24 + learning.counters()["samples"] // 8 - 24)):
-        """Fill it."""
-    while learning.work():
-        """And write a checkpoint with a part of the last step."""
+    assert not all(learning.take(taken(sequence)) for sequence in range(24, 99))
+    assert learning.work()
+    while not learning.counters()["samples"] % 8:
+        assert learning.work()  # until there is a checkpoint with a part of a step
     came = learning.counters()["samples"]
     assert came % 8
     again = begun(place, buffer={"capacity": "8 KiB", "ratio": 6})
@@ -100,6 +100,8 @@ def test_what_a_checkpoint_has_is_not_learned_from_again_where_it_is_sent_again(
     for sequence in range(came // 8 - 2, came // 8 + 3):
         while not again.take(taken(sequence)):
             assert again.work()
+    while again.work():
+        pass
     assert again.counters()["samples"] == 8 * (came // 8 + 3)
 
 
