@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from analytics.nn.architectures import Foreign
 from analytics.nn.draws import ENSEMBLE, WEIGHTS, Draws
 from analytics.nn.models import Ensemble, build
 from analytics.nn.needs import torch
@@ -21,6 +22,7 @@ from insitu.model import Array, Extent
 from insitu.operator import State
 
 Tensor = torch.Tensor
+_Dropout = torch.nn.modules.dropout._DropoutNd
 
 #: Batches from one copy of weights known to be good to the next: a copy costs about a tenth of a small batch.
 KEEP_EVERY = 32
@@ -73,6 +75,10 @@ class Learner:
         self._loss, self._raw = loss_function(spec.loss), spec.loss.kind == "relative_l2"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=spec.precision == "amp")
         self._noise = Draws(spec.seed, WEIGHTS)
+        # A network of one's own may draw by itself; to put the generator in place costs a hundredth of a small batch.
+        self._has_noise = isinstance(spec.model, Foreign) or any(
+            isinstance(part, _Dropout) and part.p for part in self.module.modules()
+        )
         #: Which of those who learn together this one is.
         self.number = 0
         #: How often the weights were moved.
@@ -112,8 +118,7 @@ class Learner:
         self.optimizer.zero_grad()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        with self._seeded():
-            loss = self._loss_of(rows)
+        loss = self._noisy_loss_of(rows)
         value = self._agreed(float(loss.detach()))
         if not math.isfinite(value):
             self.module.load_state_dict(self._good[1])
@@ -121,7 +126,7 @@ class Learner:
         if self.steps % KEEP_EVERY == 0:
             self._good = (self.steps, copy.deepcopy(self.module.state_dict()))
         # Each network of an ensemble moves by its own loss, whatever the number of them.
-        self._scaler.scale(loss * self.spec.ensemble).backward()
+        self._scaler.scale(loss if self.spec.ensemble == 1 else loss * self.spec.ensemble).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.steps += 1
@@ -203,8 +208,13 @@ class Learner:
         """Return what each network makes of the scaled inputs, as float32."""
         raw = torch.from_numpy(rows["inputs"]).to(self.device)
         with self._precision():
-            prediction = self._forward((raw - self._on(self.inputs.mean)) / self._on(self.inputs.std))
+            prediction = self._forward(self._scaled(raw, self.inputs))
         return [each.float() for each in _each(self.module, prediction)]
+
+    def _noisy_loss_of(self, rows: Rows) -> Tensor:
+        """Return the loss of a batch that is learned, in which layers that draw do so."""
+        with self._seeded() if self._has_noise else nullcontext():
+            return self._loss_of(rows)
 
     def _loss_of(self, rows: Rows) -> Tensor:
         target = torch.from_numpy(rows["targets" if "targets" in rows else "inputs"]).to(self.device)
@@ -213,9 +223,13 @@ class Learner:
             std, mean = self._on(self.outputs.std), self._on(self.outputs.mean)
             predictions = [each * std + mean for each in predictions]
         elif self.outputs is not None:
-            target = (target - self._on(self.outputs.mean)) / self._on(self.outputs.std)
+            target = self._scaled(target, self.outputs)
         losses = [self._loss(each, target) for each in predictions]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _scaled(self, raw: Tensor, by: Normaliser) -> Tensor:
+        # A copy in any case: what a module changes in place must not be the sample.
+        return raw.clone() if by.per == "none" else (raw - self._on(by.mean)).div_(self._on(by.std))
 
     def _on(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)

@@ -93,8 +93,7 @@ class StaleLearner(ParallelLearner):
             return Given(0, drained=drained, leaving=leaving)
         self.module.train()
         self.optimizer.zero_grad()
-        with self._seeded():
-            loss = self._loss_of(rows)
+        loss = self._noisy_loss_of(rows)
         value = float(loss.detach())
         if not math.isfinite(value):
             return Given(self._samples, None, value)
