@@ -23,7 +23,7 @@ from insitu.operator import Names
 #: What each row holds: dtype, units, meaning.
 SERIES: dict[str, tuple[str, str, str]] = {
     "error": ("f8", "1", "distance of prediction and truth, over the size of the truth, of all samples of the step"),
-    "threshold": ("f8", "1", "the largest error that is trusted, by the errors of the steps before"),
+    "threshold": ("f8", "1", "the largest {judge} that is trusted, by those of the steps before"),
     "trusted": ("bool", "1", "whether the network may stand for the truth here"),
     "version": ("i8", "1", "version of the model that was asked, 0 for none yet"),
 }
@@ -149,7 +149,7 @@ class Predict(Learner):
     def describe(self, inputs: Mapping[str, Variable]) -> dict[str, Variable]:
         shapes = self.sampler(inputs).shapes
         found = {
-            name: Variable(name, np.dtype(kind), (), (), units, text)
+            name: Variable(name, np.dtype(kind), (), (), units, text.format(judge=self.judge))
             for name, (kind, units, text) in (SERIES | ({} if self.classes is None else OF_CLASSES)).items()
         }
         if self.classes is not None:

@@ -5,6 +5,7 @@ A result tells what it is by its name, whatever learner yields it: ``loss`` belo
 with ``trusted`` to one that is asked. Runs are drawn into the same figures, told apart by dashes.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
@@ -95,8 +96,8 @@ def _show_trained(update: Update, run: Source, name: str, k: int) -> None:
     confusion = run.store.results.get(f"{name}.confusion")
     if confusion is not None and run.store.rows(confusion):
         values = np.asarray(run.store.newest(confusion), np.float32)
-        size = float(len(values))
-        update.images[f"confusion-{name}-{k}"] = image_of(values, (0, 0, size, size), ("taken for", "class"), (0, None))
+        place = (-0.5, -0.5, float(len(values)), float(len(values)))  # a class is in the middle of its cells
+        update.images[f"confusion-{name}-{k}"] = image_of(values, place, ("taken for", "class"), (0, None))
 
 
 def _show_asked(update: Update, run: Source, name: str, k: int) -> None:
@@ -108,6 +109,8 @@ def _show_asked(update: Update, run: Source, name: str, k: int) -> None:
         update.hidden += [f"{part}-{name}-{k}" for part in ("pair", "truth", "prediction")]
         return
     shown = {label: _column(columns, column, log=True) for label, column in ASKED.items()}
+    if "uncertainty" in run.store.results[f"{name}.threshold"].long_name:
+        shown["threshold"] = [math.nan] * len(shown["threshold"])  # the gate looks at that, and not at the error
     update.sources[f"error-{name}-{k}"] = {"x": columns["step"].tolist(), **shown}
     share = 100 * float(columns["trusted"][asked].mean())
     update.texts[f"say-{name}-{k}"] = (
