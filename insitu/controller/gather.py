@@ -76,6 +76,8 @@ class Gather:
         #: Steps whose states were lost with a node, by operator.
         self.lost_steps: Counter[str] = Counter()
         self._windows: dict[tuple[str, int], _Waiting] = {}
+        #: Up to which sequence each operator's windows went that are done.
+        self._reached = dict.fromkeys(operators, -1)
         self._steps: dict[str, dict[int, list[tuple[int, Entry]]]] = {name: {} for name in operators}
         self._upto: dict[str, dict[int, int]] = {name: dict.fromkeys(self._nodes[name], -1) for name in operators}
 
@@ -188,9 +190,21 @@ class Gather:
             )
             held = tuple(sorted(waiting.held, key=_node))
             whole = not (waiting.robbed or missing)
+            since, upto = self._with_gap(key[0], since, upto)
             done.append(Window(*key, since, upto, full, _in_order(waiting.entries), held, complete=whole))
             del self._windows[key]
         return done
+
+    def _with_gap(self, operator: str, since: int, upto: int) -> tuple[int, int]:
+        """Return the span of a window with the steps before it that no window had.
+
+        Where nobody who folds is left for a while, no node saw those steps. In which window of time they would have
+        been is not known; here they are missing for certain.
+        """
+        reached = self._reached[operator]
+        self._reached[operator] = max(reached, upto)
+        gap = self._operators[operator].panes.by_time and 0 <= reached + 1 < since
+        return (reached + 1 if gap else since), upto
 
     def _parties(self, operator: str, since: int, upto: int) -> frozenset[int]:
         """Return the nodes that were fed with any of these steps."""

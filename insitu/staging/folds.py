@@ -11,7 +11,7 @@ one place: an operator is foreign code.
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile, groupby
+from itertools import dropwhile, groupby, takewhile
 from operator import itemgetter
 
 from insitu.errors import OperatorError
@@ -65,6 +65,8 @@ class OperatorFolds:
         self._joins = begin > 0
         if begin and not self._panes.by_time:
             self._begin_at(self._panes.pane(Step(begin, 0, 0.0)))
+        #: Of windows of time: the first of the dropped steps behind the last one whose time is known, if there are any.
+        self._undated: int | None = None
         self._described = False
         self._step = 0
 
@@ -98,7 +100,10 @@ class OperatorFolds:
             yield from self._move_to(pane)
             assert self._open is not None
             self._fresh = True
+            if self._undated is not None and self._open.since < 0:
+                self._open.since = self._undated  # they may have been of this pane, too
             self._open.see([ready.step for ready in inside])
+            self._note_undated(inside)
             self._fold_into(self._open, inside)
             if self._panes.is_last(inside[-1].step):
                 yield from self._close()
@@ -123,8 +128,20 @@ class OperatorFolds:
         if self._fresh:
             yield self._handed_over(full=False)
 
+    def _note_undated(self, steps: Sequence[ReadyStep]) -> None:
+        """Note the dropped steps at the end of these: nobody knows in which pane they would have been."""
+        if not self._panes.by_time:
+            return
+        for ready in steps:
+            if ready.blocks or ready.elsewhere:
+                self._undated = None
+            elif self._undated is None:
+                self._undated = ready.step.sequence
+
     def _timed(self, steps: Sequence[ReadyStep]) -> Sequence[ReadyStep]:
         """Leave out steps whose time only others know, and begin with the first one whose time is known."""
+        if self._joins:
+            self._note_undated(list(takewhile(lambda ready: not ready.blocks, steps)))
         steps = [ready for ready in steps if not ready.elsewhere]
         if self._joins:
             steps = list(dropwhile(lambda ready: not ready.blocks, steps))
@@ -142,7 +159,10 @@ class OperatorFolds:
             self._next += 1
 
     def _in_panes(self, steps: Sequence[ReadyStep]) -> list[tuple[int, ReadyStep]]:
-        """Return steps with their panes. Of a dropped one the time may not be known: it counts to the pane before."""
+        """Return steps with their panes.
+
+        Of a dropped one the time may not be known: it counts to the pane before, and to the next one that has any step.
+        """
         low = self._open.key if self._open else self._next
         found = []
         for ready in steps:

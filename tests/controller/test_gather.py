@@ -50,6 +50,21 @@ def test_only_windows_that_a_lost_node_had_steps_of_are_incomplete() -> None:
     assert windows(gather.partial(0, window(3))) == [(3, True)]
 
 
+def test_steps_that_no_node_saw_are_missing_from_the_window_of_time_behind_them() -> None:
+    gather = Gather({"it": Total(of="u", over="step", window="4 time")}, [0])
+    gather.join(1, 25)
+
+    def hand_in(node: int, number: int, since: int, upto: int) -> list[tuple[int, int, int]]:
+        entry = Entry(number, upto - since + 1, since, upto, 0.0, ((0,), (4,)), {"total": np.ones(4), "number": 1})
+        done = gather.partial(node, Partial("it", 0, number, since, upto, True, (entry,)))
+        return [(one.window, one.since, one.upto) for one in done if isinstance(one, Window)]
+
+    assert hand_in(0, 0, 0, 9) == [(0, 0, 9)]
+    gather.lose(0, decided=24)
+    assert hand_in(1, 2, 25, 31) == [(2, 10, 31)], "what only node 0 had, and what was dropped with it"
+    assert hand_in(1, 3, 32, 38) == [(3, 32, 38)]
+
+
 def test_a_node_that_joins_is_waited_for_from_its_first_step_on() -> None:
     gather = Gather(OPERATORS, [0])
     gather.join(1, 25)
