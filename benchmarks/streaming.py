@@ -4,9 +4,11 @@
 python -m benchmarks.streaming WORKLOAD.json    one rank of a workload; ``insitu run`` starts it so
 """
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +19,7 @@ import xarray as xr
 import yaml
 
 import insitu
-from benchmarks.workload import LIMIT_S, Timing, Workload, produce, produce_in_place, timing
+from benchmarks.workload import LIMIT_S, Timing, Workload, produce, produce_in_place, timing, write
 from insitu.model import Array, Variable
 from insitu.operator import Batch, Operator, State
 
@@ -47,6 +49,7 @@ class Total(Operator):
             state["total"] += sum(float(np.sum(array)) for name in self.of for array in batch[name])
         state["end_s"] = time.monotonic()
         if batch.steps[0].index < self.lead <= batch.steps[-1].index + 1:
+            note_threads(Path(self.warm).parent, "node")
             Path(self.warm).touch()
         return state
 
@@ -55,6 +58,12 @@ class Total(Operator):
 
     def finalize(self, state: State) -> dict[str, Array]:
         return {name: np.array(value) for name, value in state.items()}
+
+
+def note_threads(folder: Path, process: str) -> None:
+    """Leave a note of what the threads of this process are called, for whoever asks the kernel about them."""
+    names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+    write(folder / f"threads.{process}.json", json.dumps({"pid": os.getpid(), "names": names}))
 
 
 def insitu_run(
@@ -102,6 +111,8 @@ def insitu_command(config: Path) -> list[str]:
 def main() -> None:
     work = Workload.load(sys.argv[1])
     with insitu.Client() as sim:
+        note_threads(Path(work.folder), f"rank {sim.rank}")
+        write(Path(work.folder) / "threads.controller.json", json.dumps({"pid": os.getppid(), "names": {}}))
         rank, rows = sim.rank, work.block[0]
         shape, start = (rows * work.ranks, *work.block[1:]), (rows * rank, *(0 for _ in work.block[1:]))
 

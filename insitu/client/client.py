@@ -39,6 +39,7 @@ from insitu.model import Array, Step
 from insitu.steering.parameters import ParameterSpec, Value
 from insitu.wire.addresses import is_here
 from insitu.wire.contact import Contact
+from insitu.wire.lane import LANE_BYTES, Bell, Lane, lanes_work
 from insitu.wire.messages import VERSION, Attach, Bye, Event, Hello, Lend, Share, Welcome
 from insitu.wire.segment import Segment
 from insitu.wire.sockets import connect
@@ -136,6 +137,8 @@ class Client:
         segment = _segment(welcome)
         policy = Policy(welcome.policy, welcome.every)
         attach = Attach(VERSION, contact.run, MEMBER, self.rank, socket.gethostname(), os.getpid())
+        # What is folded here is shipped in the background, by ZeroMQ, and has to stay in line with all else.
+        bell = Bell() if segment is not None and lanes_work() and not welcome.folds else None
 
         def link(share: Share) -> NodeLink:
             # Once all nodes have mapped the memory it has no name that another one could find it by.
@@ -149,12 +152,15 @@ class Client:
                 publisher.done,
                 policy.under_way,
                 lost=publisher.lost,
+                lane=None if lent is None or bell is None else _new_lane(bell),
+                bell="" if bell is None else bell.name,
             )
 
         publisher = Publisher(
             self.rank,
             buffer_bytes=welcome.buffer_bytes,
             segment=segment,
+            bell=bell,
             spool=Spool(welcome.spill_directory, welcome.spill_bytes) if welcome.spill_bytes else None,
             max_wait_s=welcome.max_wait_s,
             policy=policy,
@@ -355,3 +361,11 @@ def _segment(welcome: Welcome) -> Segment | None:
             raise
         log.warning("%s Going on over local sockets, or over tcp where there are none.", error)
         return None
+
+
+def _new_lane(bell: Bell) -> Lane | None:
+    """Return memory for messages to one staging node, where it is to be had."""
+    try:
+        return Lane(Segment.create(LANE_BYTES), bell, makes=True)
+    except RunError:
+        return None  # blocks go through shared memory all the same, and ZeroMQ says where they are

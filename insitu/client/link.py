@@ -8,21 +8,26 @@ waits: `listen` and `send` do what can be done now and return.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from insitu.budget import Budget
 from insitu.client.encoding import WAIT_S, Encoder
 from insitu.errors import RemoteProtocolError
 from insitu.plan import Part
+from insitu.wire.codec import Frame
+from insitu.wire.lane import Lane
 from insitu.wire.messages import (
     Ack,
     Attach,
     Borrow,
+    BorrowLane,
+    Buffer,
     Credit,
     Detach,
     Layout,
     Lend,
+    LendLane,
     Message,
     Publish,
     PublishEncoded,
@@ -55,7 +60,8 @@ class NodeLink:
     """Staging node `node`, as a rank sees it. `parts` say which rows of each block go there; a node may have none.
 
     At most `under_way` steps that are not folded yet are sent (``None``: as many as the credit allows). `lost` is
-    called, before `done`, with each step that may have been lost with a connection.
+    called, before `done`, with each step that may have been lost with a connection. With a `lane` and the `bell` that
+    the node is to ring, all goes there once the node has said that it has it.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class NodeLink:
         under_way: int | None = None,
         *,
         lost: Done = lambda sequence: None,
+        lane: Lane | None = None,
+        bell: str = "",
     ) -> None:
         self.node = node
         self.parts: tuple[Part, ...] = ()
@@ -81,6 +89,9 @@ class NodeLink:
         self.heard_at = 0.0
         #: Whether the node has mapped the segment; ``None`` while it has not said so.
         self.lent: bool | None = False if lend is None else None
+        #: Where messages go and come, once the node has said so; until then it is only `_offered`.
+        self.lane: Lane | None = None
+        self._offered = lane
         self._session = Session(Link.RANK_NODE, Side.CONNECTS)
         self._done = done
         self._lost = lost
@@ -100,11 +111,13 @@ class NodeLink:
         self._say(attach, 0)
         if lend is not None:
             self._say(lend, 0)
+        if lane is not None:
+            self._say(LendLane(lane.segment.name, lane.segment.secret, bell), 0)
 
     @property
     def met(self) -> bool:
-        """Whether the node has said how much it takes, and whether it has mapped the segment."""
-        return self.credit_bytes > 0 and self.lent is not None
+        """Whether the node has said how much it takes, and whether it has mapped the segment and the lane."""
+        return self.credit_bytes > 0 and self.lent is not None and self._offered is None
 
     @property
     def idle(self) -> bool:
@@ -177,6 +190,9 @@ class NodeLink:
 
     def close(self, since: float) -> None:
         """Leave; what was sent has some seconds to leave too, but not towards a node that was silent `since` then."""
+        for lane in (self.lane, self._offered):
+            if lane is not None:
+                lane.close()  # what is in it stays there for the node
         if (self.idle and not self.given_up) or self.heard_at > since:
             self.socket.close()
         else:
@@ -188,21 +204,38 @@ class NodeLink:
         A node that talks nonsense, or refuses this rank, is given up: its credit never grows again, so that steps are
         dropped after one wait. The simulation does not end for it.
         """
-        while (frames := self.socket.receive()) is not None:
-            self.heard_at = time.monotonic()
-            if self.given_up:
-                continue
-            try:
-                self._handle(self._session.receive(frames))
-            except RemoteProtocolError as error:
-                self.given_up = True
-                log.error("staging node %d is given up: %s", self.node, error)
+        try:
+            while (frames := self._receive()) is not None:
+                self.heard_at = time.monotonic()
+                if not self.given_up:
+                    self._handle(self._session.receive(frames))
+        except RemoteProtocolError as error:
+            self.given_up = True
+            if self.lane is not None:
+                self.lane.close()
+                self.lane = None
+            log.error("staging node %d is given up: %s", self.node, error)
+
+    def _receive(self) -> Sequence[Frame] | None:
+        if self.lane is None:
+            return self.socket.receive()
+        message = self.lane.receive()
+        return None if message is None else [message]
+
+    def _transmit(self, frames: list[Buffer]) -> bool:
+        if self.lane is None:
+            return self.socket.send(frames)
+        self.socket.require_own()
+        (frame,) = frames
+        return self.lane.send(bytes(frame))
 
     def send(self) -> None:
         """Send what may be sent; nothing before the first credit, not even what has no bytes.
 
         A node that has given none may not know yet that this rank feeds it.
         """
+        if self.lane is not None:
+            self.lane.flush()
         while self._waiting and self._may_send(self._waiting[0][1]):
             message, nbytes = self._waiting[0]
             if isinstance(message, Publish):
@@ -218,7 +251,7 @@ class NodeLink:
     def _may_send(self, nbytes: int) -> bool:
         if nbytes and self._most_unfolded is not None and len(self._unfolded) >= self._most_unfolded:
             return False
-        return self.credit_bytes > 0 and self._credit.fits(nbytes)
+        return self.met and self._credit.fits(nbytes)
 
     def _measure(self, message: Publish, nbytes: int) -> None:
         """Let ``codec: auto`` learn how long a message needs to be received, by waiting for that: at the start only."""
@@ -232,7 +265,7 @@ class NodeLink:
         self.encoder.learn(samples, nbytes / max(time.monotonic() - begin, 1e-6))
 
     def _say(self, message: Message, nbytes: int) -> bool:
-        if not self.socket.send(self._session.send(message)):
+        if not self._transmit(self._session.send(message)):
             return False
         if isinstance(message, Published):
             self._credit.take(nbytes)
@@ -264,10 +297,24 @@ class NodeLink:
                 self._credit.limit_bytes = nbytes
             case Borrow(mapped):
                 self.lent = mapped
+            case BorrowLane(bell):
+                self._enter(bell)
             case Ack():
                 self._acknowledged(message)
             case Refuse(reason):
                 raise RemoteProtocolError(f"it refuses this rank: {reason}")
+
+    def _enter(self, bell: str) -> None:
+        """Say and hear all that follows in the lane, where there is one."""
+        lane, self._offered = self._offered, None
+        if lane is None:
+            raise RemoteProtocolError("It has a lane that nobody lent to it.")
+        if not bell:
+            lane.close()
+            return
+        lane.segment.unlink()
+        lane.rings(bell)
+        self.lane = lane
 
     def _acknowledged(self, ack: Ack) -> None:
         if not self._folded_bytes <= ack.folded_bytes <= self.sent_bytes:

@@ -38,9 +38,10 @@ from insitu.client.tracing import Tracer
 from insitu.errors import InsituError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.wire.blocks import BlockSpec
+from insitu.wire.lane import Bell
 from insitu.wire.messages import Adopted, Dropped, Event, Share, Status
 from insitu.wire.segment import Segment
-from insitu.wire.sockets import poll
+from insitu.wire.sockets import Pollable, poll
 
 log = logging.getLogger("insitu.client")
 
@@ -58,9 +59,9 @@ class Publisher:
     """Takes the steps of one rank and brings them to its staging nodes within the budgets.
 
     They wait in `segment`, memory that staging nodes of this machine can map, or in `buffer_bytes` of this process's
-    own, and beyond that in `spool` where there is one. `connect` links a staging node. `rank` is for messages. What
-    this rank folds itself passes through `folding`; the variables `stays` go nowhere else. `tracer` is there where
-    steps are traced.
+    own, and beyond that in `spool` where there is one. `connect` links a staging node; those with a lane ring `bell`.
+    `rank` is for messages. What this rank folds itself passes through `folding`; the variables `stays` go nowhere else.
+    `tracer` is there where steps are traced.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Publisher:
         *,
         buffer_bytes: int,
         segment: Segment | None,
+        bell: Bell | None = None,
         spool: Spool | None = None,
         max_wait_s: float,
         policy: Policy,
@@ -90,6 +92,7 @@ class Publisher:
         self._controller = controller
         self._contract = contract
         self._segment = segment
+        self._bell = bell
         self._pool = Pool(np.empty(buffer_bytes, np.uint8) if segment is None else segment.data)
         self._cutter = Cutter(rank, self._pool, self.links, controller.say, stays)
         self._folding = folding
@@ -130,14 +133,14 @@ class Publisher:
         """Wait for news, at most `wait_s`; take in what the others said, and send what may be sent."""
         self._pumped_at = time.monotonic()
         # One look at all sockets costs less than one failing attempt to receive.
-        ready = poll([self._controller.socket, *(link.socket for link in self.links)], wait_s)
+        ready = self._poll([self._controller.socket, *(link.socket for link in self.links)], wait_s)
         if self._controller.socket in ready:
             self._controller.listen()
             self._skip()
             self._miss_nodes()
             self._replan()
         for link in self.links:
-            if link.socket in ready:
+            if link.socket in ready or (link.lane is not None and link.lane.waiting):
                 link.listen()
         self._fold()
         for link in self.links:
@@ -147,6 +150,14 @@ class Publisher:
             self.report()
         if self._segment is not None and self._segment.named and all(link.lent is not None for link in self.links):
             self._segment.unlink()
+
+    def _poll(self, sockets: Sequence[Pollable], wait_s: float) -> list[Pollable]:
+        if self._bell is None or wait_s <= 0:
+            return poll(sockets, wait_s)
+        lanes = [link.lane for link in self.links if link.lane is not None]
+        ready = poll([*sockets, self._bell], self._bell.listens(lanes, wait_s))
+        self._bell.listened(lanes)
+        return ready
 
     def close_links(self) -> None:
         """Leave the staging nodes; what was sent has some seconds to leave, but not towards one that is silent."""
@@ -163,6 +174,8 @@ class Publisher:
         if self._segment is not None:
             self._segment.unlink()
             self._segment.close()
+        if self._bell is not None:
+            self._bell.close()
         if self._spool is not None:
             self._spool.close()
 

@@ -8,7 +8,8 @@ when there is nothing else to do. A rank never waits for one that is held back, 
 from dataclasses import dataclass, field
 
 from insitu.errors import RemoteProtocolError
-from insitu.wire.messages import Ack, Credit, Publish, PublishEncoded, PublishLent
+from insitu.wire.lane import LANE_BYTES, Bell, Lane
+from insitu.wire.messages import Ack, Credit, LendLane, Publish, PublishEncoded, PublishLent
 from insitu.wire.segment import Segment
 from insitu.wire.session import Session
 
@@ -35,6 +36,8 @@ class RankLink:
     acked_at: float = 0.0
     dirty: bool = False
     segment: Segment | None = None
+    #: Where messages go and come, where there is a lane.
+    lane: Lane | None = None
     #: The sequences that came and are not acknowledged as folded yet, in order: whether each is done with.
     here: dict[int, bool] = field(default_factory=dict)
 
@@ -65,8 +68,20 @@ class RankLink:
         self._require(message.sequence, sum(form.nbytes for form in message.forms))
         return self.session.decoded(message)
 
+    def take_lane(self, lend: LendLane, bell: Bell) -> Lane | None:
+        """Return the lane that the rank has made, where it is on this machine and its bell can be rung."""
+        if self.lane is not None:
+            raise RemoteProtocolError(f"Rank {self.rank} has a lane already.")
+        segment = Segment.open(lend.segment, lend.secret, LANE_BYTES, writable=True)
+        if segment is None or not bell.ring(lend.bell):
+            return None
+        return Lane(segment, bell, makes=False, other=lend.bell)
+
     def release(self) -> None:
         """Let go of the rank's memory."""
+        if self.lane is not None:
+            self.lane.close()
+            self.lane = None
         if self.segment is not None:
             self.segment.close()
             self.segment = None

@@ -26,14 +26,16 @@ from insitu.staging.shipped import Shipped, Whole
 from insitu.staging.tracing import Tracing
 from insitu.wire import guard
 from insitu.wire.addresses import new_local, toward
-from insitu.wire.codec import kind
+from insitu.wire.codec import Frame, kind
 from insitu.wire.contact import Contact
+from insitu.wire.lane import Bell, Lane, lanes_work
 from insitu.wire.learning import Dismiss, Subscribe
 from insitu.wire.messages import (
     VERSION,
     Approve,
     Attach,
     Borrow,
+    BorrowLane,
     Commit,
     Event,
     Fed,
@@ -41,6 +43,7 @@ from insitu.wire.messages import (
     Finish,
     Finished,
     Lend,
+    LendLane,
     Message,
     Moved,
     NodeHello,
@@ -55,7 +58,7 @@ from insitu.wire.messages import (
 )
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Waker, connect, keep_pages_mapped, listen, poll
+from insitu.wire.sockets import Pollable, Waker, connect, keep_pages_mapped, listen, poll
 from insitu.wire.tracing import Traced
 from insitu.wire.viewing import Peek
 
@@ -103,6 +106,8 @@ class Receiver:
         self._keepers = keepers
         self._closing = threading.Event()
         self._waker = Waker()
+        self._bell = Bell() if lanes_work() else None
+        self._lanes: list[Lane] = []
         self._done: deque[Folded] = deque()
         self._outbox: deque[Message] = deque()
         self._newly_closed: list[ClosedHere] = []
@@ -132,6 +137,8 @@ class Receiver:
             self._waker.wake()
         self._thread.join()
         self._waker.close()
+        if self._bell is not None:
+            self._bell.close()
 
     def _run(self) -> None:
         keep_pages_mapped()
@@ -170,8 +177,9 @@ class Receiver:
         if len(self._assembler) + self._folding_steps > 1:
             self._closing.wait(NAP_S)
         wait_s = self._wait_s()
-        ready = poll([self._listener, self._controller, self._waker], wait_s)
-        lull = not ready and wait_s > 0
+        ready = self._poll([self._listener, self._controller, self._waker], wait_s)
+        came = self._receive_from_lanes() or bool(ready)
+        lull = not came and wait_s > 0
         # An attempt to receive where nothing is costs more than this whole look.
         if self._listener in ready:
             self._receive_from_ranks()
@@ -186,7 +194,7 @@ class Receiver:
             raise RunError("A thread that takes steps on this staging node has ended; its traceback stands above.")
         self._submit(self._assembler.take_approved())
         self._report_closed(lull)
-        self._acknowledge(idle=not ready)
+        self._acknowledge(idle=not came)
         self._outbox.extend(self._feeders.send(self._listener.send))
         if time.monotonic() - self._status_at > STATUS_S:
             self._report()
@@ -198,6 +206,28 @@ class Receiver:
         if any(link.caught_up for link in links):
             return 0.0
         return LULL_S if self._newly_closed or any(link.dirty for link in links) else STATUS_S
+
+    def _poll(self, sockets: list[Pollable], wait_s: float) -> list[Pollable]:
+        if self._bell is None or wait_s <= 0:
+            return poll(sockets, wait_s)
+        ready = poll([*sockets, self._bell], self._bell.listens(self._lanes, wait_s))
+        self._bell.listened(self._lanes)
+        return [each for each in ready if each is not self._bell]
+
+    def _receive_from_lanes(self) -> bool:
+        """Take in what is in the lanes; return whether anything was."""
+        came = False
+        for link in [link for link in self._links.values() if link.lane is not None and link.lane.waiting]:
+            came = True
+            try:
+                for _ in range(MESSAGES_PER_TURN):
+                    message = link.lane.receive() if link.lane is not None else None
+                    if message is None:
+                        break
+                    self._heard(link, [message])
+            except RemoteProtocolError as error:
+                self._refuse(link.identity, str(error))
+        return came
 
     def _receive_from_ranks(self) -> None:
         for _ in range(MESSAGES_PER_TURN):
@@ -226,6 +256,9 @@ class Receiver:
             assert isinstance(attach, Attach)
             self._attach(RankLink(identity, session, attach.rank), attach)
             return
+        self._heard(link, frames)
+
+    def _heard(self, link: RankLink, frames: Sequence[Frame]) -> None:
         match link.session.receive(frames):
             case Publish() as message:
                 self._publish(link, message)
@@ -239,6 +272,8 @@ class Receiver:
                 self._tracing.announced(traced)
             case Lend() as lend:
                 self._borrow(link, lend)
+            case LendLane() as lane:
+                self._borrow_lane(link, lane)
 
     def _attach(self, link: RankLink, attach: Attach) -> None:
         if attach.run != self._contact.run:
@@ -256,13 +291,28 @@ class Receiver:
             # What is lent lies in the rank's own memory and takes none of this node's.
             lent_bytes = link.segment.data.nbytes if link.segment is not None else 0
             credit = link.grant(max(lent_bytes, self._memory_bytes // len(self._feed.ranks)))
-            self._listener.send(link.identity, link.session.send(credit))
+            self._tell(link, credit)
 
     def _borrow(self, link: RankLink, lend: Lend) -> None:
         """Look for the rank's segment; where it is found, this is the rank's own machine."""
         link.segment = Segment.open(lend.segment, lend.secret, lend.bytes)
         self._grant(link)  # before the answer, so that a rank which has both knows what it may send
-        self._listener.send(link.identity, link.session.send(Borrow(link.segment is not None)))
+        self._tell(link, Borrow(link.segment is not None))
+
+    def _borrow_lane(self, link: RankLink, lend: LendLane) -> None:
+        """Look for the rank's lane; where it is found, all that follows goes there."""
+        lane = None if self._bell is None else link.take_lane(lend, self._bell)
+        self._tell(link, BorrowLane("" if lane is None or self._bell is None else self._bell.name))
+        if lane is not None:
+            link.lane = lane
+            self._lanes.append(lane)
+
+    def _tell(self, link: RankLink, message: Message) -> bool:
+        """Say something to a rank, whole or not at all; return whether it was taken."""
+        frames = link.session.send(message)
+        if link.lane is None:
+            return self._listener.send(link.identity, frames)
+        return link.lane.send(bytes(frames[0]))
 
     def _publish(self, link: RankLink, message: Publish) -> None:
         blocks = link.session.blocks_of(message)
@@ -397,8 +447,7 @@ class Receiver:
         for link in self._links.values():
             if link.dirty and (idle or link.urgent or now - link.acked_at > pace_s):
                 # Where its connection is closed, or it does not read, the next message makes it dirty again.
-                sent = self._listener.send(link.identity, link.session.send(link.ack()))
-                link.acked(now, sent)
+                link.acked(now, self._tell(link, link.ack()))
 
     def _report(self) -> None:
         self._status_at = time.monotonic()
@@ -420,7 +469,13 @@ class Receiver:
         self._refused.add(identity)
         self._feeders.forget(identity)
         self._say(Event("error", "protocol", f"A rank is refused: {reason}", {"rank": link.rank if link else -1}))
-        session = link.session if link else Session(Link.RANK_NODE, Side.LISTENS)
+        if link is not None:
+            self._tell(link, Refuse(reason))
+            if link.lane is not None:
+                self._lanes.remove(link.lane)
+                link.lane.close()
+            return
+        session = Session(Link.RANK_NODE, Side.LISTENS)
         self._listener.send(identity, session.send(Refuse(reason)))
 
     def _say(self, message: Message) -> None:

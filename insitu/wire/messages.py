@@ -358,6 +358,18 @@ class Lend:
 
 
 @dataclass(slots=True)
+class LendLane:
+    """The rank has made a lane (`insitu.wire.lane`) in a segment of this name, and is rung by `bell`.
+
+    It says nothing more until the node has answered. Then both sides say all that follows there.
+    """
+
+    segment: str
+    secret: str
+    bell: str
+
+
+@dataclass(slots=True)
 class PublishLent:
     """A `Publish` whose buffers lie in the segment that was lent: ``(offset, nbytes)`` for each block of the layout.
 
@@ -418,6 +430,13 @@ class Borrow:
     """The answer to `Lend`: whether the node has the segment before it, as it has on the same machine."""
 
     mapped: bool
+
+
+@dataclass(slots=True)
+class BorrowLane:
+    """The answer to `LendLane`: by which bell the node is rung. Empty: there is no lane between these two."""
+
+    bell: str
 
 
 @dataclass(slots=True)
@@ -628,7 +647,8 @@ class Shutdown:
 Message = (
     Hello | Offer | Layout | Tally | Declare | Reached | Answer | Standing | Dropped | Adopted | Bye
     | Welcome | Refuse | Skip | NodeGone | Replan | Propose | Decide | Ping
-    | Attach | Lend | Publish | PublishLent | PublishEncoded | Ship | Detach | Borrow | Credit | Ack
+    | Attach | Lend | LendLane | Publish | PublishLent | PublishEncoded | Ship | Detach
+    | Borrow | BorrowLane | Credit | Ack
     | NodeHello | Closed | Fed | Partial | Held | Event | Status | Finished
     | NodeWelcome | Feed | Moved | Approve | Commit | Finish | Shutdown
     | ConsoleHello | Request | Follow | Scale | Leave | ConsoleWelcome | Steerable | Settled | Paused | Shown | Scaled

@@ -467,6 +467,8 @@ KINDS: dict[int, Record] = {
     87: Record(w.Scaled, nodes=whole(), why=text),
     88: Record(n.Join, generation=whole(), missing=many(whole())),
     89: Record(n.Meet, generation=whole(), members=many(whole()), meeting=text),
+    90: Record(m.LendLane, segment=name, secret=name, bell=name),
+    91: Record(m.BorrowLane, bell=label),
     97: Record(t.Traced, sequence=whole(), context=t.context),
     98: Record(t.TracedWindow, operator=name, key=whole(), contexts=many(t.context, t.SPANS)),
     99: Record(t.Spans, spans=many(_span.field, t.SPANS)),

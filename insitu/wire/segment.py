@@ -76,25 +76,30 @@ class Segment:
         return cls(path, secret, memory, nbytes)
 
     @classmethod
-    def open(cls, name: str, secret: str, nbytes: int) -> "Segment | None":
-        """Map another process's segment, read-only; ``None`` where it is not to be found on this machine."""
+    def open(cls, name: str, secret: str, nbytes: int, *, writable: bool = False) -> "Segment | None":
+        """Map another process's segment, read-only if not `writable`; ``None`` where it is not on this machine."""
         path = FOLDER / name
         if not name.startswith(PREFIX) or path.name != name:
             return None  # a peer names segments, not files
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            handle = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW)
         except OSError:
             return None
         try:
             if os.fstat(handle).st_size < HEAD_BYTES + nbytes:
                 return None
-            memory = mmap.mmap(handle, HEAD_BYTES + nbytes, prot=mmap.PROT_READ)
+            protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
+            memory = mmap.mmap(handle, HEAD_BYTES + nbytes, prot=protection)
         finally:
             os.close(handle)
         if memory[: len(secret)] != secret.encode():
             memory.close()
             return None
         return cls(path, secret, memory, nbytes)
+
+    def view(self) -> memoryview:
+        """Return all its bytes, writable where it is mapped so; to be released before `close`."""
+        return memoryview(self._memory)[HEAD_BYTES : HEAD_BYTES + self.data.nbytes]
 
     def unlink(self) -> None:
         """Take the name away; the memory stays for those who have mapped it. May be called twice."""

@@ -107,12 +107,13 @@ TRANSITIONS: dict[Link, dict[State, Transitions]] = {
         State.NEW: {m.Attach: State.OPEN} | _REFUSED,
         State.OPEN: _stays(
             State.OPEN,
-            *(m.Lend, m.Borrow, m.Layout, m.Publish, m.PublishLent, m.PublishEncoded, m.Ship, m.Credit, m.Ack),
+            *(m.Lend, m.Borrow, m.LendLane, m.BorrowLane),
+            *(m.Layout, m.Publish, m.PublishLent, m.PublishEncoded, m.Ship, m.Credit, m.Ack),
             t.Traced,
         )
         | {m.Detach: State.ENDING}
         | _REFUSED,
-        State.ENDING: _stays(State.ENDING, m.Borrow, m.Credit, m.Ack) | _REFUSED,
+        State.ENDING: _stays(State.ENDING, m.Borrow, m.BorrowLane, m.Credit, m.Ack) | _REFUSED,
         State.REFUSED: {},
     },
     Link.NODE_CONTROLLER: {
@@ -171,6 +172,7 @@ FROM_LISTENER = frozenset(
         w.Propose,
         w.Decide,
         m.Borrow,
+        m.BorrowLane,
         m.Credit,
         m.Ack,
         m.NodeWelcome,

@@ -137,9 +137,14 @@ class _Socket:
     @property
     def pollable(self) -> "zmq.Socket[bytes]":
         """The socket itself, for `poll`."""
+        self.require_own()
+        assert self._socket is not None
+        return self._socket
+
+    def require_own(self) -> None:
+        """Raise `LocalProtocolError` where the socket is closed, or that of the parent of this process."""
         if self._socket is None:
             raise LocalProtocolError(f"The socket at {self.address} {self._closed}.")
-        return self._socket
 
     def close(self, linger_s: float = LINGER_S) -> None:
         """Close; what was sent has `linger_s` to leave. May be called twice."""

@@ -4,7 +4,7 @@
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,7 @@ from insitu.staging import receiver as module
 from insitu.staging.folder import Folded, Folder
 from insitu.staging.receiver import Receiver
 from insitu.wire.contact import Contact
+from insitu.wire.lane import LANE_BYTES, Bell, Lane, lanes_work
 from insitu.wire.messages import (
     VERSION,
     Ack,
@@ -22,6 +23,7 @@ from insitu.wire.messages import (
     Attach,
     BlockSpec,
     Borrow,
+    BorrowLane,
     Closed,
     Commit,
     Credit,
@@ -32,6 +34,7 @@ from insitu.wire.messages import (
     Finished,
     Layout,
     Lend,
+    LendLane,
     Message,
     NodeHello,
     NodeWelcome,
@@ -44,6 +47,7 @@ from insitu.wire.messages import (
 )
 from insitu.wire.segment import Segment
 from insitu.wire.session import Link
+from insitu.wire.sockets import poll
 from tests.end_to_end.folds import Total
 from tests.waiting import wait_until
 from tests.wire.fakes import FakeCaller, FakeListener
@@ -309,6 +313,43 @@ def test_memory_that_is_lent_is_read_where_it_lies_and_released_when_folded(make
     finally:
         segment.unlink()
         segment.close()
+
+
+@pytest.mark.skipif(not lanes_work(), reason="lanes need x86-64 and Linux")
+def test_a_rank_with_a_lane_is_heard_and_answered_there(make: MakeNode) -> None:
+    node = make(window=1)
+    node.approve()
+    rank, session = node.ranks[0], node.ranks[0].session
+    blocks, memory = Segment.create(4096), Segment.create(LANE_BYTES)
+    with Bell() as bell, closing(blocks), closing(Lane(memory, bell, makes=True)) as lane:
+
+        def hear(cls: type[Message]) -> Message:
+            while True:
+                message = lane.receive()
+                if message is None:
+                    assert poll([bell], bell.listens([lane], 10.0)) or lane.waiting, "nobody rang"
+                    bell.listened([lane])
+                elif isinstance(heard := session.receive([message]), cls):
+                    return heard
+
+        rank.say(Lend(blocks.name, blocks.secret, 4096))
+        rank.say(LendLane(memory.name, memory.secret, bell.name))
+        lane.rings(rank.hear(BorrowLane).bell)
+        blocks.unlink()
+        lane.send(bytes(session.send(PublishLent(0, 0, 0.0, 0, ((64, 32),)))[0]))
+        assert hear(Ack) in (Ack(0, -1, 32, 0), Ack(0, 0, 32, 32))
+        lane.send(bytes(session.send(PublishLent(0, 0, 0.0, 0, ((64, 32),)))[0]))
+        refuse = hear(Refuse)
+        assert isinstance(refuse, Refuse)
+        assert "published sequence 0 after 0" in refuse.reason
+
+
+def test_a_lane_that_is_not_on_this_machine_is_not_taken(make: MakeNode) -> None:
+    node = make()
+    node.ranks[0].say(LendLane("insitu-0-0", "c0ffee", "insitu-bell-0-0"))
+    assert node.ranks[0].hear(BorrowLane).bell == ""
+    node.publish(0)
+    wait_until(lambda: node.steps_closed() == [0], what="the step, over the socket")
 
 
 WRONG: dict[str, tuple[list[Message], str]] = {
