@@ -7,7 +7,7 @@ comparisons, since it stands in the simulation's inner loop.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,7 @@ from insitu.wire.schema import DTYPES
 Halo = int | tuple[int | tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """The arguments of a put, as the author gave them."""
 
     data: npt.ArrayLike

@@ -2,7 +2,7 @@
 """Cuts a rank's steps into one message for each staging node, and says once what each kind of step consists of."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from insitu.client.link import NodeLink
 from insitu.client.pool import Pool, Slot
@@ -16,12 +16,15 @@ from insitu.wire.messages import Buffer, Layout, Message, Publish, PublishLent
 Cut = tuple[NodeLink, Publish | PublishLent, int]
 
 
+#: Rows of a block that go to a node: which block of the step, bytes before them, bytes of theirs.
+_Rows = tuple[int, int, int]
+
+
 class TooLarge(InsituError):
     """A staging node can never take its part of a step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
+class Filled(NamedTuple):
     """A block of a step: where it lies in its array and in the arena (`slot`: none where it is elsewhere)."""
 
     spec: BlockSpec
@@ -34,13 +37,17 @@ class Filled:
         """What it takes where it lies: a slot is rounded up."""
         return self.data.nbytes if self.slot is None else self.slot.nbytes
 
-    def place(self, part: Part) -> tuple[int, int]:
-        """Return offset and size in the arena of the rows that go to a staging node; from 0 where it is elsewhere."""
-        offset = 0 if self.slot is None else self.slot.offset
+    @property
+    def offset(self) -> int:
+        """Where it begins in the arena; 0 where it is elsewhere."""
+        return 0 if self.slot is None else self.slot.offset
+
+    def rows(self, part: Part) -> tuple[int, int]:
+        """Return offset and size within the block of the rows that go to a staging node, in bytes."""
         if self.data.ndim == 0:
-            return offset, self.data.nbytes
+            return 0, self.data.nbytes
         rows, row_bytes = part.rows(len(self.data)), self.data.nbytes // max(1, len(self.data))
-        return offset + rows.start * row_bytes, (rows.stop - rows.start) * row_bytes
+        return rows.start * row_bytes, (rows.stop - rows.start) * row_bytes
 
 
 class Cutter:
@@ -63,6 +70,8 @@ class Cutter:
         self._links = links
         self._say = say
         self._layouts: dict[tuple[int, ...], int] = {}
+        #: Of each layout what of its blocks goes where, as far as that stays the same.
+        self._known: dict[int, list[tuple[NodeLink, list[_Rows]]]] = {}
         self._announced = 0
 
     @property
@@ -73,37 +82,60 @@ class Cutter:
     def renew(self) -> None:
         """The parts of the nodes have changed: what is announced from now on has other blocks, and other numbers."""
         self._layouts.clear()
+        self._known.clear()
 
     def messages(self, step: Step, blocks: Sequence[Filled]) -> list[Cut]:
         """Return one message for each staging node. Raises `TooLarge`."""
-        layout = self._layout([block.spec_id for block in blocks], [block.spec for block in blocks])
+        layout = self._layout(blocks)
         messages: list[Cut] = []
-        for link in self._fed:
-            some, places, nbytes = self._part(link, blocks)
+        for link, rows in self._rows(layout, blocks):
+            places = tuple([(blocks[k].offset + skipped, size) for k, skipped, size in rows])
+            nbytes = sum([size for _, size in places])
+            self._require(link, nbytes)
             fields = (step.sequence, step.index, step.time, layout)
             if link.lent:
                 messages.append((link, PublishLent(*fields, places), nbytes))
             else:
+                some = [blocks[k] for k, _, _ in rows]
                 buffers = tuple(self._buffer(block, *place) for block, place in zip(some, places, strict=True))
                 messages.append((link, Publish(*fields, buffers), nbytes))
         return messages
 
     def require_credit(self, blocks: Sequence[Filled]) -> None:
         """Raise `TooLarge` for a step of which a staging node can never take its part."""
-        for link in self._fed:
-            self._part(link, blocks)
+        for link, rows in self._cut(blocks):
+            self._require(link, sum(size for _, _, size in rows))
 
-    def _part(self, link: NodeLink, blocks: Sequence[Filled]) -> tuple[list[Filled], tuple[tuple[int, int], ...], int]:
-        cut = [(block, part) for part in link.parts for block in blocks if self._goes_to(part, block.spec)]
-        some = [block for block, _ in cut]
-        places = tuple(block.place(part) for block, part in cut)
-        nbytes = sum(size for _, size in places)
+    def _rows(self, layout: int, blocks: Sequence[Filled]) -> list[tuple[NodeLink, list[_Rows]]]:
+        """Return which rows go where: the same for each step of a layout, but for joined variables."""
+        known = self._known.get(layout)
+        if known is None:
+            known = self._cut(blocks)
+            if not any(block.spec.variable.joined for block in blocks):
+                self._known[layout] = known
+        return known
+
+    def _cut(self, blocks: Sequence[Filled]) -> list[tuple[NodeLink, list[_Rows]]]:
+        return [
+            (
+                link,
+                [
+                    (k, *block.rows(part))
+                    for part in link.parts
+                    for k, block in enumerate(blocks)
+                    if self._goes_to(part, block.spec)
+                ],
+            )
+            for link in self._fed
+        ]
+
+    def _require(self, link: NodeLink, nbytes: int) -> None:
+        """Raise `TooLarge` where a staging node can never take so much."""
         if not link.accepts(nbytes):
             raise TooLarge(
                 f"its {nbytes} bytes exceed the credit of {link.credit_bytes} bytes at staging node "
                 f"{link.node}; raise staging.memory or staging.nodes"
             )
-        return some, places, nbytes
 
     def _buffer(self, block: Filled, offset: int, nbytes: int) -> Buffer:
         """Return a part of a block as it is to be sent over tcp.
@@ -114,11 +146,12 @@ class Cutter:
             return self._pool.arena[offset : offset + nbytes]
         return self._pool.part(offset, nbytes)
 
-    def _layout(self, spec_ids: Sequence[int], specs: Sequence[BlockSpec]) -> int:
+    def _layout(self, blocks: Sequence[Filled]) -> int:
         """Return the number of this combination of blocks; a new one is announced to all."""
-        key = tuple(spec_ids)
+        key = tuple([block.spec_id for block in blocks])
         layout = self._layouts.get(key)
         if layout is None:
+            specs = [block.spec for block in blocks]
             layout = self._layouts[key] = self._announced
             self._announced += 1
             self._say(Layout(layout, tuple(specs)))

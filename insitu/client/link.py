@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from insitu.budget import Budget
 from insitu.client.encoding import WAIT_S, Encoder
@@ -47,8 +47,7 @@ Done = Callable[[int], None]
 Published = Publish | PublishLent | PublishEncoded
 
 
-@dataclass(frozen=True, slots=True)
-class _UnderWay:
+class _UnderWay(NamedTuple):
     """A message on its way, the last of `upto_bytes` that were sent; lent memory is read until the step is folded."""
 
     sequence: int

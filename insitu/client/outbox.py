@@ -84,7 +84,7 @@ class Outbox:
             if traced is not None:
                 link.trace(traced)
             link.publish(message, nbytes)
-        self.put_bytes += sum(block.data.nbytes for block in blocks)
+        self.put_bytes += sum([block.data.nbytes for block in blocks])
 
     def step(self, sequence: int) -> Step:
         """Return a step that is here."""

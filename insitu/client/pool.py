@@ -8,9 +8,8 @@ fit has to wait.
 """
 
 from bisect import insort
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,7 @@ PARTS = 4096
 ALIGNMENT = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """`nbytes` of the arena from `offset` on."""
 
     offset: int

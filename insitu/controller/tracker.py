@@ -147,8 +147,9 @@ class Tracker:
             seen = self._seen[step.sequence] = _Seen(step.index, step.time)
         seen.layouts[node] = number
         seen.nbytes[node] = step.nbytes
-        seen.disagree.update(step.disagree)
-        if (step.index, step.time) != (seen.index, seen.time):
+        if step.disagree:
+            seen.disagree.update(step.disagree)
+        if step.index != seen.index or step.time != seen.time:
             seen.disagree.update(rank for rank, _ in layouts)
 
     def drop(self, sequence: int, reason: str) -> bool:
@@ -224,15 +225,16 @@ class Tracker:
     def _reason_to_drop(self, sequence: int, seen: _Seen | None) -> str | None:
         if sequence in self._dropped:
             return self._dropped[sequence]
-        short = sorted(rank for rank, steps in self._ended.items() if steps <= sequence)
-        if short:
-            return f"rank {short[0]} had ended before"
+        if self._ended and (short := [rank for rank, steps in self._ended.items() if steps <= sequence]):
+            return f"rank {min(short)} had ended before"
         routes = self._routes_at(sequence)
         if seen and seen.disagree and self._is_closed(seen, routes):
             return f"ranks {_listed(seen.disagree)} gave it another index or time than the others"
         return "a staging node is gone" if not self._gone_nodes.isdisjoint(routes.feeders) else None
 
     def _routes_at(self, sequence: int) -> _Routes:
+        if len(self._routes) == 1:
+            return self._routes[0]
         return next(routes for routes in reversed(self._routes) if routes.begin <= sequence)
 
     def _is_closed(self, seen: _Seen, routes: _Routes) -> bool:
@@ -274,9 +276,11 @@ class Tracker:
         self.counts.whole += 1
         self.counts.index, self.counts.time = seen.index, seen.time
         self.counts.nbytes += sum(seen.nbytes.values())
-        self.counts.delivered.update(verdict.variables.keys())
-        self.counts.left_out.update(verdict.faults.items())
-        self._announce(seen, verdict)
+        for name in verdict.variables:
+            self.counts.delivered[name] += 1
+        if verdict.faults or self._left_out:
+            self.counts.left_out.update(verdict.faults.items())
+            self._announce(seen, verdict)
 
     def _count_dropped(self, sequence: int, reason: str) -> None:
         if reason not in self.counts.dropped:

@@ -18,10 +18,11 @@ commits what is closed with them by itself (`approve`, `take_approved`): the way
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from insitu.errors import RemoteProtocolError
 from insitu.model import Block, Step
-from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Moved, Publish, RankLayouts
+from insitu.wire.messages import Approve, Closed, ClosedStep, Commit, Moved, Publish, PublishLent, RankLayouts
 
 #: The parts of one step: for each source its blocks by the variable's name. Part k of those that rank r has here is
 #: source ``r + k * STRIDE``: in nearly every run the sources are the ranks.
@@ -40,8 +41,7 @@ def in_order(source: int) -> tuple[int, int]:
     return rank_of(source), source
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyStep:
+class ReadyStep(NamedTuple):
     """A committed step, to be folded; without blocks where it was dropped. `nbytes` tells what each rank sent of it.
 
     A step that is whole `elsewhere`, and of which no part came to this node, is known by its sequence alone.
@@ -53,8 +53,7 @@ class ReadyStep:
     elsewhere: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedHere:
+class ClosedHere(NamedTuple):
     """A step that all ranks which feed this node have published, and of each rank its layout."""
 
     step: Step
@@ -115,8 +114,8 @@ class Assembler:
         """How many steps are here that the controller has not decided on."""
         return len(self._pending)
 
-    def publish(self, rank: int, message: Publish, blocks: list[Block]) -> ClosedHere | None:
-        """Take in a rank's part of a step; return the step if it is closed by it.
+    def publish(self, rank: int, message: Publish | PublishLent, blocks: list[Block], nbytes: int) -> ClosedHere | None:
+        """Take in a rank's part of a step, blocks of `nbytes` in all; return the step if it is closed by it.
 
         A rank that comes too late for a step which was dropped changes nothing. Raises `RemoteProtocolError` for a rank
         that does not feed this node.
@@ -129,12 +128,14 @@ class Assembler:
         if self.is_late(message.sequence):
             return None
         step = Step(message.sequence, message.index, message.time)
-        pending = self._pending.setdefault(step.sequence, _Pending(step))
-        if pending.step != step:
+        pending = self._pending.get(step.sequence)
+        if pending is None:
+            pending = self._pending[step.sequence] = _Pending(step)
+        elif pending.step != step:
             pending.disagree.append(rank)
         pending.blocks[rank] = blocks
         pending.layouts[rank] = message.layout
-        pending.nbytes[rank] = sum(block.data.nbytes for block in blocks)
+        pending.nbytes[rank] = nbytes
         return pending.close() if self._is_closed(pending) else None
 
     def left_by(self, ranks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -54,6 +54,7 @@ class OperatorFolds:
     def __init__(self, name: str, operator: Operator, begin: int = 0) -> None:
         self.name = name
         self.operator = operator
+        self._inputs = frozenset(operator.inputs)
         self._panes = operator.panes
         self._closed = PaneQueue(operator)
         self._open: Pane | None = None
@@ -248,7 +249,7 @@ class OperatorFolds:
 
     def _fold_into(self, window: Pane, steps: Sequence[ReadyStep]) -> None:
         operator, states = self.operator, window.states
-        whole = [ready for ready in steps if any(self._has_inputs(blocks) for blocks in ready.blocks.values())]
+        whole = [ready for ready in steps if any(map(self._has_inputs, ready.blocks.values()))]
         if not whole:
             return
         window.count([ready.step for ready in whole])
@@ -257,7 +258,7 @@ class OperatorFolds:
                 states[place] = operator.update(states[place] if place in states else operator.init(), batch)
 
     def _has_inputs(self, blocks: Mapping[str, Block]) -> bool:
-        return (all if self.operator.needs_all else any)(name in blocks for name in self.operator.inputs)
+        return self._inputs <= blocks.keys() if self.operator.needs_all else not self._inputs.isdisjoint(blocks)
 
     def _batches(self, source: int, steps: Iterable[ReadyStep]) -> Iterator[tuple[Place, Batch]]:
         """Cut a source's blocks where their place changes; parts without cells are left out where cells are kept."""

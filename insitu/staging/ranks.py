@@ -8,6 +8,7 @@ when there is nothing else to do. A rank never waits for one that is held back, 
 from dataclasses import dataclass, field
 
 from insitu.errors import RemoteProtocolError
+from insitu.model import Block
 from insitu.wire.lane import LANE_BYTES, Bell, Lane
 from insitu.wire.messages import Ack, Credit, LendLane, Publish, PublishEncoded, PublishLent
 from insitu.wire.segment import Segment
@@ -15,6 +16,8 @@ from insitu.wire.session import Session
 
 #: The share of its credit that a rank may have unacknowledged while more is arriving.
 _SHARE = 8
+#: Combinations of places that are remembered of each rank.
+_PLACES = 1024
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class RankLink:
     lane: Lane | None = None
     #: The sequences that came and are not acknowledged as folded yet, in order: whether each is done with.
     here: dict[int, bool] = field(default_factory=dict)
+    _known: dict[tuple[int, tuple[tuple[int, int], ...]], tuple[list[Block], int]] = field(default_factory=dict)
 
     def grant(self, nbytes: int) -> Credit:
         """Give the rank credit; it may use up what it had until it hears of less."""
@@ -47,11 +51,21 @@ class RankLink:
         self.allowed_bytes = max(self.allowed_bytes, nbytes)
         return Credit(nbytes)
 
-    def look_up(self, message: PublishLent) -> Publish:
-        """Return the message with its buffers: views of the rank's own memory.
+    def lent(self, message: PublishLent) -> tuple[list[Block], int]:
+        """Return the blocks of a message, views of the rank's own memory, and their bytes.
 
-        Raises `RemoteProtocolError` for places that are not in what was lent.
+        The same places come again and again, since a rank takes the lowest free ones first. Raises
+        `RemoteProtocolError` for places that are not in what was lent.
         """
+        known = self._known.get((message.layout, message.places))
+        if known is None:
+            if len(self._known) == _PLACES:
+                self._known.clear()
+            blocks = self.session.blocks_of(self._look_up(message))
+            known = self._known[message.layout, message.places] = blocks, sum(block.data.nbytes for block in blocks)
+        return known
+
+    def _look_up(self, message: PublishLent) -> Publish:
         if self.segment is None:
             raise RemoteProtocolError(f"Rank {self.rank} speaks of memory that this staging node has not mapped.")
         data = self.segment.data
@@ -82,6 +96,7 @@ class RankLink:
         if self.lane is not None:
             self.lane.close()
             self.lane = None
+        self._known.clear()
         if self.segment is not None:
             self.segment.close()
             self.segment = None

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from insitu.errors import LocalProtocolError, RemoteProtocolError, RunError
+from insitu.model import Block
 from insitu.staging.assembler import Assembler, ClosedHere, ReadyStep, closed_message
 from insitu.staging.consumers import Merger
 from insitu.staging.feeders import Feeders
@@ -260,12 +261,12 @@ class Receiver:
 
     def _heard(self, link: RankLink, frames: Sequence[Frame]) -> None:
         match link.session.receive(frames):
-            case Publish() as message:
-                self._publish(link, message)
             case PublishLent() as message:
-                self._publish(link, link.look_up(message))
+                self._publish(link, message, *link.lent(message))
+            case Publish() as message:
+                self._publish_own(link, message)
             case PublishEncoded() as message:
-                self._publish(link, link.decoded(message))
+                self._publish_own(link, link.decoded(message))
             case Ship() as ship:
                 self._ship(link, ship)
             case Traced() as traced:
@@ -314,16 +315,19 @@ class Receiver:
             return self._listener.send(link.identity, frames)
         return link.lane.send(bytes(frames[0]))
 
-    def _publish(self, link: RankLink, message: Publish) -> None:
+    def _publish_own(self, link: RankLink, message: Publish) -> None:
+        """Take in blocks that lie in this process's own memory."""
         blocks = link.session.blocks_of(message)
-        nbytes = sum(block.data.nbytes for block in blocks)
+        self._publish(link, message, blocks, sum(block.data.nbytes for block in blocks))
+
+    def _publish(self, link: RankLink, message: Publish | PublishLent, blocks: list[Block], nbytes: int) -> None:
         link.receive(message.sequence, nbytes)
         if self._assembler.is_late(message.sequence):
             link.fold(message.sequence, nbytes)
             return
         self._waiting_bytes += nbytes
         self._peak_bytes = max(self._peak_bytes, self._waiting_bytes)
-        closed = self._assembler.publish(link.rank, message, blocks)
+        closed = self._assembler.publish(link.rank, message, blocks, nbytes)
         if closed is not None:
             self._newly_closed.append(closed)
             self._waited_for = self._waited_for or not self._assembler.is_approved(closed)

@@ -8,7 +8,7 @@ message that goes takes its number with it, and the first change after a release
 import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
-from math import prod
+from math import isfinite, prod
 from operator import itemgetter
 from typing import Any
 
@@ -239,6 +239,39 @@ _closed_step = Record(
     nbytes=whole(),
     disagree=many(whole()),
 )
+
+
+def _dump_closed_step(step: Any) -> list[Any]:
+    if type(step) is not m.ClosedStep:
+        return _closed_step.dump(step)
+    values = [step.sequence, step.index, step.time, step.layouts, step.nbytes, step.disagree]
+    return values if _is_closed_step(values, tuple) else _closed_step.dump(step)
+
+
+def _load_closed_step(values: Any) -> Any:
+    if type(values) is list and len(values) == 6 and _is_closed_step(values, list):
+        number, index, time, layouts, nbytes, _ = values
+        return m.ClosedStep(number, index, time, layouts, nbytes, ())
+    return _closed_step.load(values)
+
+
+def _is_closed_step(values: list[Any], sequence: type) -> bool:
+    """Whether a step on which ranks agree is right, told without the record: there is one for each step of a run."""
+    number, index, time, layouts, nbytes, disagree = values
+    return (
+        type(number) is type(index) is type(layouts) is type(nbytes) is int
+        and 0 <= number <= WHOLE
+        and -WHOLE <= index <= WHOLE
+        and 0 <= layouts <= WHOLE
+        and 0 <= nbytes <= WHOLE
+        and type(time) is float
+        and isfinite(time)
+        and type(disagree) is sequence
+        and not disagree
+    )
+
+
+_quick_closed_step = Field(_dump_closed_step, _load_closed_step)
 _entry = Record(
     m.Entry,
     key=whole(),
@@ -341,7 +374,7 @@ KINDS: dict[int, Record] = {
         _closed,
         member=whole(),
         layouts=many(_rank_layouts),
-        steps=many(_closed_step.field),
+        steps=many(_quick_closed_step),
     ),
     17: _partial,
     18: Record(

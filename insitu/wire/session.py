@@ -239,6 +239,7 @@ class Session:
     def __init__(self, link: Link, side: Side) -> None:
         self.link = link
         self.side = side
+        self._table = TRANSITIONS[link]
         self.state = State.NEW
         self.layouts: dict[int, Layout] = {}
         self._blocks = 0
@@ -251,7 +252,8 @@ class Session:
         state = self._next(message, self.side, LocalProtocolError)
         frames = encode(message)
         self._note(message, LocalProtocolError)
-        self.state = state
+        if state is not self._state:
+            self.state = state
         return frames
 
     def receive(self, frames: Sequence[Frame]) -> Message:
@@ -263,7 +265,8 @@ class Session:
         other = Side.CONNECTS if self.side is Side.LISTENS else Side.LISTENS
         state = self._next(message, other, RemoteProtocolError)
         self._note(message, RemoteProtocolError)
-        self.state = state
+        if state is not self._state:
+            self.state = state
         return message
 
     def blocks_of(self, publish: Publish) -> list[Block]:
@@ -282,9 +285,19 @@ class Session:
         buffers = tuple(expand(form, buffer, spec.variable.dtype, count) for spec, count, form, buffer in parts)
         return Publish(publish.sequence, publish.index, publish.time, publish.layout, buffers)
 
+    @property
+    def state(self) -> State:
+        """How far the link has come."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+        self._turns = self._table[state]  # kept, since members of an enumeration are slow to look up
+
     def _next(self, message: Message, side: Side, error: type[ProtocolError]) -> State:
         cls = type(message)
-        state = TRANSITIONS[self.link][self.state].get(cls)
+        state = self._turns.get(cls)
         speaker = Side.LISTENS if cls in FROM_LISTENER else Side.CONNECTS
         if state is None:
             raise error(f"{cls.__name__} has no place on the link from {self.link.value} when {self.state.value}.")

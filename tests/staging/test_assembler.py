@@ -17,7 +17,8 @@ V = Variable("v", np.dtype("f8"), (4,), ("x",))
 
 def publish(assembler: Assembler, rank: int, sequence: int, *, index: int | None = None) -> ClosedHere | None:
     blocks = [Block(variable, (2 * rank,), np.full(2, float(sequence))) for variable in (U, V)]
-    return assembler.publish(rank, Publish(sequence, sequence if index is None else index, 0.5, 3, ()), blocks)
+    message = Publish(sequence, sequence if index is None else index, 0.5, 3, ())
+    return assembler.publish(rank, message, blocks, sum(block.data.nbytes for block in blocks))
 
 
 def test_a_step_closes_with_the_last_of_its_ranks_in_any_order() -> None:
@@ -163,8 +164,8 @@ def test_a_node_that_joins_takes_ranks_from_the_steps_on_that_they_move_at() -> 
 def test_two_parts_of_a_rank_are_two_sources() -> None:
     assembler = Assembler((0, 2))
     upper, lower = (Block(U, (start,), np.full(1, float(start))) for start in (2, 3))
-    assembler.publish(2, Publish(0, 0, 0.5, 3, ()), [upper, lower])
-    assembler.publish(0, Publish(0, 0, 0.5, 3, ()), [Block(U, (0,), np.zeros(2))])
+    assembler.publish(2, Publish(0, 0, 0.5, 3, ()), [upper, lower], 16)
+    assembler.publish(0, Publish(0, 0, 0.5, 3, ()), [Block(U, (0,), np.zeros(2))], 16)
     [ready] = assembler.commit(Commit(0, 0, (), ()))
     assert [rank_of(source) for source in sorted(ready.blocks, key=in_order)] == [0, 2, 2]
     assert sorted(ready.blocks[source]["u"].start for source in ready.blocks) == [(0,), (2,), (3,)]
