@@ -17,7 +17,7 @@ from insitu.wire.session import Session
 #: The share of its credit that a rank may have unacknowledged while more is arriving.
 _SHARE = 8
 #: Combinations of places that are remembered of each rank.
-_PLACES = 1024
+_PLACES = 4096
 
 
 @dataclass(slots=True)

@@ -109,6 +109,8 @@ class Receiver:
         self._waker = Waker()
         self._bell = Bell() if lanes_work() else None
         self._lanes: list[Lane] = []
+        #: Whether something came through lanes just now, and none of those ranks waits for an answer.
+        self._streams = False
         self._done: deque[Folded] = deque()
         self._outbox: deque[Message] = deque()
         self._newly_closed: list[ClosedHere] = []
@@ -175,11 +177,13 @@ class Receiver:
 
     def _turn(self) -> None:
         """Take in what is there and answer it; wait only where there is nothing to do."""
-        if len(self._assembler) + self._folding_steps > 1:
+        if self._streams or len(self._assembler) + self._folding_steps > 1:
             self._closing.wait(NAP_S)
         wait_s = self._wait_s()
         ready = self._poll([self._listener, self._controller, self._waker], wait_s)
-        came = self._receive_from_lanes() or bool(ready)
+        heard = self._receive_from_lanes()
+        self._streams = heard and not any(lane.awaited for lane in self._lanes)
+        came = heard or bool(ready)
         lull = not came and wait_s > 0
         # An attempt to receive where nothing is costs more than this whole look.
         if self._listener in ready:

@@ -79,6 +79,10 @@ class _Writer:
         self._words[_WRITTEN] = self._written = written
         return True
 
+    @property
+    def awaited(self) -> bool:
+        return bool(self._words[_WAITS])
+
     def rouse(self) -> bool:
         """Return whether the reader waits, and take it as rung."""
         with _fence:
@@ -195,6 +199,11 @@ class Lane:
     def waiting(self) -> bool:
         """Whether anything is to be received."""
         return self._in.waiting
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the other end waits for something."""
+        return self._out.awaited
 
     def receive(self) -> bytes | None:
         """Return the next message. Raises `RemoteProtocolError` for what is none, and for one that is too long."""
