@@ -151,7 +151,7 @@ class Run:
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
             journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
             record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
-            learners=self._pipeline.learners, bound="each of them records" if config.recorded else "",
+            learners=self._pipeline.learners, records=bool(config.recorded),
             traces=self._traces,
         )  # fmt: skip
         self._recruiting = Recruiting(

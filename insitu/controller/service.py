@@ -80,7 +80,7 @@ class Service:
 
     `journal` gets every event with its source, `deliver` every window and row that is complete, and `release` large
     states that nobody will ask for. `record` gets what became of actions; `schedule` are those of an earlier record.
-    `followers` have the results that consoles follow. `bound` says what keeps nodes from joining and leaving, if any.
+    `followers` have the results that consoles follow. Where nodes record (`records`), none can join or leave.
     `traces` get what is told of traced steps, where any are.
     """
 
@@ -97,7 +97,7 @@ class Service:
         record: ActionRecord,
         snapshot: Callable[["Service"], dict[str, Any]],
         learners: Mapping[str, Learner] | None = None,
-        bound: str = "",
+        records: bool = False,
         schedule: Iterable[tuple[int, Action]] = (),
         followers: Followers | None = None,
         traces: "Traces | None" = None,
@@ -115,7 +115,7 @@ class Service:
         self._terms = terms
         self._operators = operators
         self._expected_nodes = self._wanted = nodes
-        self._bound = bound
+        self._records = records
         #: Staging nodes that are to leave, and those among them that were asked for all they have.
         self._leaving: set[int] = set()
         self._asked: set[int] = set()
@@ -287,7 +287,16 @@ class Service:
             for operator in list(self._learning):
                 self.fail(operator, f"staging node {node} is gone, and with it a part of every step")
             self._hand_over(self._gather.lose(node, decided))
+            if self._records:
+                self._end_recording(peer)
             self._take_over(node)
+
+    def _end_recording(self, peer: Peer) -> None:
+        """A node is gone that was to record a part of each step: what follows cannot be replayed."""
+        steps = int(peer.counters.get("recorded_steps", 0))
+        text = f"the recording ends after about {steps} steps: {peer.name} is gone, which had a part of each"
+        self.unrecorded[peer.name] = text
+        self._journal("controller", Event("error", "recording-stopped", text, {"node": peer.number}))
 
     def _take_over(self, node: int) -> None:
         """Have other staging nodes take the parts of one that is gone, from a step on that has not begun."""
@@ -312,7 +321,7 @@ class Service:
         """Say why no staging node can join or leave."""
         if self._learning:
             return f"'{min(self._learning)}' learns from each of them"
-        return self._bound or self._why_fixed()
+        return "each of them records" if self._records else self._why_fixed()
 
     def _scale(self, nodes: int) -> Scaled:
         """Go on with so many staging nodes: those with the highest numbers leave, and others are recruited."""

@@ -17,6 +17,7 @@ from tests.end_to_end.programs.noise import STEPS
 from tests.end_to_end.programs.shapes import RANKS, field, particles, parts
 from tests.end_to_end.programs.shapes import STEPS as STEPS_OF_SHAPES
 from tests.end_to_end.runs import INSITU, LIMIT_S, Left, environment, program, total, write
+from tests.waiting import wait_until
 
 WINDOW = 8
 FOLDS: dict[str, Any] = {
@@ -68,6 +69,29 @@ def test_the_results_are_the_same_bit_for_bit(start: Start) -> None:
         "of": str(recorded.directory / "recording.zarr"), "pace": "full", "steps": STEPS, "left_out": 0,
     }  # fmt: skip
     assert not (again.directory / "recording.zarr").exists()
+
+
+def test_a_recording_ends_with_the_staging_node_that_was_killed(start: Start) -> None:
+    """The run goes on, but a part of each later step was to be written there; the report says so."""
+    operators = {"few": total(window=WINDOW)}
+    steady = program("steady", "--steps", 10**6, "--pause", 0.01)
+    running = start(*steady, ranks=2, nodes=2, operators=operators, outputs=[RECORD], impatient=True)
+    wait_until(lambda: running.windows("few") > 0, LIMIT_S, "a first window")
+    running.descendants("spawn_main")[1].kill()
+    wait_until(lambda: running.events("replanned"), LIMIT_S, "the other node to take its part")
+    with steer(running.directory) as run:
+        run.stop()
+    recorded = running.wait()
+    assert recorded.status == 1
+    [said] = recorded.report["recording"]["ended_early"]
+    assert said.endswith("staging node 1 is gone, which had a part of each")
+    assert any(said in reason for reason in recorded.report["reasons"])
+    whole = Recording(recorded.directory / "recording.zarr")
+    assert 0 < len(whole.steps) <= recorded.report["steps"]["produced"] - whole.left_out
+    for rank in range(2):
+        for each in whole.steps:
+            [block] = whole.blocks_of(rank).at(each.step.sequence)
+            np.testing.assert_array_equal(block.data, np.arange(8 * rank, 8 * rank + 8) + each.step.index)
 
 
 def test_the_parameters_of_a_recorded_run_are_set_as_they_were(start: Start) -> None:
