@@ -218,6 +218,7 @@ class NodeLink:
     def _receive(self) -> Sequence[Frame] | None:
         if self.lane is None:
             return self.socket.receive()
+        self.socket.require_own()  # the memory of a lane is its parent's, in a process that was forked
         message = self.lane.receive()
         return None if message is None else [message]
 
@@ -234,6 +235,7 @@ class NodeLink:
         A node that has given none may not know yet that this rank feeds it.
         """
         if self.lane is not None:
+            self.socket.require_own()
             self.lane.flush()
         while self._waiting and self._may_send(self._waiting[0][1]):
             message, nbytes = self._waiting[0]

@@ -42,6 +42,9 @@ LANE_BYTES = 2 * (_HEAD_BYTES + RING_BYTES)
 #: Words of the head: bytes that were written and read since the beginning, and whether the reader is to be rung.
 _WRITTEN, _READ, _WAITS = 0, 8, 9
 
+#: All bells are called so.
+_BELL = "insitu-bell-"
+
 _PIECE = struct.Struct("<II")
 #: What follows a piece: nothing, more of the same message, or room that is left out up to the ring's end.
 _LAST, _MORE, _SKIP = 0, 1, 2
@@ -241,7 +244,7 @@ class Bell:
     """
 
     def __init__(self) -> None:
-        self.name = f"insitu-bell-{os.getpid()}-{os.urandom(8).hex()}"
+        self.name = f"{_BELL}{os.getpid()}-{os.urandom(8).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(f"\0{self.name}")
 
@@ -270,6 +273,8 @@ class Bell:
 
     def ring(self, name: str) -> bool:
         """Ring another bell; return whether it is there. One that has not been heard yet need not be rung again."""
+        if not name.startswith(_BELL):
+            return False  # a peer names bells, not any socket of this machine
         try:
             self._socket.sendto(b"!", f"\0{name}")
         except BlockingIOError:
