@@ -33,9 +33,9 @@ class Train(Streaming, Learner):
     (`analytics.nn.steps`).
 
     **Who.** One process; with ``parallel.trainers`` several, over the staging nodes in turn, each with a share of the
-    steps (`insitu.learner.turn`), of `batch` samples, of buffer and held-out set. They learn one network in step, data
-    parallel (`analytics.nn.parallel`). One that dies is waited for by nobody, and comes in again
-    (`analytics.nn.together`).
+    steps (`insitu.learner.turn`), of `batch` samples, of buffer and held-out set. They learn one network, data
+    parallel: in step (`analytics.nn.parallel`), or by gradients that are stale within a bound (`analytics.nn.stale`).
+    One that dies is waited for by nobody, and comes in again (`analytics.nn.together`).
 
     **How.** Samples wait in a buffer, from which batches are drawn (`analytics.nn.buffers`: fifo, firo, reservoir).
     While it is full of samples that no batch has held, steps wait at the staging nodes, and with it, by the policy of

@@ -52,7 +52,6 @@ class StaleLearner(ParallelLearner):
     def leave(self) -> None:
         if self._exchange is not None:
             self._exchange.close()
-            self.sent_bytes += self._exchange.sent_bytes
             self._exchange = None
         super().leave()
 
@@ -67,6 +66,7 @@ class StaleLearner(ParallelLearner):
             self.module.load_state_dict(self._good[1])
             return given.loss
         answer = self._exchange.give(given)
+        self.sent_bytes = self._sent_before + self._exchange.sent_bytes
         for update in answer.updates:
             self._make(update)
         if given.samples:
@@ -82,6 +82,7 @@ class StaleLearner(ParallelLearner):
     def _part_ways(self) -> None:
         """From now on nobody waits for all: the collectives of a backward pass are over."""
         self._parallel = None
+        self._sent_before = self.sent_bytes
         numbers = sum(each.numel() for each in self.module.parameters())
         sequencer = Sequencer(self.group.size, self.spec.parallel.bound, self.steps, self._ends_together)
         self._exchange = Exchange(self.group, numbers, sequencer)
