@@ -12,19 +12,32 @@ import pytest
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import INSITU, environment, program, total, write
 
-ENDLESS = ("steady", "--steps", 1_000_000, "--pause", 0.002)
+ENDLESS = ("steady", "--steps", 1_000_000, "--pause", 0.005)
 
 
 @pytest.mark.parametrize(("how", "status"), [("raise", 1), ("kill", -9)])
 def test_a_rank_that_fails_ends_the_run_and_keeps_what_was_folded(start: Start, how: str, status: int) -> None:
-    command = program(*ENDLESS, "--fail", how, "--fail-rank", 1, "--fail-at", 50)
+    """The status is that of the rank that failed first: those that go on after an exception are ended by force."""
+    deaf = ["--deaf"] if how == "raise" else []
+    command = program(*ENDLESS, *deaf, "--fail", how, "--fail-rank", 1, "--fail-at", 50)
     operators = {"ten": total(window=10), "all": total(), "here": total(window=10, where="rank")}
-    left = start(*command, ranks=3, operators=operators).wait()
+    if how == "raise":
+        faulty = {"use": "tests.end_to_end.folds:Faulty", "method": "update", "at": 15}
+        operators["late"] = total(over=["step", "space"], window=10) | faulty
+    left = start(*command, ranks=3, operators=operators, impatient=how == "raise").wait()
     assert left.status == 1, left.stderr
     assert f"about to {how}" in left.stderr
     report = left.report
     assert (report["status"], report["exit_status"]) == ("failed", 1)
     assert f"the simulation ended with status {status}" in report["reasons"]
+    if how == "kill":
+        assert "rank 1 is gone" in report["reasons"]
+    else:
+        why = "operator 'late': in window 1: ZeroDivisionError: nothing to divide by in update"
+        assert why in report["reasons"]
+        late = left.results("late")  # what was whole before an operator fails is kept, too
+        assert late["total"].values.tolist() == [10 * sum(range(24)) + 24 * 45]
+        assert late["complete"].all()
     steps = report["steps"]["delivered"]
     assert steps == 50 or (how != "raise" and 0 < steps <= 50)  # a process that is gone takes along what it had
     ten, all_of_it = left.results("ten"), left.results("all")
@@ -37,14 +50,6 @@ def test_a_rank_that_fails_ends_the_run_and_keeps_what_was_folded(start: Start, 
     assert whole == 5 or (how != "raise" and whole <= steps // 10)
     np.testing.assert_array_equal(here["total"][:whole], ten["total"][:whole])
     assert not here["steps"][whole:].any()
-
-
-def test_the_status_is_that_of_the_rank_that_failed_first(start: Start) -> None:
-    """Not that of those which had to be ended after it."""
-    command = program(*ENDLESS, "--deaf", "--fail", "exit", "--fail-rank", 1, "--fail-at", 5)
-    left = start(*command, ranks=2, impatient=True).wait()
-    assert left.status == 1
-    assert "the simulation ended with status 3" in left.report["reasons"]
 
 
 @pytest.fixture
@@ -66,28 +71,16 @@ def test_mpiexec_that_fails_leaves_no_rank_behind(start: Start) -> None:
     assert 0 < left.report["steps"]["delivered"] <= 50
 
 
-def test_a_program_that_ends_at_once(start: Start) -> None:
+def test_a_program_that_ends_at_once_and_never_took_part(start: Start) -> None:
     """With what it left in the background, which holds its output open."""
     command = "sleep 300 & echo out; echo the licence server is down >&2; exit 3"
     left = start("sh", "-c", command, impatient=True).wait(20.0)
     assert left.status == 1
     assert left.stdout.splitlines().count("out") == 1
     assert "the licence server is down" in left.stderr
-    assert "the simulation ended with status 3" in left.report["reasons"]
-
-
-def test_a_program_that_never_takes_part(start: Start) -> None:
-    left = start("true", impatient=True).wait()
-    assert left.status == 1
     assert "no rank ever took part: does the program make an insitu.Client()" in left.stderr
+    assert "the simulation ended with status 3" in left.report["reasons"]
     assert left.report["steps"]["produced"] == 0
-
-
-def test_a_rank_that_leaves_without_a_goodbye_is_named(start: Start) -> None:
-    left = start(*program("steady", "--steps", 20, "--rude"), ranks=2, impatient=True).wait()
-    assert left.status == 1
-    assert left.report["reasons"] == ["rank 0 is gone", "rank 1 is gone"]
-    assert left.report["steps"]["delivered"] == 20
 
 
 def test_nobody_reading_its_output_does_not_stop_the_simulation(tmp_path: Path) -> None:

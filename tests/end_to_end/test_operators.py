@@ -60,14 +60,6 @@ def test_each_node_says_once_that_it_stopped_an_operator(left: Left) -> None:
     assert len(said) == len(set(said))
 
 
-def test_what_was_whole_before_it_failed_is_kept(start: Start) -> None:
-    left = start(*program("steady", "--steps", STEPS), operators={"late": faulty("update", at=15)}).wait()
-    assert left.report["reasons"] == ["operator 'late': in window 1: ZeroDivisionError: nothing to divide by in update"]
-    late = left.results("late")
-    assert late["total"].values.tolist() == [10 * sum(range(8)) + 8 * 45]
-    assert late["complete"].all()
-
-
 def test_one_that_cannot_be_prepared_ends_the_run_before_the_simulation_starts(start: Start, tmp_path: Path) -> None:
     """And before the results of the run that it was to replace are gone."""
     earlier = tmp_path / "test0" / "runs" / "test0"

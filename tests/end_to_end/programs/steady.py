@@ -49,8 +49,7 @@ def main() -> None:
             pause.wait(options.pause)
     finally:
         begin = time.monotonic()
-        if not options.rude:
-            sim.close()
+        sim.close()
         said = {"steps": done, "longest_s": longest_s, "close_s": time.monotonic() - begin}
         Path(f"rank-{rank}.json").write_text(json.dumps(said))
 
@@ -82,7 +81,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--fail-at", type=int)
     parser.add_argument("--talk", action="store_true", help="print a line each step")
     parser.add_argument("--deaf", action="store_true", help="go on when asked to stop")
-    parser.add_argument("--rude", action="store_true", help="leave without closing the client")
     return parser.parse_args()
 
 
