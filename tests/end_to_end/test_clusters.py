@@ -2,6 +2,8 @@
 """A Dask cluster that is there already: the run uses its workers and leaves it as it was."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 from distributed import Client
 
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import environment, outside, program, total
+from tests.end_to_end.runs import environment, outside, program, told, total
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.leaks_per_module
@@ -49,8 +51,8 @@ def cluster(folder: Path, host: str, workers: int) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A scheduler with three workers."""
-    with cluster(tmp_path_factory.mktemp("dask"), "127.0.0.1", workers=3) as file:
+    """A scheduler with two workers."""
+    with cluster(tmp_path_factory.mktemp("dask"), "127.0.0.1", workers=2) as file:
         yield file
 
 
@@ -81,28 +83,25 @@ def test_its_workers_fold_and_are_left_as_they_were(start: Start, scheduler_file
     assert plugins_of(address) == 0
 
 
-def test_a_run_that_is_ended_leaves_it_as_it_was(start: Start, scheduler_file: Path) -> None:
+def test_a_run_that_is_terminated_ends_as_by_ctrl_c_and_leaves_it_as_it_was(start: Start, scheduler_file: Path) -> None:
+    """SIGTERM, as of batch systems and service managers, of which the controller alone hears."""
     running = start(
-        *program("steady", "--steps", 1_000_000, "--pause", 0.002), staging={"cluster": str(scheduler_file)}
+        *program("steady", "--steps", 1_000_000, "--pause", 0.01), ranks=2, staging={"cluster": str(scheduler_file)}
     )
-    running.until("begun-0")
-    running.interrupt()
-    assert running.wait().status == 1
-    assert plugins_of(address_in(scheduler_file)) == 0
-
-
-def test_too_few_workers_are_said(start: Start, scheduler_file: Path) -> None:
-    running = start("true", nodes=4, staging={"cluster": str(scheduler_file)}, impatient=True)
+    for rank in range(2):
+        running.until(f"begun-{rank}")
+    os.kill(running.process.pid, signal.SIGTERM)
     left = running.wait()
     assert left.status == 1
-    assert "has 3 workers, and staging.nodes asks for 4" in left.stderr
-
-
-def test_nobody_at_the_address_is_said(start: Start) -> None:
-    left = start("true", staging={"cluster": "tcp://127.0.0.1:1"}, impatient=True).wait()
-    assert left.status == 1
-    assert "No Dask scheduler answers at tcp://127.0.0.1:1" in left.stderr
-    assert "Traceback" not in left.stderr
+    assert "Stopping the simulation; press Ctrl-C again to end it at once." in left.stderr
+    assert "Traceback" not in left.stdout + left.stderr
+    report = left.report
+    assert (report["status"], report["exit_status"], report["reasons"]) == ("interrupted", 1, [])
+    steps = report["steps"]["delivered"]
+    assert [each["steps"] for each in told(running.folder, 2)] == [steps] * 2
+    assert report["steps"]["dropped"] == 0
+    np.testing.assert_array_equal(left.results("sum")["total"][0], steps * np.arange(16) + sum(range(steps)))
+    assert plugins_of(address_in(scheduler_file)) == 0
 
 
 @pytest.mark.skipif(not outside(), reason="this machine has no interface but loopback")

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ctrl-C, at every moment of a run: all ranks end after the same step, what was folded is kept, nothing is left."""
 
-import os
-import signal
 import stat
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import Left, Running, program, told, total
 from tests.waiting import wait_until
 
-ENDLESS = program("steady", "--steps", 1_000_000, "--pause", 0.002)
+ENDLESS = program("steady", "--steps", 1_000_000, "--pause", 0.01)
 #: Shorter than all that would be waited for if a second Ctrl-C did nothing.
 AT_ONCE_S = 10.0
 
@@ -21,11 +18,6 @@ AT_ONCE_S = 10.0
 def ctrl_c(running: Running) -> None:
     """As in a terminal: the signal reaches all processes of the controller's group."""
     running.interrupt()
-
-
-def terminate(running: Running) -> None:
-    """As batch systems and service managers do: the controller alone hears of it."""
-    os.kill(running.process.pid, signal.SIGTERM)
 
 
 def interrupted(running: Running, limit_s: float = 60.0) -> Left:
@@ -37,10 +29,9 @@ def interrupted(running: Running, limit_s: float = 60.0) -> Left:
     return left
 
 
-def streaming(start: Start, *options: str, ranks: int, **keys: object) -> Running:
+def streaming(start: Start, *options: str, **keys: int) -> Running:
     """A run with a window's results already stored."""
-    operators = {"all": total(), "ten": total(window=10)}
-    running = start(*ENDLESS, *options, ranks=ranks, nodes=2, operators=operators, **keys)
+    running = start(*ENDLESS, *options, operators={"all": total(), "ten": total(window=10)}, **keys)
     wait_until(lambda: running.windows("ten") > 0 or running.process.poll() is not None, 60.0, "a first window")
     return running
 
@@ -57,11 +48,10 @@ def check_what_was_kept(left: Left, cells: int) -> int:
     return steps
 
 
-@pytest.mark.parametrize("how", [ctrl_c, terminate])
-def test_all_ranks_end_after_the_same_step_and_what_was_folded_is_kept(start: Start, how: object) -> None:
-    running = streaming(start, ranks=3)
-    assert callable(how)
-    how(running)
+def test_all_ranks_end_after_the_same_step_and_what_was_folded_is_kept(start: Start) -> None:
+    """`test_clusters.py` ends a run by SIGTERM."""
+    running = streaming(start, ranks=3, nodes=2)
+    ctrl_c(running)
     left = interrupted(running)
     assert "Stopping the simulation; press Ctrl-C again to end it at once." in left.stderr
     assert f"interrupted: {left.directory.relative_to(running.folder)}" in left.stderr
@@ -72,19 +62,10 @@ def test_all_ranks_end_after_the_same_step_and_what_was_folded_is_kept(start: St
     assert report["steps"]["dropped"] == 0
 
 
-def test_a_second_ctrl_c_ends_at_once_what_does_not_want_to_stop(start: Start) -> None:
-    running = streaming(start, "--deaf", ranks=2)
+def test_a_second_ctrl_c_ends_at_once_what_does_not_want_to_stop_and_more_of_them_are_no_fault(start: Start) -> None:
+    running = streaming(start, "--deaf", ranks=2, nodes=2)
     ctrl_c(running)
     wait_until(lambda: "press Ctrl-C again" in running.stderr, what="the first to be heard")
-    ctrl_c(running)
-    left = interrupted(running, AT_ONCE_S)
-    assert left.report["status"] == "interrupted"
-    assert check_what_was_kept(left, cells=16) > 0
-
-
-def test_impatience_is_no_fault(start: Start) -> None:
-    """Ctrl-C again and again until the end ends the run as two of them do."""
-    running = streaming(start, ranks=2)
 
     def ended() -> bool:
         if running.process.poll() is None:
@@ -94,6 +75,7 @@ def test_impatience_is_no_fault(start: Start) -> None:
     wait_until(ended, AT_ONCE_S, "the end")
     left = interrupted(running)
     assert left.report["status"] == "interrupted"
+    assert check_what_was_kept(left, cells=16) > 0
 
 
 def test_ctrl_c_before_the_simulation_is_started_leaves_nothing(start: Start) -> None:
