@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``insitu`` with shorter waits, where the real ones would keep a test waiting."""
 
-import os
-
 from insitu.cli import main
 from insitu.controller import run
 from insitu.staging import executors
@@ -10,8 +8,6 @@ from insitu.staging import executors
 run.GRACE_S = 1.0
 run.QUIET_S = 0.5
 executors.CONNECT_S = 2.0
-#: Compiling takes long for most tests.
-executors.WARM_S = float(os.environ.get("WARM_S", executors.WARM_S))
 
 if __name__ == "__main__":
     main()
