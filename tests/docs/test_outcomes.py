@@ -57,8 +57,8 @@ TESTS = {
         "test_what_is_not_in_the_vocabulary_is_refused_before_anything_is_computed",
         "a rule or a controller of an operator with `window: run`": "config/test_steering.py::"
         "test_a_mistake_is_found_before_the_run",
-        "a parameter that the simulation does not declare": "end_to_end/test_rules.py::"
-        "test_a_parameter_that_nobody_declares_is_told_with_its_line_and_fails_the_run",
+        "a parameter that the simulation does not declare": "end_to_end/test_contract.py::"
+        "test_what_only_the_simulation_can_tell_is_a_mistake_of_the_configuration",
         "an expression without a value": "steering/test_rules.py::"
         "test_an_action_without_a_value_is_refused_with_the_reason",
         "a value out of bounds, of the wrong type, or not finite": "end_to_end/test_rules.py::"

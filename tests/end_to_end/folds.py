@@ -64,29 +64,22 @@ class Late(Total):
         threading.Event().wait(30.0)
 
 
-class FullDisk(Total):
-    """Lets no chunk of a recording be written on this worker, as a full disk would."""
-
-    def warm_up(self) -> None:
-        def full(*_: object) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        recording._append = full
-
-
-class SlowDisk(Total):
-    """Makes each chunk of a recording take `pause_s` on this worker."""
+class PoorDisk(Total):
+    """Makes each chunk of a recording take `pause_s` on this worker, and lets only `room` of them be written."""
 
     pause_s: float
+    room: int
 
     def warm_up(self) -> None:
-        append, pause = recording._append, threading.Event()
+        append, pause, left = recording._append, threading.Event(), iter(range(self.room))
 
-        def slow(*arguments: Any) -> None:
+        def poor(*arguments: Any) -> None:
             pause.wait(self.pause_s)
+            if next(left, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             append(*arguments)
 
-        recording._append = slow
+        recording._append = poor
 
 
 class Faulty(Total):
