@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import ROOT, Left
 
-SIZE, PUBLISHED, WINDOW = 42, 100, 40  # no number of ranks above 3 divides the size; the last window is cut short
+SIZE, PUBLISHED, WINDOW = 42, 100, 40  # the last window is cut short
 EDGES = np.linspace(0.0, 0.3, 13)
 
 OPERATORS: dict[str, Any] = {
@@ -43,9 +43,9 @@ class Solved:
 
 @pytest.fixture(scope="module")
 def solved(start_shared: Start) -> Solved:
-    """Blocks of three ranks are parted among four nodes; `tests/demos/test_runs.py` has other numbers of both."""
+    """Blocks of two ranks are parted among three nodes; `tests/demos/test_runs.py` has other numbers of both."""
     pytest.importorskip("mpi4py")
-    ranks, nodes = 3, 4
+    ranks, nodes = 2, 3
     options = ("--size", SIZE, "--steps", 2 * PUBLISHED, "--every", 2, "--store", "fields")
     running = start_shared(
         "python",

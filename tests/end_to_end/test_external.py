@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import insitu
+from insitu.errors import InsituError
 from insitu.wire.contact import Contact
 from insitu.wire.messages import VERSION
 from insitu.wire.sockets import listen, new_keys, poll
@@ -63,22 +65,11 @@ def refused(contact: Path, number: int, size: int, folder: Path) -> str:
         return stderr.splitlines()[-1]
 
 
-def test_ranks_started_by_hand_are_one_simulation(running: Running) -> None:
+def test_ranks_started_by_hand_are_one_simulation_and_those_who_do_not_belong_disturb_nobody(
+    running: Running, tmp_path: Path
+) -> None:
     contact = contact_of(running)
     assert contact.stat().st_mode & 0o777 == 0o600
-    with (
-        rank(contact, 1, 2, running.folder, "--steps", 30) as second,
-        rank(contact, 0, 2, running.folder, "--steps", 30) as first,
-    ):
-        assert [process.wait(LIMIT_S) for process in (first, second)] == [0, 0]
-    left = running.wait()
-    assert left.status == 0, left.stderr
-    np.testing.assert_array_equal(left.results("sum")["total"][0], 30 * np.arange(16) + sum(range(30)))
-    assert not contact.exists()
-
-
-def test_those_who_do_not_belong_are_refused_and_disturb_nobody(running: Running, tmp_path: Path) -> None:
-    contact = contact_of(running)
     other = tmp_path / "other.json"
     other.write_text(contact.read_text().replace('"test0"', '"yesterday"'))
     other.chmod(0o600)
@@ -93,7 +84,9 @@ def test_those_who_do_not_belong_are_refused_and_disturb_nobody(running: Running
     left = running.wait()
     assert left.status == 0, left.stderr
     assert left.report["steps"]["delivered"] == 30
+    np.testing.assert_array_equal(left.results("sum")["total"][0], 30 * np.arange(16) + sum(range(30)))
     assert len(left.events("rank-refused")) == 3
+    assert not contact.exists()
 
 
 @pytest.mark.parametrize(
@@ -104,15 +97,18 @@ def test_those_who_do_not_belong_are_refused_and_disturb_nobody(running: Running
         ({"address": 7}, "its 'address' is 7"),
     ],
 )
-def test_a_contact_file_that_is_none_is_named(tmp_path: Path, change: dict[str, Any] | None, words: str) -> None:
+def test_a_contact_file_that_is_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any] | None, words: str
+) -> None:
     contact = tmp_path / "contact.json"
     if change is not None:
         said = {"version": VERSION, "run": "a", "address": "tcp://127.0.0.1:1", "pid": 1, "host": "", "directory": ""}
         contact.write_text(json.dumps(said | change))
         contact.chmod(0o600)
-    said_last = refused(contact, 0, 1, tmp_path)
-    assert words in said_last
-    assert str(contact) in said_last
+    monkeypatch.setenv("INSITU_CONTACT", str(contact))
+    with pytest.raises(InsituError, match=words) as caught:
+        insitu.Client()
+    assert str(contact) in str(caught.value)
 
 
 def test_an_old_contact_file_costs_a_wait_and_the_simulation_goes_on(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def check(left: Left, ranks: int, max_wait_s: float) -> None:
 def test_a_staging_node_and_a_controller_that_stand_still_and_go_on(start: Start) -> None:
     """SIGSTOP, for longer than a rank waits; two nodes need the controller's word for each step."""
     running = start(
-        *program("steady", "--steps", 100_000, "--pause", 0.004),
+        *program("steady", "--steps", 100_000, "--pause", 0.01),
         ranks=2,
         nodes=2,
         operators={"ten": total(window=10)},
