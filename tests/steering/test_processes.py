@@ -33,9 +33,9 @@ def check_same_values(it: Scene, receipts: list[Receipt]) -> None:
 
 
 def test_all_ranks_take_each_value_at_the_same_step_and_a_record_gives_the_same_bits(scene: Make) -> None:
-    """Three ranks, whose words to the controller are late by chance; then twice again from the record."""
+    """Three ranks, whose words to the controller are late by chance; then again from the record."""
     it = scene("first", ranks=3)
-    it.begin("--stride", 10, delay_s=0.02, seed=1)
+    it.begin("--stride", 10, "--pause", 0.01, delay_s=0.02, seed=1)
     run = it.console()
     run.wait(lambda: run.ready, LIMIT_S, "the ranks")
     assert list(run.parameters) == ["feed", "solver", "inlets", "u"]
@@ -54,15 +54,14 @@ def test_all_ranks_take_each_value_at_the_same_step_and_a_record_gives_the_same_
     assert len({log[-1]["n"] for log in logs}) == 1, "all have stopped after the same step"
     assert [log[-1]["u"] for log in logs] == [numbers(2, 6)[:, 2 * rank : 2 * rank + 2].tolist() for rank in range(3)]
     assert all(log[-1]["checkpoints"] == [receipts[7].step] for log in logs)
-    for seed in (7, 8):
-        again = scene(f"again{seed}", ranks=3, actions=it.folder / "actions.jsonl")
-        again.begin("--stride", 10, "--pause", 0.0, delay_s=0.02, seed=seed)
-        again.end(again.ranks)
-        again.end([again.controller])
-        assert [again.log(rank) for rank in range(3)] == logs
-        assert [(each.action.kind, each.boundary, each.outcome) for each in again.receipts] == [
-            (each.action.kind, each.boundary, each.outcome) for each in it.receipts
-        ]
+    again = scene("again", ranks=3, actions=it.folder / "actions.jsonl")
+    again.begin("--stride", 10, "--pause", 0.0, delay_s=0.02, seed=7)
+    again.end(again.ranks)
+    again.end([again.controller])
+    assert [again.log(rank) for rank in range(3)] == logs
+    assert [(each.action.kind, each.boundary, each.outcome) for each in again.receipts] == [
+        (each.action.kind, each.boundary, each.outcome) for each in it.receipts
+    ]
 
 
 def numbers(*shape: int) -> "np.ndarray":

@@ -76,7 +76,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--stride", type=int, default=1, help="between the indices of steps")
-    parser.add_argument("--pause", type=float, default=0.002, help="seconds after each step")
+    parser.add_argument("--pause", type=float, default=0.005, help="seconds after each step")
     parser.add_argument("--odd-one", type=int, default=-1, help="the rank that declares something of its own")
     parser.add_argument("--mpi", action="store_true")
     return parser.parse_args()
