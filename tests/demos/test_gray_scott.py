@@ -20,15 +20,15 @@ def test_one_process_needs_neither_mpi_nor_a_run(start: Start, tmp_path: Path) -
     assert stored(tmp_path, 1).shape == (3, 2, 24, 24)
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_any_number_of_ranks_gives_the_same_fields_bit_for_bit(start: Start, tmp_path: Path, ranks: int) -> None:
+def test_any_number_of_ranks_gives_the_same_fields_bit_for_bit(start: Start, tmp_path: Path) -> None:
     size, steps = 31, 41  # no number of ranks here divides the size
     options = ("--size", size, "--steps", steps, "--every", 8, "--store")
     assert start("gray_scott", *options, tmp_path / "fields").returncode == 0
     alone = stored(tmp_path, 1)
-    done = start("gray_scott", *options, tmp_path / "fields", ranks=ranks)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(stored(tmp_path, ranks), alone)
+    for ranks in (2, 3, 4):
+        done = start("gray_scott", *options, tmp_path / "fields", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(stored(tmp_path, ranks), alone)
 
 
 def test_advance_equals_the_textbook_solution_on_the_whole_square() -> None:
@@ -69,7 +69,10 @@ def test_more_ranks_than_rows_are_refused(start: Start) -> None:
 
 
 @pytest.mark.parametrize("option", ["--size", "--steps", "--every"])
-def test_a_number_below_one_is_refused(start: Start, option: str) -> None:
-    done = start("gray_scott", option, 0)
-    assert done.returncode == 2
-    assert f"argument {option}: expected an integer of at least 1, got 0" in done.stderr
+def test_a_number_below_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gray_scott.py", option, "0"])
+    with pytest.raises(SystemExit, match="2"):
+        gray_scott.main()
+    assert f"argument {option}: expected an integer of at least 1, got 0" in capsys.readouterr().err

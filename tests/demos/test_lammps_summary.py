@@ -2,6 +2,7 @@
 """The summary of a melt, on results made up from random numbers."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from scipy import stats
 pytest.importorskip("matplotlib")
 
 from demos import lammps_summary as summary
-from tests.demos.conftest import Start
 
+Said = Callable[[Path], tuple[int, str, str]]
 STEPS, WINDOW, ATOMS, TEMPERATURE = 45, 20, 2000, 1.6
 LOG = """LAMMPS (22 Jul 2025 - Update 4)
 run {step} pre no post no
@@ -79,36 +80,48 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_melt_that_agrees_is_printed_and_drawn(run: Path, start: Start) -> None:
-    done = start("lammps_summary", run)
-    assert done.returncode == 0, done.stderr
-    assert "All 45 steps agree" in done.stdout
-    assert "Speeds in steps 200 to 390" in done.stdout, "the last window is short and says less"
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Call the summary in this process, return its status and what it printed; `test_runs.py` starts it."""
+
+    def said(run: Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["lammps_summary.py", str(run)])
+        status = summary.main()
+        return status, *capsys.readouterr()
+
+    return said
+
+
+def test_a_melt_that_agrees_is_printed_and_drawn(run: Path, said: Said) -> None:
+    status, stdout, stderr = said(run)
+    assert status == 0, stderr
+    assert "All 45 steps agree" in stdout
+    assert "Speeds in steps 200 to 390" in stdout, "the last window is short and says less"
     assert (run / "summary.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_temperature_off_by_more_than_one_millionth_is_a_failure(run: Path, start: Start) -> None:
+def test_a_temperature_off_by_more_than_one_millionth_is_a_failure(run: Path, said: Said) -> None:
     log = run / "log.lammps"
     lines = log.read_text().splitlines()
     step, temperature, pressure = lines[20].split()
     lines[20] = f"{step} {float(temperature) * (1 + 2e-6)} {pressure}"
     log.write_text("\n".join(lines))
-    done = start("lammps_summary", run)
-    assert done.returncode == 1
-    assert "DO NOT AGREE: largest relative difference 2.0e-06" in done.stdout
+    status, stdout, _ = said(run)
+    assert status == 1
+    assert "DO NOT AGREE: largest relative difference 2.0e-06" in stdout
 
 
-def test_a_folder_without_a_run_is_named_with_the_cure(tmp_path: Path, start: Start) -> None:
-    done = start("lammps_summary", tmp_path / "nothing")
-    assert done.returncode == 2
-    assert "insitu run configs/lammps_melt.yaml" in done.stderr
+def test_a_folder_without_a_run_is_named_with_the_cure(tmp_path: Path, said: Said) -> None:
+    status, _, stderr = said(tmp_path / "nothing")
+    assert status == 2
+    assert "insitu run configs/lammps_melt.yaml" in stderr
 
 
-def test_an_operator_without_results_is_named(run: Path, start: Start) -> None:
+def test_an_operator_without_results_is_named(run: Path, said: Said) -> None:
     shutil.rmtree(run / "results.zarr" / "density")
-    done = start("lammps_summary", run)
-    assert done.returncode == 2
-    assert "no results of the operator 'density'" in done.stderr
+    status, _, stderr = said(run)
+    assert status == 2
+    assert "no results of the operator 'density'" in stderr
 
 
 def test_temperature_needs_only_count_mean_and_variance() -> None:
