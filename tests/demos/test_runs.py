@@ -38,7 +38,7 @@ def results(folder: Path, run: str) -> xr.DataTree:
 def test_gray_scott_equals_numpy_on_the_stored_fields(
     insitu_run: Start, tmp_path: Path, ranks: int, nodes: int
 ) -> None:
-    """`tests/end_to_end` has two ranks on three nodes, and four on two."""
+    """`tests/end_to_end` has four ranks on three nodes."""
     if ranks > 1:
         pytest.importorskip("mpi4py")
     stored = tmp_path / "fields"

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of a streamed solver equal NumPy's on the fields that its ranks also stored, whatever the ranks and nodes."""
+"""Results of a streamed solver equal NumPy's on the fields that its ranks also stored.
+
+Of windows that follow each other or overlap, of steps or of time; and of operators behind operators.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +13,11 @@ import pytest
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import ROOT, Left
 
-SIZE, PUBLISHED, WINDOW = 42, 100, 40  # the last window is cut short
+SIZE, PUBLISHED, EVERY, WINDOW = 36, 60, 2, 40  # the last window is cut short
 EDGES = np.linspace(0.0, 0.3, 13)
 
 OPERATORS: dict[str, Any] = {
-    "stats": {"use": "moments", "of": "u", "over": "step", "window": WINDOW, "orders": 4},
+    "four": {"use": "moments", "of": "u", "over": "step", "window": WINDOW, "orders": 4},
     "run": {"use": "moments", "of": "v", "over": ["step", "space"], "orders": 4},
     "each": {"use": "moments", "of": "v", "over": "space"},
     "spread": {
@@ -27,8 +30,23 @@ OPERATORS: dict[str, Any] = {
     },
     "cells": {"use": "histogram", "of": "v", "over": "step", "bins": 12, "range": [0, 0.3]},
     # States that Dask puts together at the nodes; those of the second, on two nodes or more, the controller.
-    "modes": {"use": "pca", "of": ["u", "v"], "components": 20, "window": WINDOW},
+    "parts": {"use": "pca", "of": ["u", "v"], "components": 20, "window": WINDOW},
     "rates": {"use": "dmd", "of": "v", "components": 3, "window": 7},
+    "stats": {"use": "moments", "of": "u", "over": "step", "window": 10},
+    # States of 36 x 36 cells are small; four moments of both are not, so that Dask has them.
+    "slid": {"use": "moments", "of": "v", "over": "step", "window": 20, "every": 8, "orders": 4},
+    "timed": {"use": "moments", "of": "u", "over": ["step", "space"], "window": "30 time", "every": "12 time"},
+    "large": {"use": "histogram", "of": "v", "over": "step", "window": 15, "bins": 12, "range": [0, 0.3]},
+    "modes": {"use": "pca", "of": ["u", "v"], "components": 10, "window": 20},
+    "drifting": {"use": "dmd", "of": "v", "components": 3, "window": 20, "every": 10},
+    # Behind windows, of small results and of large ones; behind steps; and behind one that is behind another.
+    "of_mean": {"use": "moments", "of": "stats.mean", "over": "step", "window": 3, "every": 1},
+    "of_counts": {"use": "moments", "of": "large.count", "over": "step"},
+    "whole": {"use": "moments", "of": "large.count", "over": "space"},
+    "of_each": {"use": "moments", "of": "each.mean", "over": "step", "window": 7},
+    "of_projection": {"use": "moments", "of": "modes.projection", "over": "step", "window": 30},
+    "again": {"use": "moments", "of": "of_mean.mean", "over": ["step", "space"]},
+    "of_variance": {"use": "moments", "of": "modes.variance", "over": "step"},
 }
 
 
@@ -43,19 +61,14 @@ class Solved:
 
 @pytest.fixture(scope="module")
 def solved(start_shared: Start) -> Solved:
-    """Blocks of two ranks are parted among three nodes; `tests/demos/test_runs.py` has other numbers of both."""
+    """Blocks of four ranks are parted among three nodes; `tests/demos/test_runs.py` has other numbers of both."""
     pytest.importorskip("mpi4py")
-    ranks, nodes = 2, 3
-    options = ("--size", SIZE, "--steps", 2 * PUBLISHED, "--every", 2, "--store", "fields")
+    ranks, nodes = 4, 3
+    options = ("--size", SIZE, "--steps", EVERY * PUBLISHED, "--every", EVERY, "--store", "fields")
     running = start_shared(
-        "python",
-        str(ROOT / "demos" / "gray_scott.py"),
-        *map(str, options),
-        ranks=ranks,
-        nodes=nodes,
-        operators=OPERATORS,
-        simulation={"launcher": "mpiexec"},
-    )
+        "python", str(ROOT / "demos" / "gray_scott.py"), *map(str, options), ranks=ranks, nodes=nodes,
+        operators=OPERATORS, simulation={"launcher": "mpiexec"},
+    )  # fmt: skip
     left = running.wait()
     assert left.status == 0, left.stderr
     fields = np.concatenate([np.load(running.folder / f"fields.{rank}.npy") for rank in range(ranks)], axis=2)
@@ -84,16 +97,16 @@ def windows(values: np.ndarray) -> list[np.ndarray]:
 
 
 def test_moments_of_each_cell(solved: Solved) -> None:
-    stats = solved.left.results("stats")
-    assert stats["complete"].values.tolist() == [True, True, False]
-    assert stats["steps"].values.tolist() == [40, 40, 20]
-    assert stats["first_step"].values.tolist() == [0, 80, 160]
-    assert stats["mean"].dims == ("window", "y", "x")
+    four = solved.left.results("four")
+    assert four["complete"].values.tolist() == [True, False]
+    assert four["steps"].values.tolist() == [40, 20]
+    assert four["first_step"].values.tolist() == [0, 80]
+    assert four["mean"].dims == ("window", "y", "x")
     for window, part in enumerate(windows(solved.u)):
         for name, expected in moments(part).items():
             # A skewness of about zero is what is left of numbers of about one.
             atol = 1e-12 if name in ("skewness", "kurtosis") else 0
-            np.testing.assert_allclose(stats[name][window], expected.astype(float), rtol=1e-12, atol=atol, err_msg=name)
+            np.testing.assert_allclose(four[name][window], expected.astype(float), rtol=1e-12, atol=atol, err_msg=name)
 
 
 def test_moments_of_everything(solved: Solved) -> None:
@@ -105,7 +118,7 @@ def test_moments_of_everything(solved: Solved) -> None:
 
 def test_moments_of_each_step(solved: Solved) -> None:
     each = solved.left.results("each")
-    assert each["step"].values.tolist() == list(range(0, 2 * PUBLISHED, 2))
+    assert each["step"].values.tolist() == list(range(0, EVERY * PUBLISHED, EVERY))
     np.testing.assert_array_equal(each["time"], 1.0 * each["step"])
     np.testing.assert_allclose(each["mean"], solved.v.mean(axis=(1, 2)), rtol=1e-12)
     np.testing.assert_allclose(each["variance"], solved.v.var(axis=(1, 2), ddof=1), rtol=1e-12)
@@ -122,7 +135,7 @@ def test_histograms_of_windows_and_cells(solved: Solved) -> None:
 
 
 def test_components_of_fields_that_no_place_has_whole(solved: Solved) -> None:
-    modes, series = solved.left.results("modes"), solved.left.results("modes.series")
+    modes, series = solved.left.results("parts"), solved.left.results("parts.series")
     assert series["projection"].dims == ("step", "component")
     begin = 0
     for window, steps in enumerate(zip(windows(solved.u), windows(solved.v), strict=True)):
@@ -146,7 +159,7 @@ def test_components_of_fields_that_no_place_has_whole(solved: Solved) -> None:
 def test_dynamic_modes_of_fields_that_no_place_has_whole(solved: Solved) -> None:
     rates = solved.left.results("rates")
     assert rates["modes"].dims == ("window", "component", "y", "x")
-    for window in (0, 13):
+    for window in (0, 7):
         flat = solved.v[7 * window : 7 * window + 7].reshape(7, -1)
         left, singular, right = np.linalg.svd(flat[:-1].T, full_matrices=False)
         left, singular, right = left[:, :3], singular[:3], right[:3]
@@ -156,6 +169,89 @@ def test_dynamic_modes_of_fields_that_no_place_has_whole(solved: Solved) -> None
         np.testing.assert_allclose(found, values[order], rtol=1e-6)
         overlap = (rates["modes"][window].values.reshape(3, -1).conj() * (left @ vectors).T[order]).sum(axis=1)
         np.testing.assert_allclose(np.abs(overlap), 1.0, rtol=1e-6)
+
+
+def test_sliding_windows_are_those_of_the_steps(solved: Solved) -> None:
+    slid = solved.left.results("slid")
+    assert slid["window"].values.tolist() == list(range(6))
+    assert slid["first_step"].values.tolist() == [0, 16, 32, 48, 64, 80]
+    assert slid["steps"].values.tolist() == [20] * 6
+    assert slid["complete"].values.all()
+    for window in range(6):
+        steps = solved.v[8 * window : 8 * window + 20]
+        np.testing.assert_allclose(slid["mean"][window], steps.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(slid["variance"][window], steps.var(axis=0, ddof=1), rtol=1e-10, atol=1e-18)
+        np.testing.assert_array_equal(slid["max"][window], steps.max(axis=0))
+
+
+def test_windows_of_time_begin_and_end_at_times(solved: Solved) -> None:
+    timed = solved.left.results("timed")
+    times = 1.0 * EVERY * np.arange(PUBLISHED)
+    assert timed["window"].values.tolist() == list(range(9))
+    for window in timed["window"].values:
+        inside = solved.u[(times >= 12 * window) & (times < 12 * window + 30)]
+        assert timed["steps"][window] == len(inside)
+        np.testing.assert_allclose(timed["mean"][window], inside.mean(), rtol=1e-12)
+    assert timed["complete"].values.tolist() == [True] * 8 + [False]
+
+
+def test_an_operator_behind_windows_takes_each_as_a_step(solved: Solved) -> None:
+    means = solved.u.reshape(6, 10, SIZE, SIZE).mean(axis=1)
+    behind = solved.left.results("of_mean")
+    assert behind["mean"].dims == ("window", "y", "x")
+    assert behind["mean"].attrs["units"] == solved.left.results("stats")["mean"].attrs["units"]
+    assert behind["steps"].values.tolist() == [3] * 4
+    assert behind["complete"].values.all()
+    for window in range(4):
+        np.testing.assert_allclose(behind["mean"][window], means[window : window + 3].mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(
+            behind["variance"][window], means[window : window + 3].var(axis=0, ddof=1), rtol=1e-8, atol=1e-20
+        )
+    again = solved.left.results("again")
+    expected = [means[window : window + 3].mean(axis=0) for window in range(4)]
+    np.testing.assert_allclose(again["mean"][0], np.mean(expected), rtol=1e-12)
+
+
+def test_an_operator_behind_large_results_folds_them_where_they_lie(solved: Solved) -> None:
+    large, behind = solved.left.results("large"), solved.left.results("of_counts")
+    assert behind["mean"].dims == ("window", "bin", "y", "x")
+    np.testing.assert_allclose(behind["mean"][0], large["count"].mean("window"), rtol=1e-12)
+    np.testing.assert_array_equal(behind["max"][0], large["count"].max("window"))
+    whole = solved.left.results("whole")
+    assert whole["mean"].dims == ("step",)
+    assert whole["step"].values.tolist() == large["last_step"].values.tolist()
+    np.testing.assert_allclose(whole["mean"], large["count"].mean(("bin", "y", "x")), rtol=1e-12)
+
+
+def test_an_operator_behind_steps_takes_each_of_them(solved: Solved) -> None:
+    behind = solved.left.results("of_each")
+    assert behind["steps"].values.tolist() == [7] * 8 + [4]
+    means = solved.v.mean(axis=(1, 2))
+    np.testing.assert_allclose(behind["mean"][:8], means[:56].reshape(8, 7).mean(axis=1), rtol=1e-12)
+    assert behind["complete"].values.tolist() == [True] * 8 + [False]
+
+
+def test_projections_are_a_series_over_all_steps(solved: Solved) -> None:
+    modes, series = solved.left.results("modes"), solved.left.results("modes.series")
+    assert series["projection"].dims == ("step", "component")
+    assert series["step"].values.tolist() == list(range(0, EVERY * PUBLISHED, EVERY))
+    for window in range(3):
+        steps = slice(20 * window, 20 * window + 20)
+        own = series["projection"].values[steps] @ modes["turn"].values[window].T
+        flat = np.concatenate([solved.u[steps].reshape(20, -1), solved.v[steps].reshape(20, -1)], axis=1)
+        directions = np.concatenate([modes[f"{name}_modes"][window].values.reshape(10, -1) for name in "uv"], axis=1)
+        np.testing.assert_allclose(own, (flat - flat.mean(axis=0)) @ directions.T, atol=1e-7)
+    behind = solved.left.results("of_projection")
+    np.testing.assert_allclose(behind["mean"][1], series["projection"].values[30:].mean(axis=0), atol=1e-12)
+    variances = solved.left.results("of_variance")
+    np.testing.assert_allclose(variances["mean"][0], modes["variance"].mean("window"), rtol=1e-12)
+
+
+def test_sliding_windows_yield_each_step_once(solved: Solved) -> None:
+    series = solved.left.results("drifting.series")
+    assert series["step"].values.tolist() == list(range(0, EVERY * PUBLISHED, EVERY))
+    assert np.isnan(series["drift"].values[0])
+    assert (series["drift"].values[1:] < 0.1).all()
 
 
 def test_the_report_counts_every_step(solved: Solved) -> None:
