@@ -13,6 +13,7 @@ from scipy import stats
 pytest.importorskip("matplotlib")
 
 from demos import lammps_summary as summary
+from tests.demos.conftest import Start
 
 Said = Callable[[Path], tuple[int, str, str]]
 STEPS, WINDOW, ATOMS, TEMPERATURE = 45, 20, 2000, 1.6
@@ -82,7 +83,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Call the summary in this process, return its status and what it printed; `test_runs.py` starts it."""
+    """Call the summary in this process, where it draws nothing; return its status and what it printed."""
 
     def said(run: Path) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["lammps_summary.py", str(run)])
@@ -92,23 +93,23 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return said
 
 
-def test_a_melt_that_agrees_is_printed_and_drawn(run: Path, said: Said) -> None:
-    status, stdout, stderr = said(run)
-    assert status == 0, stderr
-    assert "All 45 steps agree" in stdout
-    assert "Speeds in steps 200 to 390" in stdout, "the last window is short and says less"
+def test_a_melt_that_agrees_is_printed_and_drawn(run: Path, start: Start) -> None:
+    done = start("lammps_summary", run)
+    assert done.returncode == 0, done.stderr
+    assert "All 45 steps agree" in done.stdout
+    assert "Speeds in steps 200 to 390" in done.stdout, "the last window is short and says less"
     assert (run / "summary.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_temperature_off_by_more_than_one_millionth_is_a_failure(run: Path, said: Said) -> None:
+def test_a_temperature_off_by_more_than_one_millionth_is_a_failure(run: Path, start: Start) -> None:
     log = run / "log.lammps"
     lines = log.read_text().splitlines()
     step, temperature, pressure = lines[20].split()
     lines[20] = f"{step} {float(temperature) * (1 + 2e-6)} {pressure}"
     log.write_text("\n".join(lines))
-    status, stdout, _ = said(run)
-    assert status == 1
-    assert "DO NOT AGREE: largest relative difference 2.0e-06" in stdout
+    done = start("lammps_summary", run)
+    assert done.returncode == 1
+    assert "DO NOT AGREE: largest relative difference 2.0e-06" in done.stdout
 
 
 def test_a_folder_without_a_run_is_named_with_the_cure(tmp_path: Path, said: Said) -> None:
