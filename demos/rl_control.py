@@ -112,7 +112,7 @@ def scaled(env: gymnasium.Env) -> gymnasium.Env:
     bound = np.full(3, np.inf, np.float32)
     box = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
     seen = TransformObservation(env, lambda state: ((state - REST) / 10).astype(np.float32), box)
-    return RescaleAction(seen, np.float32(-1), np.float32(1))
+    return RescaleAction(seen, np.float64(-1), np.float64(1))
 
 
 def episode(env: gymnasium.Env, seed: int, policy: Callable[[Array], Array]) -> Run:
