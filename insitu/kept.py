@@ -11,7 +11,7 @@ def kept() -> Iterator[None]:
     """Keep the collector of garbage from ever looking at what is there at the end of this block.
 
     Each of the many objects that a module consists of brings the next collection nearer, and each collection looks
-    through all modules loaded so far: a fifth of the time that a command or a staging node takes to start. It is for
+    through all modules loaded so far: a fifth of the time that a command, a node or a learner takes to start. It is for
     processes of our own: what is garbage at the end stays too.
     """
     before = gc.isenabled()

@@ -18,6 +18,7 @@ import numpy as np
 
 from insitu.config.plugins import load_operator
 from insitu.errors import OperatorError
+from insitu.kept import kept
 from insitu.learner import Learner, Learning, Row, Taken, Team, Workspace
 from insitu.learning.gathering import Gathering
 from insitu.wire.addresses import stays_here
@@ -99,8 +100,9 @@ class Working:
     def run(self) -> None:
         """Work until the run is over, or the learner raises."""
         order, contact = self._order, self._order.contact
-        order.learner.require()
-        order.learner.warm_up()  # before the greeting: the simulation is started when all have greeted
+        with kept():
+            order.learner.require()
+            order.learner.warm_up()  # before the greeting: the simulation is started when all have greeted
         who = (VERSION, contact.run, order.operator, hosts.gethostname(), os.getpid(), order.process)
         with ExitStack() as stack:
             hello = LearnerHello(*who)
