@@ -61,7 +61,7 @@ class Late(Total):
     """Takes long to be prepared, as one whose kernels are compiled."""
 
     def warm_up(self) -> None:
-        threading.Event().wait(30.0)
+        threading.Event().wait(100.0)
 
 
 class PoorDisk(Total):

@@ -74,7 +74,7 @@ def test_mpiexec_that_fails_leaves_no_rank_behind(start: Start) -> None:
 def test_a_program_that_ends_at_once_and_never_took_part(start: Start) -> None:
     """With what it left in the background, which holds its output open."""
     command = "sleep 300 & echo out; echo the licence server is down >&2; exit 3"
-    left = start("sh", "-c", command, impatient=True).wait(20.0)
+    left = start("sh", "-c", command, impatient=True).wait()
     assert left.status == 1
     assert left.stdout.splitlines().count("out") == 1
     assert "the licence server is down" in left.stderr
