@@ -9,7 +9,7 @@ from threading import Event
 SHORTEST_S, LONGEST_S = 0.005, 0.2
 
 
-def wait_until(condition: Callable[[], object], limit_s: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], limit_s: float = 60.0, what: str = "") -> None:
     """Return once `condition` holds; fail when it does not within `limit_s`, naming what was waited for.
 
     Between two looks it waits three times as long as a look takes, so that looking leaves the cores to what is awaited.

@@ -196,7 +196,7 @@ def test_a_simulation_without_a_restart_is_run_anew_and_its_death_is_truncated(t
         with pytest.raises(RunError, match="There is no simulation: it has ended"):
             env.step({"push": 0, "far": np.array([1.0])})
     env.close()  # again
-    _, alive = psutil.wait_procs(list(children), timeout=10)
+    _, alive = psutil.wait_procs(list(children), timeout=60)
     assert children
     assert not alive
     assert (tmp_path / "runs" / "episodes-2" / "actions.jsonl").exists()

@@ -202,10 +202,10 @@ def test_of_what_one_asker_wants_again_and_again_only_the_newest_waits(decide: A
     run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: each}}}}}}')
     run.simulation.at_once = False
     run.show("each", *[1.0] * 5)
-    wait_until(lambda: run.decisions._next.get(PUMP, Action("")).values == {"feed": 5.0}, 10.0, "five results judged")
+    wait_until(lambda: run.decisions._next.get(PUMP, Action("")).values == {"feed": 5.0}, 60.0, "five results judged")
     assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}]
     run.simulation.handles[0].settle()
-    wait_until(lambda: len(run.simulation.asked) == 2, 10.0, "the newest")
+    wait_until(lambda: len(run.simulation.asked) == 2, 60.0, "the newest")
     run.end()
     assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}, {"feed": 5.0}]
 
@@ -215,10 +215,10 @@ def test_what_waited_is_not_asked_for_after_what_is_newer(decide: Any) -> None:
     run = decide(f'{{controllers: {{pump: {{use: "{HERE}:Follow", of: each, hangs_at: 2}}}}}}')
     run.simulation.at_once = False
     run.show("each", 1.0, 1.0, 1.0)
-    wait_until(lambda: run.decisions._next.get(PUMP, Action("")).values == {"feed": 2.0}, 10.0, "two results judged")
+    wait_until(lambda: run.decisions._next.get(PUMP, Action("")).values == {"feed": 2.0}, 60.0, "two results judged")
     run.simulation.handles[0].settle()
     RELEASE.set()
-    wait_until(lambda: len(run.simulation.asked) == 2, 10.0, "the newest")
+    wait_until(lambda: len(run.simulation.asked) == 2, 60.0, "the newest")
     run.simulation.handles[1].settle()
     run.end()
     assert [action.values for action in run.simulation.asked] == [{"feed": 1.0}, {"feed": 3.0}]

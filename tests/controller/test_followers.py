@@ -28,7 +28,7 @@ def test_who_follows_gets_the_newest_and_then_each_once_in_order() -> None:
     thread.start()
     taken: list[int] = []
     while len(taken) < len(numbers):
-        assert woken.acquire(timeout=10)
+        assert woken.acquire(timeout=60)
         taken += [shown.index for shown in followers.take()]
     thread.join()
     assert taken == numbers

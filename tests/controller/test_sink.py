@@ -152,7 +152,7 @@ def test_rows_that_wait_are_written_together(stored: Stored, monkeypatch: pytest
 
     def slowly(results: Sequence[Any]) -> None:
         lengths.append(len(results))
-        assert gate.wait(10.0)
+        assert gate.wait(60.0)
         append(results)
 
     monkeypatch.setattr(sink._store, "append", slowly)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 100
+LIMIT_S = 180.0
 
 Start = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -104,7 +104,7 @@ def test_a_step_that_can_never_be_taken_is_told_of_at_once(start: Start) -> None
         staging={"memory": "16 MiB", "transport": "tcp"},
         variables=buffering("16 MiB", then="drop"),
     )
-    left = running.wait(30.0)
+    left = running.wait()
     assert left.status == 1
     steps = left.report["steps"]
     assert steps["delivered"] == 0

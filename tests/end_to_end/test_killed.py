@@ -19,7 +19,7 @@ STEPS, MAX_WAIT_S = 300, 0.5
 #: More steps than there is time for.
 ENDLESS = 10**6
 #: What a busy machine may add to any wait.
-SLACK_S = 1.5
+SLACK_S = 4.0
 
 
 def start_small(
@@ -69,7 +69,7 @@ def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start)
     ranks = told(running.folder, 2)
     produced = ranks[0]["steps"]
     assert ranks[1]["steps"] == produced
-    assert max(rank["longest_s"] for rank in ranks) < MAX_WAIT_S + 3 * SLACK_S  # beside a node that starts
+    assert max(rank["longest_s"] for rank in ranks) < MAX_WAIT_S + SLACK_S  # beside a node that starts
     report = left.report
     assert any(reason.startswith("staging node") and reason.endswith("is gone") for reason in report["reasons"])
     steps = report["steps"]
@@ -119,7 +119,7 @@ def test_a_controller_that_is_killed_leaves_the_simulation_to_its_end(start: Sta
     os.kill(running.process.pid, signal.SIGKILL)
     for rank in range(2):
         wait_until(lambda rank=rank: (running.folder / f"rank-{rank}.json").exists(), 60.0, "the ranks' end")
-    psutil.wait_procs([*parts, *workers], timeout=10.0)
+    psutil.wait_procs([*parts, *workers], timeout=60.0)
     running.process.wait()
     ranks = told(running.folder, 2)
     assert [rank["steps"] for rank in ranks] == [STEPS, STEPS]

@@ -108,7 +108,7 @@ def test_only_its_owner_has_the_keys_and_whoever_has_others_is_refused_and_count
             for each in sockets:
                 each.send([b"let me in"])
             # Both the controller and the staging node refuse, and each line says it twice.
-            wait_until(lambda reason=reason: log.read_text().count(reason) >= 4, 20.0, "both refusals")
+            wait_until(lambda reason=reason: log.read_text().count(reason) >= 4, 60.0, "both refusals")
     left = end(running)
     assert not path.exists()
     for reason in reasons:

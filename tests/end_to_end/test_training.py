@@ -125,7 +125,7 @@ def test_the_model_that_is_left_is_what_was_learned(left: Left) -> None:
     plate = model([300, 300, 300, 300, 300, 0.05, 1, 1])
     assert plate.shape == (CELLS, CELLS)
     assert abs(plate.mean() - 300) < 60
-    wait_until(lambda: not list(models.rglob(".new-*")), 1, "nothing half written")
+    wait_until(lambda: not list(models.rglob(".new-*")), what="nothing half written")
 
 
 def test_the_simulation_was_told_what_a_version_says_while_it_ran(left: Left) -> None:

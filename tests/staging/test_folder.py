@@ -43,7 +43,7 @@ class Gated(Total):
 
     def update(self, state: State, batch: Batch) -> State:
         began.set()
-        assert gate.wait(10.0)
+        assert gate.wait(60.0)
         return super().update(state, batch)
 
 
@@ -91,7 +91,7 @@ def folded_steps() -> int:
 def test_what_waits_meanwhile_is_one_batch_up_to_a_limit(make: Make) -> None:
     folder = make(gated=Gated(of="u", over="space"))
     folder.submit(steps(0, 1))
-    assert began.wait(10.0)
+    assert began.wait(60.0)
     for n in range(1, 200):
         folder.submit(steps(n, n + 1))
     gate.set()

@@ -61,13 +61,13 @@ def test_a_step_is_not_done_with_before_it_is_written(tmp_path: Path, monkeypatc
 
     def slow(*arguments: object) -> None:
         begun.set()
-        assert may.acquire(timeout=10)
+        assert may.acquire(timeout=60)
         append(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(recording, "_append", slow)
     with recorder(tmp_path / "r", "*") as (one, told):
         one.submit([ready(0), ready(1)])
-        assert begun.wait(10)
+        assert begun.wait(60.0)
         assert told == []
         may.release()
         wait_until(lambda: done(told) == [0])

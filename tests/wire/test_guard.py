@@ -16,7 +16,7 @@ from insitu.wire.sockets import Listener, connect, listen, new_keys, poll
 from tests.waiting import wait_until
 
 LOCAL = "tcp://127.0.0.1:*"
-LIMIT_S = 20.0
+LIMIT_S = 180.0
 KEYS, OTHERS = new_keys(), new_keys()
 
 NO_KEY = "it showed no key"

@@ -65,7 +65,7 @@ def test_it_learns_with_whom_it_is_told_and_loses_nothing_when_they_change(place
     place.feed(MINE[4:6])
     [row] = place.rows()  # the last batch of the old team; then it waits for the other
     assert (row.values["batches"], row.steps) == (4, 2)
-    wait_until(lambda: not place.rows() and (2, (0,)) in place.asked, 10, "the other to be missed")
+    wait_until(lambda: not place.rows() and (2, (0,)) in place.asked, 60.0, "the other to be missed")
     assert place.told[:1] == [
         "trainer 1 of 2 waited 0.2 s at the start for trainer 0, which is not there any more, or stalls"
     ]
