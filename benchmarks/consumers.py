@@ -9,9 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.workload import Array, Workload, write
-
-BINS, LOW, HIGH = 100, -4.0, 4.0
+from benchmarks.workload import BINS, Array, Workload, write
 
 
 class Fold(Protocol):

@@ -3,8 +3,7 @@
 
 from numba import njit
 
-from benchmarks.consumers import BINS, HIGH, LOW
-from benchmarks.workload import Array
+from benchmarks.workload import BINS, HIGH, LOW, Array
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"})
@@ -16,6 +15,5 @@ def fold(x: Array, n: int, mean: Array, m2: Array, counts: Array) -> None:
         d = v - mean[i]
         mean[i] += d / n
         m2[i] += d * (v - mean[i])
-        # The first and the last bin count what lies below and above.
         b = int((v - LOW) * scale) + 1
         counts[0 if v < LOW else BINS - 1 if v >= HIGH else b] += 1

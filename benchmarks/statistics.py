@@ -27,10 +27,9 @@ from distributed import Client, LocalCluster
 
 from benchmarks.by_hand import ByHand
 from benchmarks.common import RESULTS, arguments, present, report, rounds
-from benchmarks.consumers import BINS, HIGH, LOW
 from benchmarks.kernel import fold
 from benchmarks.streaming import insitu_run
-from benchmarks.workload import Array, Timing, Workload, blocks_of
+from benchmarks.workload import BINS, HIGH, LOW, Array, Timing, Workload, blocks_of
 
 BLOCK = (256, 256)
 RANKS = 4

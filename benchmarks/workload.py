@@ -28,6 +28,8 @@ BLOCKS = 4
 LIMIT_S = 120.0
 #: What may be under way, as in the default configuration of insitu.
 WAITING_BYTES = 256 << 20
+#: The histogram of `statistics`: bins, of which the first and the last count what lies below and above, and its range.
+BINS, LOW, HIGH = 100, -4.0, 4.0
 
 
 @dataclass(frozen=True)
