@@ -14,6 +14,7 @@ from typing import NamedTuple
 from insitu.budget import Budget
 from insitu.client.encoding import WAIT_S, Encoder
 from insitu.errors import RemoteProtocolError
+from insitu.model import Array
 from insitu.plan import Part
 from insitu.wire.codec import Frame
 from insitu.wire.lane import Lane
@@ -107,6 +108,8 @@ class NodeLink:
         self._shipped_upto = self._received_bytes = 0
         self._most_unfolded = under_way
         self._unfolded: deque[int] = deque()
+        #: Whether the message by which the link was measured needed longer than the wait for it.
+        self._slow = False
         self._say(attach, 0)
         if lend is not None:
             self._say(lend, 0)
@@ -239,30 +242,45 @@ class NodeLink:
             self.lane.flush()
         while self._waiting and self._may_send(self._waiting[0][1]):
             message, nbytes = self._waiting[0]
+            samples: list[tuple[str, Array]] = []
             if isinstance(message, Publish):
-                # It stays encoded where it cannot be sent now, so that this is done once.
-                message = self.encoder.encode(message, self._session.layouts[message.layout])
-                self._waiting[0] = message, nbytes
+                layout = self._session.layouts[message.layout]
+                samples = self._samples(message, layout)
+                if not samples:
+                    # It stays encoded where it cannot be sent now, so that this is done once.
+                    message = self.encoder.encode(message, layout)
+                    self._waiting[0] = message, nbytes
             if not self._say(message, nbytes):
                 break
             self._waiting.popleft()
-            if isinstance(message, Publish):
-                self._measure(message, nbytes)
+            if samples:
+                self._measure(samples, nbytes)
 
     def _may_send(self, nbytes: int) -> bool:
         if nbytes and self._most_unfolded is not None and len(self._unfolded) >= self._most_unfolded:
             return False
         return self.met and self._credit.fits(nbytes)
 
-    def _measure(self, message: Publish, nbytes: int) -> None:
+    def _samples(self, message: Publish, layout: Layout) -> list[tuple[str, Array]]:
+        """Return the parts by which ``codec: auto`` can learn how fast the link is: all that is then under way.
+
+        Such a message goes plain, whatever else is in it, so that no codec is measured with the link. Where the one
+        that was measured before is still under way, the link is as slow as that one said.
+        """
+        samples = self.encoder.samples(message, layout)
+        if not samples or not self._under_way:
+            return samples
+        if self._slow:
+            self.encoder.learn(samples, 0.0)
+        return []
+
+    def _measure(self, samples: list[tuple[str, Array]], nbytes: int) -> None:
         """Let ``codec: auto`` learn how long a message needs to be received, by waiting for that: at the start only."""
-        samples = self.encoder.samples(message, self._session.layouts[message.layout])
-        if not samples or len(self._under_way) > 1:
-            return
         begin = time.monotonic()
         while self._under_way and (left_s := begin + WAIT_S - time.monotonic()) > 0:
             poll([self.socket], left_s)
             self.listen()
+        self._slow = bool(self._under_way)
         self.encoder.learn(samples, nbytes / max(time.monotonic() - begin, 1e-6))
 
     def _say(self, message: Message, nbytes: int) -> bool:

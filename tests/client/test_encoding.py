@@ -1,13 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which codec a rank takes, and that it says so."""
 
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
 import numpy as np
 import pytest
 
-from insitu.client import encoding
+from insitu.client import encoding, link
 from insitu.client.encoding import SAMPLES, Encoder
+from insitu.client.link import NodeLink
 from insitu.model import Array, Variable
-from insitu.wire.messages import BlockSpec, Event, Layout, Message, Need, Publish, PublishEncoded
+from insitu.wire.messages import (
+    VERSION,
+    Ack,
+    Attach,
+    BlockSpec,
+    Credit,
+    Event,
+    Layout,
+    Message,
+    Need,
+    Publish,
+    PublishEncoded,
+)
+from insitu.wire.session import Link
+from insitu.wire.sockets import connect
+from tests.waiting import wait_until
+from tests.wire.fakes import FakeListener
 
 PART = np.arange(65536.0)
 FIELD = Variable("u", PART.dtype, PART.shape, ("x",))
@@ -72,3 +92,41 @@ def test_a_rank_without_the_library_sends_plain_and_says_so(monkeypatch: pytest.
     [event] = said
     assert isinstance(event, Event)
     assert event.kind == "codec-missing"
+
+
+@pytest.fixture
+def send(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], list[str]]]:
+    """Send steps of `u` by zstd and `v` by auto; return what became of `v`. The node acknowledges each, or none."""
+    monkeypatch.setattr(link, "WAIT_S", 0.01)
+    needs = [Need("u", (), "", "zstd", 0.0), Need("v", (), "", "auto", 0.0)]
+    said: list[Message] = []
+    with closing(FakeListener(Link.RANK_NODE)) as node, connect(node.listener.address) as socket:
+        attach = Attach(VERSION, "melt", 0, 0, "n17", 1)
+        rank = NodeLink(socket, 2, attach, None, Encoder(2, needs, said.append), lambda sequence: None)
+
+        def steps(acknowledged: bool) -> list[str]:
+            node.hear(Attach)
+            node.say(Credit(1 << 30))
+            wait_until(lambda: rank.listen() or rank.met, what="the credit")
+            rank.layout(LAYOUT)
+            for n in range(SAMPLES + 1):
+                rank.publish(Publish(n, n, 0.0, 0, (PART, PART)), 2 * PART.nbytes)
+                rank.send()
+                if acknowledged:
+                    node.say(Ack(n, n, rank.sent_bytes, rank.sent_bytes))
+                    wait_until(lambda: rank.listen() or rank.idle, what="the acknowledgement")
+            node.hear(Layout)
+            wait_until(lambda: len(node.all(Publish) + node.all(PublishEncoded)) > SAMPLES, what="the steps")
+            assert [event.kind for event in said if isinstance(event, Event)] == ["codec-chosen"]
+            return [type(each).__name__ for each in node.heard if isinstance(each, Publish | PublishEncoded)]
+
+        yield steps
+
+
+def test_auto_decides_beside_a_variable_that_has_its_codec(send: Callable[[bool], list[str]]) -> None:
+    """What it learns from goes plain, all of it, so that the other's codec is not measured with the link."""
+    assert send(True) == [*["Publish"] * SAMPLES, "PublishEncoded"]
+
+
+def test_auto_decides_on_a_link_that_never_falls_idle(send: Callable[[bool], list[str]]) -> None:
+    assert send(False) == ["Publish", *["PublishEncoded"] * SAMPLES]
