@@ -527,7 +527,7 @@ class Service:
             self.tracker.rank_ended(rank, steps)
         else:
             self._last_words.ask(rank, (node for node in self._feeding.routes[rank] if not self.nodes[node].ended))
-            self._settle()
+        self._settle()
         self._feeding.end(rank)
 
     def _settle(self) -> None:
@@ -686,6 +686,8 @@ class Service:
             return
         self._miss_ranks()
         commit: Commit | None = self.tracker.decide()
+        for node, approval in self.tracker.take_approvals():
+            self._send(self.nodes[node], approval)  # first, so that what is approved is known to be folded
         if commit is not None:
             for node in set(self.fed) - self._asked:
                 self._send(self.nodes[node], commit)
@@ -693,8 +695,6 @@ class Service:
                 self._send(rank, commit)
         if self._leaving:
             self._let_go()
-        for node, approval in self.tracker.take_approvals():
-            self._send(self.nodes[node], approval)
         for event in self.tracker.take_events():
             self._journal("controller", event)
 

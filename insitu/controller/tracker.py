@@ -101,6 +101,8 @@ class Tracker:
         self._changes = 0
         self._seen: dict[int, _Seen] = {}
         self._dropped: dict[int, str] = {}
+        #: Steps that were given up before any node had said that it has them: why, and by which routes they went.
+        self._given_up: dict[int, tuple[str, int]] = {}
         self._ended: dict[int, int] = {}
         self._gone_nodes: set[int] = set()
         self._layouts: dict[tuple[int, int], tuple[BlockSpec, ...]] = {}
@@ -134,6 +136,8 @@ class Tracker:
         for step in closed.steps:
             if step.sequence > self.watermark:
                 self._closed(node, step, numbers[step.layouts], closed.layouts[step.layouts])
+            elif step.sequence in self._given_up:
+                self._found(node, step, numbers[step.layouts])
 
     def _number(self, layouts: RankLayouts) -> int:
         number = self._combinations.setdefault(layouts, len(self._combinations))
@@ -151,6 +155,15 @@ class Tracker:
             seen.disagree.update(step.disagree)
         if step.index != seen.index or step.time != seen.time:
             seen.disagree.update(rank for rank, _ in layouts)
+
+    def _found(self, node: int, step: ClosedStep, number: int) -> None:
+        """A node that commits by itself had folded a step before it heard that this was given up: it is delivered."""
+        reason, routes = self._given_up[step.sequence]
+        verdict = self._verdicts.get((routes, ((node, number),)))
+        if verdict is not None and not step.disagree:
+            del self._given_up[step.sequence]
+            self.counts.dropped -= Counter([reason])
+            self._count(_Seen(step.index, step.time, {node: number}, {node: step.nbytes}), verdict)
 
     def drop(self, sequence: int, reason: str) -> bool:
         """A step will never be whole. Return whether that is news."""
@@ -179,11 +192,16 @@ class Tracker:
         self._gone_nodes.add(node)
 
     def give_up(self, reason: str) -> None:
-        """Drop all that is not whole by now, for nothing will change any more."""
+        """Drop all that is not whole by now, for ranks will say nothing any more.
+
+        A node that commits by itself may yet say that it has a step: then this one was folded.
+        """
         for sequence in range(self.watermark + 1, self.steps):
             seen = self._seen.get(sequence)
-            if seen is None or self._verdict(sequence, seen) is None:
-                self.drop(sequence, reason)
+            if seen is not None and self._verdict(sequence, seen) is not None:
+                continue
+            if self.drop(sequence, reason) and seen is None:
+                self._given_up[sequence] = reason, self._routes_at(sequence).number
 
     def take_events(self) -> list[Event]:
         """Return what people should know of what was decided since the last call."""
@@ -225,11 +243,13 @@ class Tracker:
     def _reason_to_drop(self, sequence: int, seen: _Seen | None) -> str | None:
         if sequence in self._dropped:
             return self._dropped[sequence]
-        if self._ended and (short := [rank for rank, steps in self._ended.items() if steps <= sequence]):
-            return f"rank {min(short)} had ended before"
         routes = self._routes_at(sequence)
         if seen and seen.disagree and self._is_closed(seen, routes):
             return f"ranks {_listed(seen.disagree)} gave it another index or time than the others"
+        short = [rank for rank, steps in self._ended.items() if steps <= sequence] if self._ended else []
+        # Where a rank is gone its end may be a guess; a step that is there whole it had published.
+        if short and (seen is None or self._verdict(sequence, seen) is None):
+            return f"rank {min(short)} had ended before"
         return "a staging node is gone" if not self._gone_nodes.isdisjoint(routes.feeders) else None
 
     def _routes_at(self, sequence: int) -> _Routes:

@@ -114,6 +114,11 @@ class Assembler:
         """How many steps are here that the controller has not decided on."""
         return len(self._pending)
 
+    @property
+    def decided(self) -> int:
+        """How many steps are committed or dropped, by the controller or by this node itself."""
+        return self._committed + 1
+
     def publish(self, rank: int, message: Publish | PublishLent, blocks: list[Block], nbytes: int) -> ClosedHere | None:
         """Take in a rank's part of a step, blocks of `nbytes` in all; return the step if it is closed by it.
 

@@ -378,7 +378,7 @@ class Receiver:
                 case Peek() as peek:
                     self._glimpses.ask(peek)
                 case Finish(_, steps) if self._consumer is not None:
-                    self._finish(self._consumer, steps)
+                    self._finish(self._consumer, max(steps, self._assembler.decided) if steps >= 0 else steps)
                 case Dismiss(operator, process):
                     self._feeders.dismiss(operator, process)
                     if process is None:
@@ -388,6 +388,7 @@ class Receiver:
 
     def _fed_by(self, feed: Feed) -> None:
         if self._feed is not None:
+            self._report_closed()  # first: the controller may give up all that it does not know of
             self._say(Fed(feed.member, self._assembler.left_by(feed.ranks)))
             self._close(self._assembler.feed(feed.ranks))
             if not set(feed.ranks) <= set(self._feed.ranks):
@@ -411,6 +412,8 @@ class Receiver:
         self._waited_for = bool(self._newly_closed)
 
     def _commit(self, commit: Commit) -> None:
+        # What was approved is not taken back: the controller counts it, though it hears of it too late.
+        self._submit(self._assembler.take_approved())
         self._submit(self._assembler.commit(commit))
 
     def _submit(self, ready: list[ReadyStep]) -> None:

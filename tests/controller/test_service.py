@@ -359,6 +359,45 @@ def test_a_node_that_does_not_answer_is_not_waited_for_where_there_is_no_time(ma
     assert it.service.streamed
 
 
+def test_what_a_lone_node_folded_before_it_heard_of_the_end_is_delivered(make: MakeController) -> None:
+    """Where there is no time it is not asked, but what it hands over has these steps."""
+    it = make(nodes=1)
+    ranks = it.ranks()
+    [node] = it.nodes
+    layouts = ((0, 0), (1, 0))
+    node.say(Closed(0, (layouts,), (ClosedStep(0, 0, 0.0, 0, 32, ()),)))
+    assert node.hear(Approve).layouts == layouts
+    ranks[0].say(Bye(3, {}))
+    it.until(lambda: it.service.ranks[0].ended)
+    it.service.conclude("the run was interrupted", wait=False)
+    assert it.service.streamed
+    it.service.finish()
+    node.hear(Finish)
+    node.say(Closed(0, (layouts,), (ClosedStep(1, 1, 1.0, 0, 32, ()),)))
+    node.say(part(0))
+    it.until(lambda: it.delivered)
+    [window] = it.delivered
+    tracker = it.service.tracker
+    assert isinstance(window, Window)
+    assert tracker is not None
+    assert sum(entry.steps for entry in window.entries) == 2 == tracker.counts.whole
+    assert dict(tracker.counts.dropped) == {"the run was interrupted": 1}
+
+
+def test_a_goodbye_that_was_on_its_way_at_a_forced_end_loses_no_count(make: MakeController) -> None:
+    it = make(nodes=1)
+    ranks = it.ranks()
+    [node] = it.nodes
+    layouts = ((0, 0), (1, 0))
+    node.say(Closed(0, (layouts,), (ClosedStep(0, 0, 0.0, 0, 32, ()),)))
+    node.hear(Approve)
+    it.service.conclude("the run was interrupted", wait=False)
+    ranks[0].say(Bye(3, {}))
+    it.until(lambda: it.service.ranks[0].counters == {} and it.service.tracker and it.service.tracker.steps == 3)
+    node.say(Closed(0, (layouts,), (ClosedStep(1, 1, 1.0, 0, 32, ()),)))
+    it.until(lambda: it.service.tracker and it.service.tracker.counts.whole == 2)
+
+
 def test_a_node_that_is_gone_takes_its_part_of_every_window_along(make: MakeController) -> None:
     it = make()
     it.ranks()

@@ -149,6 +149,38 @@ def test_giving_up_drops_what_is_undecided() -> None:
     assert tracker.decide() == Commit(0, 2, (), (1, 2))
 
 
+@pytest.mark.parametrize("ends", [None, 4], ids=["nobody said how far it goes", "a rank had ended"])
+def test_what_a_lone_node_had_folded_when_it_was_given_up_is_delivered(ends: int | None) -> None:
+    """It commits by itself what was judged, and says so a little later; the third step it has not got."""
+    tracker = Tracker(0, [(0,), (0,)])
+    for rank in range(2):
+        tracker.layout(rank, half(rank))
+    tracker.closed(0, closed(0, 0, 1))
+    tracker.decide()
+    assert tracker.take_approvals() == [(0, Approve(0, ((0, 0), (1, 0)), ()))]
+    for rank, steps in enumerate((ends or 1, 1)):
+        tracker.rank_ended(rank, steps)
+    tracker.give_up("the run was interrupted")
+    tracker.decide()
+    assert tracker.ended
+    for sequence in (1, 2):
+        tracker.closed(0, closed(sequence, 0, 1))
+        tracker.decide()
+    dropped = {"the run was interrupted": 1} if ends else {}
+    assert (tracker.counts.whole, tracker.counts.delivered["u"], dict(tracker.counts.dropped)) == (3, 3, dropped)
+
+
+def test_what_a_lone_node_may_not_commit_by_itself_stays_given_up() -> None:
+    tracker = Tracker(0, [(0,), (0,)])
+    for rank in range(2):
+        tracker.layout(rank, half(rank))
+        tracker.rank_ended(rank, 1)
+    tracker.give_up("the run was interrupted")
+    tracker.decide()
+    tracker.closed(0, closed(0, 0, 1))
+    assert (tracker.counts.whole, tracker.counts.dropped.total()) == (0, 1)
+
+
 def test_a_lost_node_drops_every_later_step() -> None:
     tracker = halves()
     close(tracker, 0)

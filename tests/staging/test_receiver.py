@@ -287,6 +287,36 @@ def test_what_a_rank_had_published_before_it_ended_is_told_and_still_makes_steps
     assert layouts == [node.layouts] * 3 + [((1, 0),)]
 
 
+def test_what_it_folded_by_itself_is_told_before_how_far_a_rank_came(
+    make: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the controller may give up then all that it was not told of."""
+    monkeypatch.setattr(module, "LULL_S", NEVER_S)
+    monkeypatch.setattr(module, "CLOSED_S", NEVER_S)
+    node = make()
+    node.approve()
+    node.publish(0)
+    wait_until(lambda: folded(node.ranks[0]) == 0, what="the fold")
+    assert node.controller.all(Closed) == []
+    node.controller.say(Feed(0, 1, ()))
+    node.controller.hear(Fed)
+    kinds = [type(message) for message in node.controller.heard]
+    assert kinds.index(Closed) < kinds.index(Fed)
+
+
+def test_what_it_may_commit_by_itself_is_not_taken_back(make: MakeNode) -> None:
+    """So the controller knows what becomes of a step of which it hears too late; and the end may come at once."""
+    node = make(window=5)
+    node.publish(0)
+    node.controller.hear(Closed)
+    node.controller.say(Approve(0, node.layouts, ()))
+    node.controller.say(Commit(0, 0, (), (0,)))
+    node.controller.say(Finish(0, 0))
+    node.controller.hear(Finished)
+    [partial] = node.controller.all(Partial)
+    assert [entry.steps for entry in partial.entries] == [1]
+
+
 def test_what_comes_too_late_is_acknowledged_and_forgotten(make: MakeNode) -> None:
     node = make()
     node.controller.say(Commit(0, 2, (), (0, 1, 2)))
