@@ -65,6 +65,9 @@ class Client:
     Raises `LocalProtocolError` when the run refuses this rank, and `RunError` for a contact file that cannot be used. A
     controller that does not answer within `CONNECT_TIMEOUT_S` is warned of, and the simulation goes on without it.
 
+    It is the process's that made it. Where that is forked (`os.fork`, `multiprocessing`), a step of the child raises
+    `LocalProtocolError`, and `close` leaves all to the parent.
+
     >>> with Client() as sim:
     ...     feed = sim.parameter("feed", 0.035, minimum=0.0)
     ...     for n in range(3):
@@ -304,6 +307,7 @@ class Client:
         """
         if self._publisher is None:
             return NO_STEP
+        self._publisher.require_own()
         if self._last_index is not None and index <= self._last_index:
             raise LocalProtocolError(
                 f"rank {self.rank}: step {index} does not come after step {self._last_index}; steps only go forward."
@@ -320,9 +324,12 @@ class Client:
         return writer
 
     def close(self) -> None:
-        """Bring out the last steps, for at most `max_wait`, and leave the run. May be called twice."""
+        """Bring out the last steps, for at most `max_wait`, and leave the run. May be called twice.
+
+        In a fork it only lets go: the run goes on with the parent.
+        """
         publisher, self._publisher = self._publisher, None
-        if publisher is None:
+        if publisher is None or publisher.forked:
             return
         begin = time.monotonic()
         publisher.finish(self._published)

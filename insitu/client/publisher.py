@@ -11,9 +11,12 @@ Rule 3: what happens to a step without room is the policy's to say (`insitu.clie
 until a staging node shows progress: a dead staging side costs one wait, not one a step.
 
 Rule 4: steps leave in their order. While any of them is on the disk, those that follow go there too.
+
+Rule 5: after a fork all of this is the parent's, memory that is shared included, and the child leaves it alone.
 """
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -35,7 +38,7 @@ from insitu.client.policy import Policy
 from insitu.client.pool import Pool, Slot
 from insitu.client.spool import UNSPILLED, Spool
 from insitu.client.tracing import Tracer
-from insitu.errors import InsituError, RunError
+from insitu.errors import InsituError, LocalProtocolError, RunError
 from insitu.model import Array, Extent, Step
 from insitu.wire.blocks import BlockSpec
 from insitu.wire.lane import Bell
@@ -87,6 +90,7 @@ class Publisher:
         self.planning = Planning(self.links, connect)
         self._counters = {"steps": 0, "dropped": 0}
         self._rank = rank
+        self._pid = os.getpid()
         self.patience = Patience(rank, max_wait_s, self.links, self.pump)
         self._policy = policy
         self._then = then
@@ -185,6 +189,19 @@ class Publisher:
         if self._spool is not None:
             self._spool.close()
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is a fork of the process that takes part in the run."""
+        return os.getpid() != self._pid
+
+    def require_own(self) -> None:
+        """Raise `LocalProtocolError` in a fork of the process that takes part in the run."""
+        if self.forked:
+            raise LocalProtocolError(
+                f"rank {self._rank}: this client is that of process {self._pid}, which was forked, and process "
+                f"{os.getpid()} cannot publish by it; hand the data back to process {self._pid}, and put them there."
+            )
+
     def open(self, step: Step) -> None:
         """Begin a step: room is looked for as much as the step before took, so that a full buffer is noticed here."""
         self._step, self._lost, self._to_disk = step, None, False
@@ -209,6 +226,7 @@ class Publisher:
 
     def empty(self, spec: BlockSpec, spec_id: int, count: Extent) -> Array | None:
         """Return the memory of one block, to be filled before the step is closed; ``None`` once the step is lost."""
+        self.require_own()
         name, dtype = spec.variable.name, spec.variable.dtype
         slot = self._slot(prod(count) * dtype.itemsize)
         if slot is not None:

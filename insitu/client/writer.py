@@ -137,6 +137,9 @@ class StepWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and self._publisher.forked:
+            return  # the end of a child is not that of its parent's step
+        self._publisher.require_own()
         try:
             if kind is None:
                 self._put_parameters()
