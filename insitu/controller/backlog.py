@@ -44,15 +44,25 @@ class Backlog:
 
     def store(self) -> None:
         """Store all that waits, also of operators that have failed since."""
+        added: dict[str, list[int]] = {}
         for operator, group in list(self._waiting):
-            self._attempt(operator, partial(self._store_group, operator, group))
+            self._attempt(operator, partial(self._add_rows, operator, group, added))
+        for operator, indices in added.items():
+            self._attempt(operator, partial(self._show, operator, indices))
 
-    def _store_group(self, operator: str, group: str) -> None:
+    def _add_rows(self, operator: str, group: str, added: dict[str, list[int]]) -> None:
+        indices = added.setdefault(operator, [])
         for here, some in groupby(self._waiting.pop((operator, group)), key=lambda result: bool(result.arrays)):
             results = list(some)
             if here:
-                self._store.append(results)
+                self._store.append(results, show=False)
             else:
-                self._store.publish(group, [result.provenance for result in results])
+                self._store.publish(group, [result.provenance for result in results], show=False)
             if group == operator:
-                self._stored(operator, [result.provenance.index for result in results])
+                indices += [result.provenance.index for result in results]
+
+    def _show(self, operator: str, indices: list[int]) -> None:
+        """Show all that was added, with the first of them; where that fails, it fails for each of them."""
+        self._store.show()
+        if indices:
+            self._stored(operator, indices)

@@ -7,10 +7,12 @@ number of rows.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 
 from insitu.errors import OperatorError
 from insitu.learner import Learner
@@ -48,15 +50,16 @@ CELL_METHODS = {
 
 def create_group(
     root: zarr.Group, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any]
-) -> dict[str, Variable]:
-    """Make the group of operator `name` over `inputs`, with no rows; return what `Operator.describe` says of it.
+) -> tuple[dict[str, Variable], GroupMetadata]:
+    """Make the group of operator `name` over `inputs`, with no rows; return what `Operator.describe` says of it, and
+    the metadata of group and arrays.
 
     Raises `OperatorError` for results that one group cannot hold, before anything is written.
     """
     described = operator.describe(operator.seen(inputs))
     leading = "step" if operator.keeps_steps else "window"
-    make_group(root, name, leading, described, _reduced(operator, inputs), {"operator": entry_of(operator), **attrs})
-    return described
+    reduced = _reduced(operator, inputs)
+    return described, make_group(root, name, leading, described, reduced, {"operator": entry_of(operator), **attrs})
 
 
 def entry_of(operator: Operator | Learner) -> str:
@@ -71,37 +74,51 @@ def make_group(
     described: Mapping[str, Variable],
     reduced: Sequence[str],
     attrs: Mapping[str, Any],
-) -> None:
-    """Make a group of the results `described` that lead with the dimension `leading`; `reduced` are gone from them."""
+) -> GroupMetadata:
+    """Make a group of the results `described` that lead with the dimension `leading`; `reduced` are gone from them.
+
+    Return its metadata, with those of its arrays.
+    """
     _require_storable(name, described, leading)
     group = root.create_group(name, attributes=dict(attrs))
     several = leading == "step" or is_small(described)
-    for key, result in described.items():
-        _create_array(group, result.renamed(key), leading, reduced, several_rows=several)
-    for coordinate in COORDINATES_OF[leading]:
-        _create_coordinate(group, coordinate, leading)
+    arrays = {
+        **{key: _array(group, each.renamed(key), leading, reduced, several) for key, each in described.items()},
+        **{coordinate: _coordinate(group, coordinate, leading) for coordinate in COORDINATES_OF[leading]},
+    }
+    known = ConsolidatedMetadata({key: array.metadata for key, array in arrays.items()})
+    return replace(group.metadata, consolidated_metadata=known)
+
+
+def known_of(group: zarr.Group) -> dict[str, Any]:
+    """Return the metadata of a group's arrays by their names, as consolidated; they are the store's own, to be changed.
+
+    What Zarr is asked for an array or a name costs a turn of its event loop, in another thread, each time.
+    """
+    consolidated = group.metadata.consolidated_metadata
+    assert consolidated is not None
+    return consolidated.metadata
 
 
 def leading_of(group: zarr.Group) -> str:
     """Name a group's leading dimension."""
-    return next(leading for leading in COORDINATES_OF if leading in group)
+    known = known_of(group)
+    return next(leading for leading in COORDINATES_OF if leading in known)
 
 
 def rows_of(group: zarr.Group) -> int:
     """Return how many rows a group has."""
-    return int(array_of(group, leading_of(group)).shape[0])
+    return int(known_of(group)[leading_of(group)].shape[0])
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Return an array of a group, which has it."""
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    return array
+    return zarr.Array(zarr.AsyncArray(known_of(group)[name], group.store_path / name))
 
 
-def _create_array(
-    group: zarr.Group, result: Variable, leading: str, reduced: Sequence[str], *, several_rows: bool
-) -> None:
+def _array(
+    group: zarr.Group, result: Variable, leading: str, reduced: Sequence[str], several_rows: bool
+) -> zarr.Array[Any]:
     shape, itemsize = _shape(result), result.dtype.itemsize
     others = [name for name in COORDINATES_OF[leading] if name != leading]
     attrs = {
@@ -110,7 +127,7 @@ def _create_array(
         "cell_methods": _cell_methods(result.name, [dim for dim in reduced if dim not in result.dims]),
         "coordinates": " ".join(others),
     }
-    group.create_array(
+    return group.create_array(
         result.name,
         shape=(0, *shape),
         chunks=(rows_per_chunk(shape, itemsize) if several_rows else 1, *slab_shape(shape, itemsize)),
@@ -121,9 +138,9 @@ def _create_array(
     )
 
 
-def _create_coordinate(group: zarr.Group, name: str, leading: str) -> None:
+def _coordinate(group: zarr.Group, name: str, leading: str) -> zarr.Array[Any]:
     dtype, meaning = COORDINATES[name]
-    group.create_array(
+    return group.create_array(
         name,
         shape=(0,),
         chunks=(SERIES_ROWS,),

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.group import GroupMetadata
 from zarr.errors import ZarrUserWarning
 
 from insitu.errors import OperatorError, RunError
@@ -32,7 +33,16 @@ from insitu.model import Array, Variable
 from insitu.operator import Operator
 from insitu.results import Provenance, Result
 from insitu.results.chunks import Slab
-from insitu.results.groups import COORDINATES_OF, array_of, create_group, entry_of, leading_of, make_group, rows_of
+from insitu.results.groups import (
+    COORDINATES_OF,
+    array_of,
+    create_group,
+    entry_of,
+    known_of,
+    leading_of,
+    make_group,
+    rows_of,
+)
 
 CURES = {
     errno.ENOSPC: "Free some space there",
@@ -48,11 +58,14 @@ class ResultStore:
 
     `create` starts a new store, `open` continues one; `declare` says what an operator yields, once, before its first
     row; `append` adds rows. Appending costs some milliseconds per array of the operator, however many rows it adds:
-    small ones are best appended together. All raise `RunError` where the disk does not take it.
+    small ones are best appended together. Showing them costs a tenth of a millisecond per array of the whole store:
+    rows of several operators are best added with ``show=False``, and shown by `show` together. All raise `RunError`
+    where the disk does not take it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._hidden = False
         self._root = self._consolidated()
 
     @classmethod
@@ -71,8 +84,9 @@ class ResultStore:
             raise RunError(f"{path} holds no results. Give the results.zarr of a run directory.")
         with writing("results", path):
             for _, group in zarr.open_group(path, mode="r+", use_consolidated=False).groups():
-                rows = rows_of(group)
-                for _, array in group.arrays():
+                arrays = dict(group.arrays())
+                rows = next(arrays[leading].shape[0] for leading in COORDINATES_OF if leading in arrays)
+                for array in arrays.values():
                     array.resize((rows, *array.shape[1:]))
             return cls(path)
 
@@ -85,8 +99,8 @@ class ResultStore:
         results that cannot be stored side by side.
         """
         with writing(f"the results of operator '{name}'", self._path):
-            described = create_group(self._root, name, operator, inputs, attrs)
-            self._root = self._consolidated()
+            described, made = create_group(self._root, name, operator, inputs, attrs)
+            self._add(name, made)
         return described
 
     def declare_group(
@@ -99,15 +113,15 @@ class ResultStore:
     ) -> None:
         """Make a group `name` for what `operator` yields beside or without what its `describe` says."""
         with writing(f"the results of '{name}'", self._path):
-            make_group(self._root, name, leading, described, (), {"operator": entry_of(operator), **attrs})
-            self._root = self._consolidated()
+            operator_attrs = {"operator": entry_of(operator), **attrs}
+            self._add(name, make_group(self._root, name, leading, described, (), operator_attrs))
 
     def rows(self, name: str) -> int:
         """Return how many rows of operator `name` are shown."""
         return rows_of(self._group(name))
 
-    def append(self, results: Sequence[Result]) -> None:
-        """Add rows of one operator, in order, and show them together.
+    def append(self, results: Sequence[Result], *, show: bool = True) -> None:
+        """Add rows of one operator, in order, and show them together, now or with the next `show`.
 
         Raises `OperatorError` where their arrays are not what was declared.
         """
@@ -119,10 +133,10 @@ class ResultStore:
                 array = array_of(group, key)
                 rows = np.stack([_checked(result, key, array) for result in results])
                 grown(array, first + len(rows))[first:] = rows
-        self.publish(name, [result.provenance for result in results])
+        self.publish(name, [result.provenance for result in results], show=show)
 
-    def publish(self, name: str, provenances: Sequence[Provenance]) -> None:
-        """Show the next rows of operator `name`, whose arrays `write_slab` has written.
+    def publish(self, name: str, provenances: Sequence[Provenance], *, show: bool = True) -> None:
+        """Add the next rows of operator `name`, whose arrays `write_slab` has written, and show them as `append` does.
 
         What nobody wrote reads as NaN, or as zero in an array of integers: so a window without any step, or one that
         was lost, is published too.
@@ -138,7 +152,25 @@ class ResultStore:
                 array = array_of(group, key)
                 grown(array, rows)[first:] = np.array([getattr(each, field) for each in provenances], array.dtype)
                 _resize(group, key, rows)
-            self._root.update_attributes({})  # writes the root's file, the arrays' metadata with it
+            self._hidden = True
+            if show:
+                self.show()
+
+    def show(self) -> None:
+        """Show all rows that were added; nothing happens where all are shown."""
+        if self._hidden:
+            with writing("results", self._path):
+                self._root.update_attributes({})  # writes the root's file, the arrays' metadata with it
+            self._hidden = False
+
+    def _add(self, name: str, made: GroupMetadata) -> None:
+        """Take the metadata of a new group into the root's, and write those: now readers see it.
+
+        To have all of them read again would take longer with each group.
+        """
+        known_of(self._root)[name] = made
+        self._hidden = True
+        self.show()
 
     def _group(self, name: str) -> zarr.Group:
         group = self._root[name]
@@ -168,7 +200,8 @@ def write_slab(path: Path, name: str, result: str, row: int, slab: Slab, values:
 def writing(what: str, path: Path) -> Iterator[None]:
     """Turn the operating system's errors into a sentence."""
     try:
-        yield
+        with zarr.config.set(json_indent=None):  # without, Python's encoder in C writes it, ten times as fast
+            yield
     except OSError as error:
         cure = CURES.get(error.errno or 0, "See whether that file system is well")
         raise RunError(
@@ -178,7 +211,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
 
 def _declared(group: zarr.Group) -> list[str]:
     """Name the arrays of a group that are no coordinates."""
-    return sorted(set(group.array_keys()) - set(COORDINATES_OF[leading_of(group)]))
+    return sorted(known_of(group).keys() - COORDINATES_OF[leading_of(group)])
 
 
 def grown(array: zarr.Array[Any], rows: int) -> zarr.Array[Any]:
@@ -192,9 +225,7 @@ def _resize(group: zarr.Group, key: str, rows: int) -> None:
     """Give an array its new length, on disk and in the root's metadata, which are yet to be written."""
     array = array_of(group, key)
     array.resize((rows, *array.shape[1:]))
-    consolidated = group.metadata.consolidated_metadata
-    assert consolidated is not None
-    consolidated.metadata[key] = array.metadata
+    known_of(group)[key] = array.metadata
 
 
 def _checked(result: Result, key: str, array: zarr.Array[Any]) -> Array:

@@ -150,10 +150,10 @@ def test_rows_that_wait_are_written_together(stored: Stored, monkeypatch: pytest
     sink.published({"u": U}, {"u": U})
     append = sink._store.append
 
-    def slowly(results: Sequence[Any]) -> None:
+    def slowly(results: Sequence[Any], **options: Any) -> None:
         lengths.append(len(results))
         assert gate.wait(60.0)
-        append(results)
+        append(results, **options)
 
     monkeypatch.setattr(sink._store, "append", slowly)
     sink.put(window("mean", 0))
