@@ -179,6 +179,8 @@ class Sink:
         for name, learner in self._pipeline.learners.items():
             if name not in self._learnt and all(each in sent for each in learner.needs):
                 self._guarded(name, partial(self._open_learner, name, learner, sent))
+        for name in self._pipeline.stored:
+            self._guarded(name, self._store.show)  # the first does it, for all; where that fails, it fails for each
         if self._decisions is not None:
             described = {**{name: recipe.described for name, recipe in self._recipes.items()}, **self._learnt}
             self._decisions.describe(
@@ -192,12 +194,12 @@ class Sink:
         inputs = {wanted: variables[wanted] for wanted in operator.inputs}
         recipe = self._recipes[name] = Recipe.of(name, operator, inputs)
         if stored:
-            self._store.declare(name, operator, inputs, self._attrs)
+            self._store.declare(name, operator, inputs, self._attrs, show=False)
         series: dict[str, Variable] = {}
         if isinstance(operator, SeriesOperator):
             series = self._series[name] = operator.describe_series(inputs)
             if stored:
-                self._store.declare_group(series_of(name), "step", operator, series, self._attrs)
+                self._store.declare_group(series_of(name), "step", operator, series, self._attrs, show=False)
         self._open_takers(name, {**recipe.described, **series})
 
     def _open_takers(self, name: str, yielded: Mapping[str, Variable]) -> None:
@@ -212,7 +214,7 @@ class Sink:
         """Make room for the rows of a learner."""
         self._learnt[name] = learner.describe({wanted: variables[wanted] for wanted in learner.needs})
         if name in self._pipeline.stored:
-            self._store.declare_group(name, "window", learner, self._learnt[name], self._attrs)
+            self._store.declare_group(name, "window", learner, self._learnt[name], self._attrs, show=False)
 
     def _store_window(self, window: Window) -> None:
         """Store a window; one that is not stored must not stay at the nodes, where it would leave no room to fold."""

@@ -8,6 +8,7 @@ number of rows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ CELL_METHODS = {
 
 
 def create_group(
-    root: zarr.Group, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any]
+    store: Path, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any]
 ) -> tuple[dict[str, Variable], GroupMetadata]:
     """Make the group of operator `name` over `inputs`, with no rows; return what `Operator.describe` says of it, and
     the metadata of group and arrays.
@@ -59,7 +60,7 @@ def create_group(
     described = operator.describe(operator.seen(inputs))
     leading = "step" if operator.keeps_steps else "window"
     reduced = _reduced(operator, inputs)
-    return described, make_group(root, name, leading, described, reduced, {"operator": entry_of(operator), **attrs})
+    return described, make_group(store, name, leading, described, reduced, {"operator": entry_of(operator), **attrs})
 
 
 def entry_of(operator: Operator | Learner) -> str:
@@ -68,7 +69,7 @@ def entry_of(operator: Operator | Learner) -> str:
 
 
 def make_group(
-    root: zarr.Group,
+    store: Path,
     name: str,
     leading: str,
     described: Mapping[str, Variable],
@@ -80,7 +81,8 @@ def make_group(
     Return its metadata, with those of its arrays.
     """
     _require_storable(name, described, leading)
-    group = root.create_group(name, attributes=dict(attrs))
+    # As a store of its own: below another group, Zarr reads all of that one's metadata for each array that is made.
+    group = zarr.create_group(store / name, attributes=dict(attrs))
     several = leading == "step" or is_small(described)
     arrays = {
         **{key: _array(group, each.renamed(key), leading, reduced, several) for key, each in described.items()},

@@ -59,8 +59,8 @@ class ResultStore:
     `create` starts a new store, `open` continues one; `declare` says what an operator yields, once, before its first
     row; `append` adds rows. Appending costs some milliseconds per array of the operator, however many rows it adds:
     small ones are best appended together. Showing them costs a tenth of a millisecond per array of the whole store:
-    rows of several operators are best added with ``show=False``, and shown by `show` together. All raise `RunError`
-    where the disk does not take it.
+    groups and rows of several operators are best added with ``show=False``, and shown by `show` together. All raise
+    `RunError` where the disk does not take it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,16 +91,17 @@ class ResultStore:
             return cls(path)
 
     def declare(
-        self, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any]
-    ) -> dict[str, Variable]:
+        self, name: str, operator: Operator, inputs: Mapping[str, Variable], attrs: Mapping[str, Any],
+        *, show: bool = True,
+    ) -> dict[str, Variable]:  # fmt: skip
         """Make room for the results of operator `name` over `inputs`; return what `Operator.describe` says of them.
 
         The group's attributes hold the operator's configuration as JSON beside `attrs`. Raises `OperatorError` for
         results that cannot be stored side by side.
         """
         with writing(f"the results of operator '{name}'", self._path):
-            described, made = create_group(self._root, name, operator, inputs, attrs)
-            self._add(name, made)
+            described, made = create_group(self._path, name, operator, inputs, attrs)
+            self._add(name, made, show)
         return described
 
     def declare_group(
@@ -110,11 +111,13 @@ class ResultStore:
         operator: Operator | Learner,
         described: Mapping[str, Variable],
         attrs: Mapping[str, Any],
+        *,
+        show: bool = True,
     ) -> None:
         """Make a group `name` for what `operator` yields beside or without what its `describe` says."""
         with writing(f"the results of '{name}'", self._path):
             operator_attrs = {"operator": entry_of(operator), **attrs}
-            self._add(name, make_group(self._root, name, leading, described, (), operator_attrs))
+            self._add(name, make_group(self._path, name, leading, described, (), operator_attrs), show)
 
     def rows(self, name: str) -> int:
         """Return how many rows of operator `name` are shown."""
@@ -157,20 +160,18 @@ class ResultStore:
                 self.show()
 
     def show(self) -> None:
-        """Show all rows that were added; nothing happens where all are shown."""
+        """Show all groups and rows that were added; nothing happens where all are shown."""
         if self._hidden:
             with writing("results", self._path):
                 self._root.update_attributes({})  # writes the root's file, the arrays' metadata with it
             self._hidden = False
 
-    def _add(self, name: str, made: GroupMetadata) -> None:
-        """Take the metadata of a new group into the root's, and write those: now readers see it.
-
-        To have all of them read again would take longer with each group.
-        """
+    def _add(self, name: str, made: GroupMetadata, show: bool) -> None:
+        """Take the metadata of a new group into the root's; to have all of them read again takes longer each time."""
         known_of(self._root)[name] = made
         self._hidden = True
-        self.show()
+        if show:
+            self.show()
 
     def _group(self, name: str) -> zarr.Group:
         group = self._root[name]
