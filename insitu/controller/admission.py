@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from insitu.errors import RemoteProtocolError
+from insitu.plan import Part, Site
 from insitu.wire.messages import Hello, Need, NodeHello, Traffic
 from insitu.wire.session import Session
 from insitu.wire.steering import ConsoleHello, SteeringTerms
@@ -38,10 +39,10 @@ class Terms:
     #: The label of a rack, and the names of its hosts as patterns.
     racks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def rack_of(self, host: str) -> str:
-        """Return the label of the rack that a host is in, empty where none is given."""
+    def site_of(self, host: str) -> Site:
+        """Return where a host is: its rack's label is empty where none is given."""
         found = (rack for rack, patterns in self.racks.items() if any(fnmatchcase(host, each) for each in patterns))
-        return next(found, "")
+        return Site(host, next(found, ""))
 
 
 @dataclass(slots=True)
@@ -87,3 +88,18 @@ def why_not(hello: Hello | ConsoleHello, terms: Terms, size: int | None, ranks: 
         other = ranks[hello.rank]
         return f"rank {hello.rank} is there already (process {other.pid} on {other.host})"
     return None
+
+
+def why_far(hello: Hello, terms: Terms, nodes: Mapping[int, Peer], parts: Sequence[Part]) -> str | None:
+    """Say why a rank cannot take part where operators fold on the ranks' own machines; `parts` it was given, if any."""
+    if not terms.at_home:
+        return None
+    hosts = sorted({node.host for node in nodes.values()})
+    if hello.host in hosts and all(nodes[part.node].host == hello.host for part in parts):
+        return None
+    why = "came too late to be given one" if hello.host in hosts else f"has none on {hello.host}"
+    return (
+        f"'{terms.at_home[0]}' folds on a staging node of the rank's own machine (where: node), and rank "
+        f"{hello.rank} {why} (there are some on {', '.join(hosts)}); start a Dask worker on each machine, with as "
+        "many staging.nodes, or take where: staging"
+    )
