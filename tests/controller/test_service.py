@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,18 +77,21 @@ class Controller:
     """A service, what came of it, and those who talk to it. Of two ranks and nodes, rank k feeds node k alone."""
 
     def __init__(
-        self, stack: ExitStack, folder: Path, ranks: int | None, nodes: int, folds: tuple[str, ...] = ()
-    ) -> None:
+        self, stack: ExitStack, folder: Path, ranks: int | None, nodes: int, folds: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = (), **terms: Any,
+    ) -> None:  # fmt: skip
         self.journal: list[tuple[str, Event]] = []
         self.delivered: list[Window | Rows] = []
         self.released: list[Held] = []
+        #: Where the nodes are, if not all on n17.
+        self.hosts = dict(enumerate(hosts))
         self._stack = stack
         self._listener = stack.enter_context(listen("tcp://127.0.0.1:*"))
         record = ActionRecord(folder / "actions.jsonl")
         stack.callback(record.close)
         self.service = Service(
             self._listener,
-            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), STEERING, folds),
+            Terms("melt", ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), STEERING, folds, **terms),
             {"sum": Total(of="u", over="step", window=2, where="rank" if folds else "staging")},
             nodes,
             journal=lambda source, event: self.journal.append((source, event)),
@@ -112,12 +116,14 @@ class Controller:
 
     def node(self, number: int, run: str = "melt") -> FakeCaller:
         """A staging node that asks to take part."""
-        hello = NodeHello(VERSION, run, number, f"tcp://127.0.0.1:{5000 + number}", "n17", 100 + number)
+        hello = NodeHello(
+            VERSION, run, number, f"tcp://127.0.0.1:{5000 + number}", self.hosts.get(number, "n17"), 100 + number
+        )
         return self._caller(Link.NODE_CONTROLLER, hello)
 
-    def rank(self, number: int, size: int = 2, run: str = "melt") -> FakeCaller:
+    def rank(self, number: int, size: int = 2, run: str = "melt", host: str = "n17") -> FakeCaller:
         """A rank that asks to take part."""
-        return self._caller(Link.RANK_CONTROLLER, Hello(VERSION, run, 0, number, size, "n17", 200 + number))
+        return self._caller(Link.RANK_CONTROLLER, Hello(VERSION, run, 0, number, size, host, 200 + number))
 
     def ranks(self, size: int = 2) -> list[FakeCaller]:
         """All ranks, admitted, each with its half of `U`."""
@@ -150,7 +156,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MakeContro
     monkeypatch.setattr(module, "LINGERS_S", LINGERS_S)
     monkeypatch.setattr(module, "PING_S", 0.01)
     with ExitStack() as stack:
-        yield lambda ranks=2, nodes=2, folds=(): Controller(stack, tmp_path, ranks, nodes, folds)
+        yield lambda ranks=2, nodes=2, folds=(), **more: Controller(stack, tmp_path, ranks, nodes, folds, **more)
 
 
 def part(window: int, number: int = 2) -> Partial:
@@ -179,6 +185,45 @@ def test_ranks_are_told_their_part_and_nodes_who_feeds_them(make: MakeController
     )
     assert [node.hear(Feed) for node in it.nodes] == [Feed(0, 2, (0,)), Feed(0, 2, (1,))]
     assert it.journal == []
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["all ranks", "not in time"])
+def test_where_nodes_are_on_several_hosts_all_ranks_are_waited_for(
+    make: MakeController, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """For a rank is to feed the node beside it. But each waits for its welcome, so that is not for long."""
+    monkeypatch.setattr(module, "PLAN_S", 1e6 if there else 0.1)
+    it = make(hosts=("n1", "n2"))
+    early = it.rank(0, host="n2")
+    it.until(lambda: it.service.ranks)
+    assert (it.service.tracker, early.all(Welcome)) == (None, [])
+    if there:
+        late = it.rank(1, host="n1")
+        assert [share.node for share in late.hear(Welcome).shares] == [0]
+    assert [share.node for share in early.hear(Welcome).shares] == [1]
+    assert it.nodes[0].hear(Feed) == Feed(0, 2, (1,))
+
+
+def test_racks_are_nearer_than_other_hosts(make: MakeController) -> None:
+    it = make(hosts=("a1", "b1"), racks={"a": ["a*"], "b": ["b*"]})
+    ranks = [it.rank(number, host=host) for number, host in enumerate(("b7", "a7"))]
+    assert [[share.node for share in rank.hear(Welcome).shares] for rank in ranks] == [[1], [0]]
+
+
+def test_a_rank_is_refused_where_it_has_no_node_of_its_own_machine(
+    make: MakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either there is none, or the plan was made without it and has its part elsewhere."""
+    monkeypatch.setattr(module, "PLAN_S", 0.0)
+    it = make(ranks=3, hosts=("n1", "n2"), at_home=("sum",))
+    why = "'sum' folds on a staging node of the rank's own machine (where: node), and rank "
+    assert it.rank(0, 3, host="n3").hear(Refuse).reason.startswith(f"{why}0 has none on n3 (there are some on n1, n2);")
+    welcome = it.rank(0, 3, host="n2").hear(Welcome)
+    assert [share.node for share in welcome.shares] == [1]
+    homes = {number: it.service._stream.feeding.parts(number)[0].node for number in (1, 2)}  # type: ignore[union-attr]
+    other = {0: "n2", 1: "n1"}[homes[1]]
+    assert it.rank(1, 3, host=other).hear(Refuse).reason.startswith(f"{why}1 came too late to be given one")
+    assert it.service.ranks.keys() == {0}
 
 
 @pytest.mark.parametrize(
