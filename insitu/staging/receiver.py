@@ -2,8 +2,7 @@
 """The thread that receives: it owns all sockets of a staging node.
 
 It takes blocks in, tells the controller which steps are closed and the ranks what is acknowledged, and passes committed
-steps on to whoever takes them. A rank that breaks the protocol is refused and not listened to any more; nobody else
-suffers.
+steps on to whoever takes them. The ranks come and go through `RankLinks`.
 """
 
 import os
@@ -22,21 +21,16 @@ from insitu.staging.feeders import Feeders
 from insitu.staging.folder import Folded, operator_stopped
 from insitu.staging.glimpses import Glimpses
 from insitu.staging.keeper import Keeper
+from insitu.staging.links import RankLinks
 from insitu.staging.ranks import RankLink
 from insitu.staging.shipped import Shipped, Whole
 from insitu.staging.tracing import Tracing
 from insitu.wire import guard
-from insitu.wire.addresses import new_local, toward
-from insitu.wire.codec import Frame, kind
 from insitu.wire.contact import Contact
-from insitu.wire.lane import Bell, Lane, lanes_work
-from insitu.wire.learning import Dismiss, Subscribe
+from insitu.wire.learning import Dismiss
 from insitu.wire.messages import (
     VERSION,
     Approve,
-    Attach,
-    Borrow,
-    BorrowLane,
     Commit,
     Event,
     Fed,
@@ -52,14 +46,12 @@ from insitu.wire.messages import (
     Publish,
     PublishEncoded,
     PublishLent,
-    Refuse,
     Ship,
     Shutdown,
     Status,
 )
-from insitu.wire.segment import Segment
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Pollable, Waker, connect, keep_pages_mapped, listen, poll
+from insitu.wire.sockets import Waker, connect, keep_pages_mapped
 from insitu.wire.tracing import Traced
 from insitu.wire.viewing import Peek
 
@@ -75,9 +67,6 @@ ACK_S = 0.00025
 NAP_S = 0.001
 #: How old a report on steps that this node has committed by itself may be.
 CLOSED_S = 0.02
-#: Messages taken in before anything is answered, so that nobody waits for an endless stream of others.
-MESSAGES_PER_TURN = 256
-
 #: Makes what takes committed steps, once it is known who feeds this node, and where it reports.
 MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Merger]
 
@@ -101,24 +90,17 @@ class Receiver:
     ) -> None:
         self._contact = contact
         self._number = number
-        self._memory_bytes = memory_bytes
         self._make_consumer = make_consumer
         self._feeders = feeders or Feeders(contact.run, {})
         self._keepers = keepers
         self._closing = threading.Event()
         self._waker = Waker()
-        self._bell = Bell() if lanes_work() else None
-        self._lanes: list[Lane] = []
-        #: Whether something came through lanes just now, and none of those ranks waits for an answer.
-        self._streams = False
+        self._ranks = RankLinks(contact, memory_bytes, self._feeders, self._heard, self._say)
         self._done: deque[Folded] = deque()
         self._outbox: deque[Message] = deque()
         self._newly_closed: list[ClosedHere] = []
         self._waited_for = False
         self._closed_at = 0.0
-        self._links: dict[bytes, RankLink] = {}
-        self._by_rank: dict[int, RankLink] = {}
-        self._refused: set[bytes] = set()
         self._unsendable: set[str] = set()
         self._feed: Feed | None = None
         self._assembler = Assembler(())
@@ -140,21 +122,12 @@ class Receiver:
             self._waker.wake()
         self._thread.join()
         self._waker.close()
-        if self._bell is not None:
-            self._bell.close()
+        self._ranks.close()
 
     def _run(self) -> None:
         keep_pages_mapped()
         try:
-            with (
-                listen(
-                    f"tcp://{toward(self._contact.address)}:*", self._contact.keys, self._memory_bytes
-                ) as self._listener,
-                connect(self._contact.address, self._contact.keys) as self._controller,
-            ):
-                self._local = new_local()
-                if self._local:
-                    self._listener.also(self._local)
+            with self._ranks.open(), connect(self._contact.address, self._contact.keys) as self._controller:
                 self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)
                 self._say(self._hello())
                 while not self._closing.is_set():
@@ -162,35 +135,31 @@ class Receiver:
         finally:
             if self._consumer is not None:
                 self._consumer.close()
-            for link in self._links.values():
-                link.release()
+            self._ranks.close()
             for keeper in self._keepers:
                 keeper.ask_to_end()
             for keeper in self._keepers:
                 keeper.close()
 
     def _hello(self) -> NodeHello:
-        address = self._listener.address
-        return NodeHello(
-            VERSION, self._contact.run, self._number, address, hosts.gethostname(), os.getpid(), self._local
-        )
+        address, local = self._ranks.listener.address, self._ranks.local
+        return NodeHello(VERSION, self._contact.run, self._number, address, hosts.gethostname(), os.getpid(), local)
 
     def _turn(self) -> None:
         """Take in what is there and answer it; wait only where there is nothing to do."""
-        if self._streams or len(self._assembler) + self._folding_steps > 1:
+        if self._ranks.streams or len(self._assembler) + self._folding_steps > 1:
             self._closing.wait(NAP_S)
         wait_s = self._wait_s()
-        ready = self._poll([self._listener, self._controller, self._waker], wait_s)
-        heard = self._receive_from_lanes()
-        self._streams = heard and not any(lane.awaited for lane in self._lanes)
+        ready = self._ranks.poll([self._controller, self._waker], wait_s)
+        heard = self._ranks.receive_from_lanes()
         came = heard or bool(ready)
         lull = not came and wait_s > 0
         # An attempt to receive where nothing is costs more than this whole look.
-        if self._listener in ready:
-            self._receive_from_ranks()
+        if self._ranks.listener in ready:
+            self._ranks.receive()
         if self._controller in ready:
             self._receive_from_controller()
-        for reason in self._listener.new_refusals():
+        for reason in self._ranks.listener.new_refusals():
             self._say(guard.event(reason))
         if self._waker in ready:
             self._waker.clear()
@@ -199,125 +168,32 @@ class Receiver:
             raise RunError("A thread that takes steps on this staging node has ended; its traceback stands above.")
         self._submit(self._assembler.take_approved())
         self._report_closed(lull)
-        self._acknowledge(idle=not came)
-        self._outbox.extend(self._feeders.send(self._listener.send))
+        self._ranks.acknowledge(not came, ACK_S)
+        self._outbox.extend(self._feeders.send(self._ranks.listener.send))
         if time.monotonic() - self._status_at > STATUS_S:
             self._report()
         self._empty_outbox()
 
     def _wait_s(self) -> float:
         """How long to wait for news: not at all while a rank may stand still until it knows that all is folded."""
-        links = self._links.values()
-        if any(link.caught_up for link in links):
+        if any(link.caught_up for link in self._ranks):
             return 0.0
-        return LULL_S if self._newly_closed or any(link.dirty for link in links) else STATUS_S
+        return LULL_S if self._newly_closed or any(link.dirty for link in self._ranks) else STATUS_S
 
-    def _poll(self, sockets: list[Pollable], wait_s: float) -> list[Pollable]:
-        if self._bell is None or wait_s <= 0:
-            return poll(sockets, wait_s)
-        ready = poll([*sockets, self._bell], self._bell.listens(self._lanes, wait_s))
-        self._bell.listened(self._lanes)
-        return [each for each in ready if each is not self._bell]
-
-    def _receive_from_lanes(self) -> bool:
-        """Take in what is in the lanes; return whether anything was."""
-        came = False
-        for link in [link for link in self._links.values() if link.lane is not None and link.lane.waiting]:
-            came = True
-            try:
-                for _ in range(MESSAGES_PER_TURN):
-                    message = link.lane.receive() if link.lane is not None else None
-                    if message is None:
-                        break
-                    self._heard(link, [message])
-            except RemoteProtocolError as error:
-                self._refuse(link.identity, str(error))
-        return came
-
-    def _receive_from_ranks(self) -> None:
-        for _ in range(MESSAGES_PER_TURN):
-            arrived = self._listener.receive()
-            if arrived is None:
-                return
-            identity, frames = arrived
-            if identity in self._refused:
-                continue
-            try:
-                if identity in self._feeders:
-                    self._feeders.receive(identity, frames)
-                else:
-                    self._from_rank(identity, frames)
-            except RemoteProtocolError as error:
-                self._refuse(identity, str(error))
-
-    def _from_rank(self, identity: bytes, frames: list[memoryview]) -> None:
-        link = self._links.get(identity)
-        if link is None:
-            if kind(frames) is Subscribe:
-                self._feeders.admit(identity, frames)
-                return
-            session = Session(Link.RANK_NODE, Side.LISTENS)
-            attach = session.receive(frames)
-            assert isinstance(attach, Attach)
-            self._attach(RankLink(identity, session, attach.rank), attach)
-            return
-        self._heard(link, frames)
-
-    def _heard(self, link: RankLink, frames: Sequence[Frame]) -> None:
-        match link.session.receive(frames):
-            case PublishLent() as message:
+    def _heard(self, link: RankLink, message: Message) -> None:
+        match message:
+            case PublishLent():
                 self._publish(link, message, *link.lent(message))
-            case Publish() as message:
+            case Publish():
                 self._publish_own(link, message)
-            case PublishEncoded() as message:
+            case PublishEncoded():
                 self._publish_own(link, link.decoded(message))
-            case Ship() as ship:
-                self._ship(link, ship)
-            case Traced() as traced:
-                self._tracing.announced(traced)
-            case Lend() as lend:
-                self._borrow(link, lend)
-            case LendLane() as lane:
-                self._borrow_lane(link, lane)
-
-    def _attach(self, link: RankLink, attach: Attach) -> None:
-        if attach.run != self._contact.run:
-            raise RemoteProtocolError(
-                f"Rank {attach.rank} attaches to run '{attach.run}', this is '{self._contact.run}'."
-            )
-        if attach.rank in self._by_rank:
-            raise RemoteProtocolError(f"Rank {attach.rank} is attached already.")
-        self._links[link.identity] = self._by_rank[attach.rank] = link
-        self._grant(link)
-
-    def _grant(self, link: RankLink) -> None:
-        """Give a rank its part of the memory for blocks, once it is known how many ranks there are."""
-        if self._feed is not None and link.rank in self._feed.ranks:
-            # What is lent lies in the rank's own memory and takes none of this node's.
-            lent_bytes = link.segment.data.nbytes if link.segment is not None else 0
-            credit = link.grant(max(lent_bytes, self._memory_bytes // len(self._feed.ranks)))
-            self._tell(link, credit)
-
-    def _borrow(self, link: RankLink, lend: Lend) -> None:
-        """Look for the rank's segment; where it is found, this is the rank's own machine."""
-        link.segment = Segment.open(lend.segment, lend.secret, lend.bytes)
-        self._grant(link)  # before the answer, so that a rank which has both knows what it may send
-        self._tell(link, Borrow(link.segment is not None))
-
-    def _borrow_lane(self, link: RankLink, lend: LendLane) -> None:
-        """Look for the rank's lane; where it is found, all that follows goes there."""
-        lane = None if self._bell is None else link.take_lane(lend, self._bell)
-        self._tell(link, BorrowLane("" if lane is None or self._bell is None else self._bell.name))
-        if lane is not None:
-            link.lane = lane
-            self._lanes.append(lane)
-
-    def _tell(self, link: RankLink, message: Message) -> bool:
-        """Say something to a rank, whole or not at all; return whether it was taken."""
-        frames = link.session.send(message)
-        if link.lane is None:
-            return self._listener.send(link.identity, frames)
-        return link.lane.send(bytes(frames[0]))
+            case Ship():
+                self._ship(link, message)
+            case Traced():
+                self._tracing.announced(message)
+            case Lend() | LendLane():
+                self._ranks.borrow(link, message)
 
     def _publish_own(self, link: RankLink, message: Publish) -> None:
         """Take in blocks that lie in this process's own memory."""
@@ -352,7 +228,7 @@ class Receiver:
     def _free(self, shipped: Mapping[int, int]) -> None:
         """Give back the credit of states that are not needed here any more."""
         for rank, nbytes in shipped.items():
-            self._by_rank[rank].fold_states(nbytes)
+            self._ranks[rank].fold_states(nbytes)
 
     def _finish(self, consumer: Merger, steps: int) -> None:
         whole, lost = self._shipped.finish()
@@ -392,19 +268,15 @@ class Receiver:
             self._say(Fed(feed.member, self._assembler.left_by(feed.ranks)))
             self._close(self._assembler.feed(feed.ranks))
             if not set(feed.ranks) <= set(self._feed.ranks):
-                self._feed = feed  # the memory is divided anew, among more ranks
-                self._grant_all()
+                self._feed = feed
+                self._ranks.feed(feed.ranks)
             return
         self._feed = feed
         self._member = feed.member
         self._assembler = Assembler(feed.ranks, feed.begin)
         self._shipped = Shipped(self._shipped.operators, feed.ship)
         self._consumer = self._make_consumer(feed, self._folded)
-        self._grant_all()
-
-    def _grant_all(self) -> None:
-        for link in self._links.values():
-            self._grant(link)
+        self._ranks.feed(feed.ranks)
 
     def _close(self, closed: list[ClosedHere]) -> None:
         """Report steps that were closed by a word of the controller, which waits for them."""
@@ -434,7 +306,7 @@ class Receiver:
             self._folding_steps -= len(folded.steps)
             for ready in folded.steps:
                 for rank, nbytes in ready.nbytes.items():
-                    self._by_rank[rank].fold(ready.step.sequence, nbytes)
+                    self._ranks[rank].fold(ready.step.sequence, nbytes)
                     self._waiting_bytes -= nbytes
             self._free(folded.shipped)
             if any(isinstance(message, Finished) for message in folded.messages):
@@ -452,14 +324,6 @@ class Receiver:
             self._waited_for = False
             self._closed_at = now
 
-    def _acknowledge(self, idle: bool) -> None:
-        now = time.monotonic()
-        pace_s = ACK_S * len(self._links)
-        for link in self._links.values():
-            if link.dirty and (idle or link.urgent or now - link.acked_at > pace_s):
-                # Where its connection is closed, or it does not read, the next message makes it dirty again.
-                link.acked(now, self._tell(link, link.ack()))
-
     def _report(self) -> None:
         self._status_at = time.monotonic()
         for keeper in self._keepers:
@@ -468,26 +332,12 @@ class Receiver:
             "waiting_bytes": self._waiting_bytes,
             "waiting_steps": len(self._assembler) + self._folding_steps,
             "peak_bytes": self._peak_bytes,
-            "received_bytes": sum(link.received_bytes for link in self._links.values()),
-            "refused_clients": self._listener.refused.total(),
+            "received_bytes": sum(link.received_bytes for link in self._ranks),
+            "refused_clients": self._ranks.listener.refused.total(),
         }
         if self._consumer is not None:
             counters |= self._consumer.status()
         self._say(Status(counters))
-
-    def _refuse(self, identity: bytes, reason: str) -> None:
-        link = self._links.pop(identity, None)
-        self._refused.add(identity)
-        self._feeders.forget(identity)
-        self._say(Event("error", "protocol", f"A rank is refused: {reason}", {"rank": link.rank if link else -1}))
-        if link is not None:
-            self._tell(link, Refuse(reason))
-            if link.lane is not None:
-                self._lanes.remove(link.lane)
-                link.lane.close()
-            return
-        session = Session(Link.RANK_NODE, Side.LISTENS)
-        self._listener.send(identity, session.send(Refuse(reason)))
 
     def _say(self, message: Message) -> None:
         self._outbox.append(message)
