@@ -16,7 +16,7 @@ from insitu.client.contract import Contract, Sent
 from insitu.errors import LocalProtocolError
 from insitu.model import NUMERIC_KINDS, Array, Extent, Variable
 from insitu.wire.limits import NAME_CHARS
-from insitu.wire.schema import DTYPES
+from insitu.wire.records import DTYPES
 
 Halo = int | tuple[int | tuple[int, int], ...]
 

@@ -28,7 +28,8 @@ from insitu.wire.fields import Wrong, extent, fits
 from insitu.wire.learning import Lesson
 from insitu.wire.limits import BLOCKS, BUFFER_BYTES, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
 from insitu.wire.messages import VERSION, Buffer, Message, Partial, Publish, PublishEncoded, PublishLent, Ship
-from insitu.wire.schema import KINDS, NUMBERS, Record, dtype
+from insitu.wire.records import Record, dtype
+from insitu.wire.schema import KINDS, NUMBERS
 from insitu.wire.steering import Propose, Request, Shown
 from insitu.wire.viewing import Glimpse, News, Sight
 

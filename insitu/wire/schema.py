@@ -5,24 +5,15 @@ The order of a record's fields is their order on the wire, and the numbers of th
 message that goes takes its number with it, and the first change after a release raises `VERSION`.
 """
 
-import dataclasses
-from collections.abc import Callable
 from itertools import pairwise
-from math import isfinite, prod
 from operator import itemgetter
-from typing import Any
 
-import numpy as np
-
-from insitu.model import Extent, Variable
 from insitu.wire import learning as n
 from insitu.wire import messages as m
 from insitu.wire import steering as w
 from insitu.wire import tracing as t
 from insitu.wire import viewing as v
-from insitu.wire.blocks import BlockSpec
 from insitu.wire.fields import (
-    Field,
     Wrong,
     buffers,
     choice,
@@ -43,109 +34,18 @@ from insitu.wire.fields import (
     truth,
     whole,
 )
-from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, SIGHT_VALUES, WHOLE
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, SIGHT_VALUES
+from insitu.wire.records import Record, any_index, block, closed_step, variable
 
-#: The dtypes that travel, by what they are called in a header. Bytes are little-endian, and there is no number that
-#: two machines may disagree about (long double).
-DTYPES: dict[str, np.dtype[Any]] = {
-    np.dtype(code).str: np.dtype(code)
-    for code in ("?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
-}
 #: What floats may be sent as, and empty for what they are.
 NARROW = ("", "float32", "float16")
 
 
-class Record:
-    """The fields of one dataclass. `also` checks what the fields mean together, and raises `Wrong`."""
-
-    def __init__(self, cls: type, also: Callable[[Any], None] = lambda value: None, **fields: Field) -> None:
-        declared = [field.name for field in dataclasses.fields(cls)]
-        assert declared == list(fields), f"{cls.__name__} has the fields {declared}, its record {list(fields)}"
-        self.cls = cls
-        self._also = also
-        self._fields = fields
-        self.field = Field(self.dump, self.load)
-
-    def dump(self, value: Any) -> list[Any]:
-        """Return what msgpack can pack. Raises `Wrong`."""
-        if type(value) is not self.cls:
-            raise Wrong(f"a {self.cls.__name__}", value)
-        self._also(value)
-        return [self._named(key, field.dump, getattr(value, key)) for key, field in self._fields.items()]
-
-    def load(self, values: Any) -> Any:
-        """Return the dataclass for what msgpack unpacked. Raises `Wrong`."""
-        if type(values) is not list or len(values) != len(self._fields):
-            raise Wrong(f"{len(self._fields)} fields ({', '.join(self._fields)})", values)
-        pairs = zip(self._fields.items(), values, strict=True)
-        loaded = self.cls(*[self._named(key, field.load, value) for (key, field), value in pairs])
-        self._also(loaded)
-        return loaded
-
-    @staticmethod
-    def _named(key: str, check: Callable[[Any], Any], value: Any) -> Any:
-        try:
-            return check(value)
-        except Wrong as wrong:
-            raise wrong.inside(key) from None
-
-
-def _dump_dtype(value: Any) -> str:
-    if not isinstance(value, np.dtype) or value.str not in DTYPES:
-        raise Wrong(f"a dtype among {', '.join(DTYPES)}", value)
-    return value.str
-
-
-def _load_dtype(value: Any) -> np.dtype[Any]:
-    if type(value) is not str or value not in DTYPES:
-        raise Wrong(f"a dtype among {', '.join(DTYPES)}", value)
-    return DTYPES[value]
-
-
-dtype = Field(_dump_dtype, _load_dtype)
-
-
-def _variable(variable: Variable) -> None:
-    """A joined variable has rows instead of a shape; the dims name every dimension."""
-    ndim = len(variable.row) + 1 if variable.shape is None else len(variable.shape)
-    if len(variable.dims) != ndim:
-        raise Wrong(f"{ndim} dims, one for each dimension", variable.dims, "dims")
-    if variable.row and variable.shape is not None:
-        raise Wrong("no row beside a shape", variable.row, "row")
-    # NumPy leaves out the zeros too when it looks whether a shape is too large for this machine.
-    if prod(n or 1 for n in variable.shape or variable.row) * variable.dtype.itemsize > WHOLE:
-        raise Wrong(f"a variable of at most {WHOLE} bytes", variable.shape or variable.row, "shape")
-
-
-def _block(block: BlockSpec) -> None:
-    """A block lies inside its variable. The rows of a joined one are counted when they come."""
-    variable = block.variable
-    ndim = len(variable.dims)
-    if len(block.start) != ndim:
-        raise Wrong(f"{ndim} numbers", block.start, "start")
-    if len(block.count) != ndim:
-        raise Wrong(f"{ndim} numbers", block.count, "count")
-    if variable.shape is None:
-        _joined(block, variable.row)
-        return
-    if any(s + c > n for s, c, n in zip(block.start, block.count, variable.shape, strict=True)):
-        raise Wrong(f"a block inside the shape {variable.shape}", (block.start, block.count), "count")
-    if prod(block.count) * variable.dtype.itemsize > BUFFER_BYTES:
-        raise Wrong(f"a block of at most {BUFFER_BYTES} bytes", block.count, "count")
-
-
-def _joined(block: BlockSpec, row: Extent) -> None:
-    if block.count != (0, *row):
-        raise Wrong(f"{(0, *row)}, since the variable is joined", block.count, "count")
-    if any(block.start):
-        raise Wrong("zeros, since the variable is joined", block.start, "start")
-
-
 def _layout(layout: m.Layout) -> None:
     """A variable has several blocks where several parts of a rank come together, but then one variable they are of."""
-    blocks = sorted(((block.variable.name, block) for block in layout.blocks), key=itemgetter(0))
-    for (one, block), (other, after) in pairwise(blocks):
-        if one == other and block.variable != after.variable:
+    blocks = sorted(((each.variable.name, each) for each in layout.blocks), key=itemgetter(0))
+    for (one, before), (other, after) in pairwise(blocks):
+        if one == other and before.variable != after.variable:
             raise Wrong("one variable of a name", one, "blocks")
 
 
@@ -190,24 +90,11 @@ def _encoded(message: m.PublishEncoded) -> None:
 
 
 _newest = whole(-1)  # a sequence, or none yet
-_any = whole(-(1 << 63))  # the author's own step number
 _version = whole(m.VERSION, m.VERSION)
 
-_variable_record = Record(
-    Variable,
-    _variable,
-    name=name,
-    dtype=dtype,
-    shape=optional(extent),
-    dims=many(name, DIMENSIONS),
-    units=label,
-    long_name=text,
-    row=extent,
-)
-_block_record = Record(BlockSpec, _block, variable=_variable_record.field, start=extent, count=extent)
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1), local=label)
 _rank_layouts = many(row(whole(), whole()))
-_range_record = Record(m.Range, dim=name, start=optional(_any), stop=optional(_any), step=whole(1))
+_range_record = Record(m.Range, dim=name, start=optional(any_index), stop=optional(any_index), step=whole(1))
 _need_record = Record(
     m.Need,
     _need,
@@ -230,54 +117,12 @@ _steering_record = Record(
     scheduled=whole(0, ITEMS),
 )
 _form_record = Record(m.Form, codec=choice("", "lz4", "zstd", "zfp"), nbytes=whole(0, BUFFER_BYTES), tolerance=time)
-_closed_step = Record(
-    m.ClosedStep,
-    sequence=whole(),
-    index=_any,
-    time=time,
-    layouts=whole(),
-    nbytes=whole(),
-    disagree=many(whole()),
-)
-
-
-def _dump_closed_step(step: Any) -> list[Any]:
-    if type(step) is not m.ClosedStep:
-        return _closed_step.dump(step)
-    values = [step.sequence, step.index, step.time, step.layouts, step.nbytes, step.disagree]
-    return values if _is_closed_step(values, tuple) else _closed_step.dump(step)
-
-
-def _load_closed_step(values: Any) -> Any:
-    if type(values) is list and len(values) == 6 and _is_closed_step(values, list):
-        number, index, time, layouts, nbytes, _ = values
-        return m.ClosedStep(number, index, time, layouts, nbytes, ())
-    return _closed_step.load(values)
-
-
-def _is_closed_step(values: list[Any], sequence: type) -> bool:
-    """Whether a step on which ranks agree is right, told without the record: there is one for each step of a run."""
-    number, index, time, layouts, nbytes, disagree = values
-    return (
-        type(number) is type(index) is type(layouts) is type(nbytes) is int
-        and 0 <= number <= WHOLE
-        and -WHOLE <= index <= WHOLE
-        and 0 <= layouts <= WHOLE
-        and 0 <= nbytes <= WHOLE
-        and type(time) is float
-        and isfinite(time)
-        and type(disagree) is sequence
-        and not disagree
-    )
-
-
-_quick_closed_step = Field(_dump_closed_step, _load_closed_step)
 _entry = Record(
     m.Entry,
     key=whole(),
     steps=whole(),
-    first=_any,
-    last=_any,
+    first=any_index,
+    last=any_index,
     time=time,
     place=optional(place),
     state=state,
@@ -312,9 +157,9 @@ _looking = {
     "most": whole(1, SIGHT_VALUES),
 }
 _seen = {
-    "variable": optional(_variable_record.field),
+    "variable": optional(variable),
     "sequence": _newest,
-    "index": _any,
+    "index": any_index,
     "time": time,
     "stride": many(whole(1), DIMENSIONS),
     "pieces": many(place, BLOCKS),
@@ -334,11 +179,11 @@ KINDS: dict[int, Record] = {
         host=name,
         pid=whole(),
     ),
-    2: Record(m.Layout, _layout, id=whole(), blocks=many(_block_record.field, BLOCKS)),
+    2: Record(m.Layout, _layout, id=whole(), blocks=many(block, BLOCKS)),
     3: Record(
         w.Declare, what=choice("parameter", "state", "action"), name=name, spec=details, start=extent, count=extent
     ),
-    4: Record(m.Dropped, sequence=whole(), index=_any, time=time, reason=text),
+    4: Record(m.Dropped, sequence=whole(), index=any_index, time=time, reason=text),
     5: Record(m.Bye, steps=whole(), counters=mapping(number)),
     6: Record(
         m.Welcome,
@@ -362,7 +207,7 @@ KINDS: dict[int, Record] = {
     7: Record(m.Refuse, reason=text),
     9: Record(m.Ping),
     10: Record(m.Attach, version=_version, run=name, member=whole(), rank=whole(), host=name, pid=whole()),
-    11: Record(m.Publish, sequence=whole(), index=_any, time=time, layout=whole(), buffers=buffers),
+    11: Record(m.Publish, sequence=whole(), index=any_index, time=time, layout=whole(), buffers=buffers),
     12: Record(m.Detach, steps=whole()),
     13: Record(m.Credit, bytes=whole()),
     14: Record(m.Ack, received=_newest, folded=_newest, received_bytes=whole(), folded_bytes=whole()),
@@ -374,7 +219,7 @@ KINDS: dict[int, Record] = {
         _closed,
         member=whole(),
         layouts=many(_rank_layouts),
-        steps=many(_quick_closed_step),
+        steps=many(closed_step),
     ),
     17: _partial,
     18: Record(
@@ -388,8 +233,8 @@ KINDS: dict[int, Record] = {
         key=name,
         nbytes=whole(),
         steps=whole(),
-        first=_any,
-        last=_any,
+        first=any_index,
+        last=any_index,
         time=time,
         places=many(place),
     ),
@@ -412,18 +257,18 @@ KINDS: dict[int, Record] = {
     29: Record(
         m.PublishLent,
         sequence=whole(),
-        index=_any,
+        index=any_index,
         time=time,
         layout=whole(),
         places=many(row(whole(), whole())),
     ),
-    30: Record(m.Offer, variable=_variable_record.field),
+    30: Record(m.Offer, variable=variable),
     31: Record(m.Tally, variables=many(_traffic_record.field, BLOCKS)),
     32: Record(
         m.PublishEncoded,
         _encoded,
         sequence=whole(),
-        index=_any,
+        index=any_index,
         time=time,
         layout=whole(),
         forms=many(_form_record.field, BLOCKS),
@@ -431,13 +276,13 @@ KINDS: dict[int, Record] = {
     ),
     33: Record(m.Approve, member=whole(), layouts=_rank_layouts, without=many(name)),
     34: Record(m.Skip, sequences=many(whole())),
-    35: Record(w.Reached, passed=whole(), index=_any, time=time),
+    35: Record(w.Reached, passed=whole(), index=any_index, time=time),
     36: Record(
         w.Answer,
         round=whole(),
         word=choice("promise", "refuse", "late", "urge", "applied", "failed", "doubt"),
         passed=whole(),
-        index=_any,
+        index=any_index,
         time=time,
         reason=text,
         old=details,
@@ -468,9 +313,9 @@ KINDS: dict[int, Record] = {
         n.Lesson,
         _lesson,
         sequence=whole(),
-        index=_any,
+        index=any_index,
         time=time,
-        blocks=many(row(whole(), _block_record.field), BLOCKS),
+        blocks=many(row(whole(), block), BLOCKS),
         buffers=buffers,
     ),
     64: Record(n.Learned, upto=whole()),
@@ -480,17 +325,17 @@ KINDS: dict[int, Record] = {
         w.Shown,
         operator=name,
         why=text,
-        index=_any,
-        first_step=_any,
-        last_step=_any,
+        index=any_index,
+        first_step=any_index,
+        last_step=any_index,
         time=optional(time),
         steps=whole(),
         dropped=whole(),
         complete=truth,
         arrays=state,
     ),
-    72: Record(w.Standing, passed=whole(), index=_any, time=time),
-    73: Record(w.Paused, boundary=_newest, index=_any, time=time),
+    72: Record(w.Standing, passed=whole(), index=any_index, time=time),
+    73: Record(w.Paused, boundary=_newest, index=any_index, time=time),
     76: Record(m.NodeGone, node=whole()),
     80: Record(m.Ship, nbytes=whole(), partial=_partial.field),
     83: Record(m.Replan, epoch=whole(), shares=many(_share_record.field)),

@@ -13,7 +13,7 @@ from insitu.errors import RemoteProtocolError
 from insitu.model import Array, Variable
 from insitu.wire import messages as m
 from insitu.wire.compression import LEAST_BYTES, expand, missing, shrink
-from insitu.wire.schema import DTYPES
+from insitu.wire.records import DTYPES
 from insitu.wire.session import Link, Session, Side
 from tests.wire.examples import MESSAGES
 from tests.wire.hostile import WRONG_PARTS, frames_of
