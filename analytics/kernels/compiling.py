@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -31,6 +32,10 @@ class Kernel(Protocol):
 #: infinity keep their meaning.
 FASTMATH = {"contract", "reassoc", "arcp", "nsz"}
 
+#: No way in for C code, which nobody takes; and a quotient by zero is infinite or NaN, as in NumPy, since an exception
+#: that might be raised there keeps a loop from being vectorised. Both take a quarter off the time to compile.
+_njit: Any = partial(numba.njit, nogil=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
+
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
 
@@ -41,7 +46,7 @@ def compiled(function: Callable[..., Any], *variant: object) -> Kernel:
     Where no cache can be written (a read-only installation without a home directory) it is compiled in each process.
     """
     function.__qualname__ = "_".join(map(str, (function.__name__, *variant, _DIGEST)))
-    kernel: Any = inlined(function)
+    kernel: Any = _njit()(function)
     with suppress(RuntimeError):  # "cannot cache function ...: no locator available"
         kernel.enable_caching()
         kernel.compile = _one_at_a_time(kernel)
@@ -63,6 +68,6 @@ def _one_at_a_time(kernel: Any) -> Callable[[Any], Any]:
 
 
 def inlined(function: Callable[..., Any]) -> Kernel:
-    """Return a helper of kernels, which becomes part of each kernel that calls it."""
-    kernel: Kernel = numba.njit(nogil=True, fastmath=FASTMATH)(function)
+    """Return a helper of kernels, which becomes part of those that call it; nothing else can."""
+    kernel: Kernel = _njit(no_cpython_wrapper=True)(function)
     return kernel
