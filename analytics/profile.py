@@ -243,9 +243,10 @@ class Profile(Operator):
                     "each rank has to publish both for the same particles"
                 )
             quantity = values(rows).reshape(len(rows), math.prod(of.row))[:, : moments.shape[2]]
-            position = values(places).reshape(len(places), math.prod(where.row))[:, self._component]
-            fold = fold_rows(quantity.dtype.name, position.dtype.name, self.periodic, skip)
-            state["outside"] += fold(quantity, position, low, high, state["count"], moments)
+            position = values(places).reshape(len(places), math.prod(where.row))
+            fold = fold_rows(quantity.dtype.name, position.dtype.name)
+            how = self._component, (low, high), self.periodic, skip
+            state["outside"] += fold(quantity, position, *how, state["count"], moments)
         state["steps"] = _united([*state["steps"], *([step.sequence, step.sequence] for step in batch.steps)])
         return state
 

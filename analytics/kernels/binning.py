@@ -68,22 +68,33 @@ def _merge(size: Array, mean: Array, m2: Array, count: Array, moments: Array) ->
 
 
 @functools.cache
-def fold_rows(dtype: str, where_dtype: str, periodic: bool, skip: bool) -> Kernel:
-    """Return ``rows(of, where, low, high, count, moments) -> int``: fold rows into the bins of their positions.
+def fold_rows(dtype: str, where_dtype: str) -> Kernel:
+    """Return ``rows(of, where, axis, bounds, periodic, skip, count, moments) -> int``: fold rows into their bins.
 
-    `of` is of shape (rows, components), `where` (rows,), `count` int64 (bins,), `moments` float64 (2, bins,
-    components). Returns how many rows are in no bin. With `skip`, a row with a NaN is left out, and not counted in
-    any way.
+    `of` is of shape (rows, components), `where` (rows, axes), of which `axis` gives the bin between the two `bounds`;
+    `count` is int64 (bins,), `moments` float64 (2, bins, components). Returns how many rows are in no bin. With `skip`,
+    a row with a NaN is left out, and not counted in any way. No loop here vectorises, so flags cost as little as
+    variants would.
     """
 
-    def rows(of: Array, where: Array, low: float, high: float, count: Array, moments: Array) -> int:
+    def rows(
+        of: Array,
+        where: Array,
+        axis: int,
+        bounds: tuple[float, float],
+        periodic: bool,
+        skip: bool,
+        count: Array,
+        moments: Array,
+    ) -> int:
         bins, outside = count.size, 0
+        low, high = bounds
         size, mean, m2 = np.empty(bins, np.int64), np.empty(moments.shape[1:]), np.empty(moments.shape[1:])
-        for c in range(0, where.size, TILE):
+        for c in range(0, len(where), TILE):
             tile = of[c : c + TILE]
             found = np.empty(len(tile), np.int64)
             for i in range(found.size):
-                found[i] = _bin_of(periodic, where[c + i], low, high, bins)
+                found[i] = _bin_of(periodic, where[c + i, axis], low, high, bins)
                 if skip and _has_nan(tile[i]):
                     found[i] = -1
                 else:
@@ -92,7 +103,7 @@ def fold_rows(dtype: str, where_dtype: str, periodic: bool, skip: bool) -> Kerne
             _merge(size, mean, m2, count, moments)
         return outside
 
-    return compiled(rows, dtype, where_dtype, periodic, skip)
+    return compiled(rows, dtype, where_dtype)
 
 
 @inlined
