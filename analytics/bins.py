@@ -20,6 +20,9 @@ from insitu.operator import Batch, State
 #: What can be counted in 32 bits, with which a table takes half the memory.
 MOST_STEPS = 2**32 - 1
 
+#: Cells whose counts are read at a time, copied into the one layout that the kernel is compiled for.
+TILE = 1024
+
 _LARGEST = float(np.finfo(np.float64).max)
 
 #: Quantiles by level and cell, how many values each cell has, and how many NaN beside them.
@@ -100,7 +103,11 @@ class OwnBins:
 def _located(counts: Array, levels: Array) -> tuple[Array, Array]:
     """Return where each cell's quantiles lie among its bins, and how many values it has."""
     place, count = np.empty((len(levels), counts.shape[1])), np.empty(counts.shape[1], np.int64)
-    locate_levels()(read_only(counts), read_only(levels), place, count)
+    for first in range(0, counts.shape[1], TILE):
+        some = read_only(np.ascontiguousarray(counts[:, first : first + TILE], np.int64))
+        found = np.empty((len(levels), some.shape[1])), np.empty(some.shape[1], np.int64)
+        locate_levels()(some, read_only(levels), *found)
+        place[:, first : first + TILE], count[first : first + TILE] = found
     return place, count
 
 

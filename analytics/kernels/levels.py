@@ -17,7 +17,7 @@ from insitu.model import Array
 def locate_levels() -> Kernel:
     """Return ``locate(counts, levels, place, count)``: write each cell's quantiles and number of values, without NaN.
 
-    `counts` is of whole numbers and of shape (bins + 3, cells); `levels` come in any order. `place`, float64 of shape
+    `counts` is int64 of shape (bins + 3, cells); `levels` come in any order. `place`, float64 of shape
     (levels, cells), is k + 0.5 in the middle of bin k, counted from 0 on, if the bin's values are evenly spread; -inf
     below the bins, inf above them, and NaN without values. `count` is int64.
     """
@@ -27,14 +27,14 @@ def locate_levels() -> Kernel:
         for c in range(count.size):
             total = 0
             for row in range(rows):
-                total += int(counts[row, c])
+                total += counts[row, c]
             count[c] = total
             place[:, c] = np.nan
             here, below = 0, 0
             for k in order[: levels.size if total > 0 else 0]:
                 rank = levels[k] * total
                 while counts[here, c] == 0 or below + counts[here, c] < rank:
-                    below += int(counts[here, c])
+                    below += counts[here, c]
                     here += 1
                 part = (rank - below) / counts[here, c]
                 place[k, c] = -np.inf if here == 0 else np.inf if here == rows - 1 else here - 1 + part
