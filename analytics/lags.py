@@ -56,7 +56,7 @@ class Lags:
         state = state or self._zeros(())
         count, rows = _flat(state, 0)
         for a, b in map(_pair, x, y):
-            fold_flat_pairs(a.dtype.name, b.dtype.name, self.skip)(a, b, count, rows)
+            fold_flat_pairs(a.dtype.name, self.skip)(a, b, count, rows)
         return state
 
     def merge(self, a: State, b: State) -> State:
@@ -88,7 +88,7 @@ class Lags:
 
     def _fold(self, state: State, lag: int, pairs: Sequence[tuple[Array, Array]]) -> None:
         for (x, steps), (y, _) in zip(eights([x for x, _ in pairs]), eights([y for _, y in pairs]), strict=True):
-            fold = fold_pairs(x[0].dtype.name, y[0].dtype.name, self.squares, self.skip)
+            fold = fold_pairs(x[0].dtype.name, self.squares, self.skip)
             fold(x, y, steps, *_flat(state, lag))
 
     def _keep(self, state: State, new: Fields) -> None:
@@ -106,8 +106,12 @@ def _flat(state: State, lag: int) -> tuple[Array, Array]:
 
 
 def _pair(x: Array, y: Array) -> tuple[Array, Array]:
-    """Return two fields as kernels take them."""
-    return (values(x),) * 2 if x is y else (values(x), values(y))
+    """Return two fields as kernels take them: of one dtype, double where theirs differ."""
+    a = values(x)
+    b = a if x is y else values(y)
+    if a.dtype != b.dtype:
+        a, b = (read_only(each.astype(np.float64, copy=False)) for each in (a, b))
+    return a, b
 
 
 def _fields(kept: Sequence[State]) -> Fields:

@@ -52,8 +52,8 @@ def _products(skip: bool, u: Array, v: Array, x: float, y: float) -> comoments.F
 
 
 @functools.cache
-def fold_flat_pairs(dtype_x: str, dtype_y: str, skip: bool) -> Kernel:
-    """Return ``flat(x, y, count, state)``: fold two one-dimensional arrays into the state of one cell.
+def fold_flat_pairs(dtype: str, skip: bool) -> Kernel:
+    """Return ``flat(x, y, count, state)``: fold two one-dimensional arrays of one dtype into one cell.
 
     `count` is int64 of shape (1,), `state` float64 of shape (5, 1); both are brought up to date. With `skip` a pair
     with a NaN is left out; without, it makes all five NaN.
@@ -69,4 +69,4 @@ def fold_flat_pairs(dtype_x: str, dtype_y: str, skip: bool) -> Kernel:
             count[0] += int(n)
         comoments.store(True, rows, 0, five)
 
-    return compiled(flat, dtype_x, dtype_y, skip)
+    return compiled(flat, dtype, skip)

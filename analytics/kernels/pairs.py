@@ -70,12 +70,12 @@ def _merge(
 
 
 @functools.cache
-def fold_pairs(dtype_x: str, dtype_y: str, squares: bool, skip: bool) -> Kernel:
+def fold_pairs(dtype: str, squares: bool, skip: bool) -> Kernel:
     """Return ``pairs(x, y, steps, count, state)``: fold up to eight pairs into the state of their cells.
 
-    `x` and `y` are tuples of eight arrays of shape (cells,), of which the first `steps` count. `count` is int64 of
-    shape (1,), or with `skip` of shape (cells,): a pair with a NaN is then left out. `state` is float64 of shape (rows,
-    cells), the rows of ``comoments.py``. Both are brought up to date.
+    `x` and `y` are tuples of eight arrays of one dtype and of shape (cells,), of which the first `steps` count. `count`
+    is int64 of shape (1,), or with `skip` of shape (cells,): a pair with a NaN is then left out. `state` is float64 of
+    shape (rows, cells), the rows of ``comoments.py``. Both are brought up to date.
     """
 
     def pairs(x: tuple[Array, ...], y: tuple[Array, ...], steps: int, count: Array, state: Array) -> None:
@@ -91,4 +91,4 @@ def fold_pairs(dtype_x: str, dtype_y: str, squares: bool, skip: bool) -> Kernel:
         if not skip:
             count[0] += steps
 
-    return compiled(pairs, dtype_x, dtype_y, squares, skip)
+    return compiled(pairs, dtype, squares, skip)
