@@ -53,7 +53,7 @@ WITH_SPACE = OVER[1:]
 #: An operator for each way to reduce, and the inputs that it is tried with.
 CASES: list[tuple[Callable[[Any], Operator], tuple[Any, ...], dict[str, list[Variable]]]] = [
     (lambda over: Moments(of="u", over=over, orders=4), OVER, ALL),
-    (lambda over: Moments(of="u", over=over, nan="skip"), OVER, FIELDS),
+    (lambda over: Moments(of="u", over=over, orders=4, nan="skip"), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=0), OVER, FIELDS),
     (lambda over: Moments(of="u", over=over, orders=3, extremes=False), WITH_SPACE, FIELDS),
     (lambda over: Msd(of="u", id="id", over=over, window=20), OVER[2:], {"numbered": [ATOMS, NUMBERS]}),
