@@ -59,6 +59,19 @@ _ELSEWHERE = "another rank has dropped it"
 _GONE = "a staging node is gone"
 
 
+class _Forks:
+    """How many forks ago this module was loaded: known without the system call that `os.getpid` is."""
+
+    passed = 0
+
+    @classmethod
+    def count(cls) -> None:
+        cls.passed += 1
+
+
+os.register_at_fork(after_in_child=_Forks.count)
+
+
 class Publisher:
     """Takes the steps of one rank and brings them to its staging nodes within the budgets.
 
@@ -90,7 +103,7 @@ class Publisher:
         self.planning = Planning(self.links, connect)
         self._counters = {"steps": 0, "dropped": 0}
         self._rank = rank
-        self._pid = os.getpid()
+        self._pid, self._forks = os.getpid(), _Forks.passed
         self.patience = Patience(rank, max_wait_s, self.links, self.pump)
         self._policy = policy
         self._then = then
@@ -192,7 +205,7 @@ class Publisher:
     @property
     def forked(self) -> bool:
         """Whether this is a fork of the process that takes part in the run."""
-        return os.getpid() != self._pid
+        return self._forks != _Forks.passed
 
     def require_own(self) -> None:
         """Raise `LocalProtocolError` in a fork of the process that takes part in the run."""
