@@ -4,6 +4,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from insitu.wire.messages import Event, Message
 from insitu.wire.steering import Answer, Decide, Declare, Propose, Reached, Standing, SteeringTerms
 
 FEED = ParameterSpec.of("feed", 0.035, minimum=0.0, maximum=0.1)
+#: Seconds on the clock, all the time.
+NOW = 1.0
 
 
 class Ranks:
@@ -52,7 +55,7 @@ class Ranks:
         self.turn()
         return handle
 
-    def turn(self, now: float = 0.0) -> None:
+    def turn(self, now: float = NOW) -> None:
         self.steering.turn(now)
 
     def proposed(self) -> Propose:
@@ -83,7 +86,9 @@ Make = Callable[..., Ranks]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Any:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Time stands still, so that nobody's speed is guessed from how long a test takes."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: NOW))
     made: list[Ranks] = []
 
     def make(**options: Any) -> Ranks:
@@ -226,7 +231,7 @@ def test_what_finds_no_step_expires(make: Make) -> None:
     it = make()
     handle, later = it.ask(feed=0.01), it.ask(feed=0.02)
     it.proposed()
-    it.turn(module.time.monotonic() + module.EXPIRES_S + 1)
+    it.turn(NOW + module.EXPIRES_S + 1)
     assert handle.receipt(0).outcome == "expired"
     assert handle.receipt(0).reason == "no step was agreed on within 600 s"
     assert it.proposed().values == {"feed": 0.02}
