@@ -21,7 +21,9 @@ import click
 
 from insitu import __version__
 from insitu.errors import ConfigError, InsituError
-from insitu.kept import kept
+from insitu.kept import keep_from_the_start, kept
+
+keep_from_the_start()
 
 #: name -> what ``insitu --help`` says of it; the command is found in the module of that name.
 COMMANDS = {

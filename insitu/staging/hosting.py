@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from distributed import Worker, WorkerPlugin
 
 from insitu.errors import RunError
+from insitu.kept import begun
 from insitu.operator import Operator
 from insitu.staging.folder import Holder
 from insitu.wire.contact import Contact
@@ -82,6 +83,7 @@ class NodePlugin(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Start the node."""
+        begun()
         if worker.address not in self._numbers:
             return
         contact, operators, memory_bytes = self._arguments

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of a window, right and wrong ones."""
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def numbers(window: xr.Dataset) -> dict[str, Any]:
         "sum": window["uneven"].sum().compute(),
         "chunks": len(window["uneven"].chunks[1]),
         "length": window.step.size,
+        "collects": int(gc.isenabled() and gc.get_threshold()[0] > 0),
     }
 
 

@@ -34,7 +34,9 @@ OPERATORS = {
     "both": function("whole", ["uneven", "seldom"]),
     "large": function("large"),
     "numbers": function("numbers"),
-    "said": function("numbers", yields={"length": {}, "sum": {"units": "K"}, "chunks": {"dtype": "int64"}}),
+    "said": function(
+        "numbers", yields={"length": {}, "sum": {"units": "K"}, "chunks": {"dtype": "int64"}, "collects": {}}
+    ),
     "running": {"use": "moments", "of": "said.sum", "over": "step", "window": 2, "every": 1},
     "again": {"use": "moments", "of": "running.mean", "over": "step"},
     "order": function("order", "particles", 1),
@@ -98,6 +100,7 @@ def test_numbers_and_pictures_are_kept(left: Left) -> None:
     sums = [sum(field("uneven", n).sum() for n in range(first, min(first + 4, STEPS))) for first in (0, 4, 8)]
     np.testing.assert_array_equal(numbers["sum"], sums)
     assert numbers["chunks"].values.max() <= len(left.report["staging"])
+    assert numbers["collects"].values.all(), "garbage is collected in a worker that has begun"
     assert (left.directory / "figures" / "picture-000000.png").read_bytes().startswith(b"\x89PNG")
     assert left.report["operators"]["picture"]["results"] == 1
 
