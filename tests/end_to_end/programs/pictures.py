@@ -13,7 +13,7 @@ import insitu
 from insitu.client.launcher import rank_and_size
 
 ROWS, COLUMNS = 24, 32
-PAUSE_S, STEPS = 0.1, 100_000
+PAUSE_S, STEPS = 0.25, 100_000
 
 
 def main() -> None:
