@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.runs import Running, total
+from tests.end_to_end.runs import IMPATIENT, INSITU, PATIENT, Running, total
 
 Start = Callable[..., Running]
 
@@ -20,6 +20,7 @@ def _start(folder: Path, started: list[Running]) -> Start:
         operators: dict[str, Any] | None = None,
         arguments: tuple[str, ...] = (),
         impatient: bool = False,
+        patient: bool = False,
         **sections: Any,
     ) -> Running:
         """Start ``insitu run``: of `command` on local ranks, folded by `total`, unless the keywords say otherwise."""
@@ -31,7 +32,8 @@ def _start(folder: Path, started: list[Running]) -> Start:
         } | sections
         place = folder / str(config["run"])
         place.mkdir(exist_ok=True)
-        started.append(Running(place, config, *arguments, impatient=impatient))
+        waiting = IMPATIENT if impatient else PATIENT if patient else INSITU
+        started.append(Running(place, config, *arguments, command=waiting))
         return started[-1]
 
     return start

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 LIMIT_S = 180.0
 
 INSITU = [str(Path(sys.executable).with_name("insitu"))]
-IMPATIENT = [sys.executable, "-m", "tests.end_to_end.impatient"]
+#: `insitu` with other waits.
+IMPATIENT, PATIENT = ([sys.executable, "-m", f"tests.end_to_end.{name}"] for name in ("impatient", "patient"))
 
 TOTAL = "tests.end_to_end.folds:Total"
 
@@ -73,7 +74,9 @@ class Left:
 class Running:
     """A started ``insitu run`` and its folder."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *arguments: str, impatient: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], *arguments: str, command: Sequence[str] = tuple(INSITU)
+    ) -> None:
         self.folder = folder
         self.directory = folder / "runs" / str(config["run"])
         self._temporary = folder / "tmp"
@@ -81,7 +84,7 @@ class Running:
         self._outputs = folder / "stdout.txt", folder / "stderr.txt"
         with self._outputs[0].open("w") as stdout, self._outputs[1].open("w") as stderr:
             self.process = subprocess.Popen(
-                [*(IMPATIENT if impatient else INSITU), "run", str(write(folder, config)), *arguments],
+                [*command, "run", str(write(folder, config)), *arguments],
                 cwd=folder,
                 env=environment() | {"TMPDIR": str(self._temporary)},
                 stdin=subprocess.DEVNULL,

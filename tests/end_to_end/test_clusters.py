@@ -33,7 +33,7 @@ def dask(*arguments: str, cwd: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30.0)
+        process.wait(60.0)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def cluster(folder: Path, host: str, workers: int) -> Iterator[Path]:
     with ExitStack() as stack:
         scheduler = ("scheduler", "--host", host, "--no-dashboard", "--port", "0", "--scheduler-file", str(file))
         stack.enter_context(dask(*scheduler, cwd=folder))
-        wait_until(file.exists, 30.0, "the scheduler file")
+        wait_until(file.exists, 60.0, "the scheduler file")
         worker = ("worker", "--host", host, "--no-dashboard", "--nworkers", str(workers), "--nthreads", "1")
         stack.enter_context(dask(*worker, "--scheduler-file", str(file), cwd=folder))
         yield file

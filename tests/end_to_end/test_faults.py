@@ -56,7 +56,7 @@ def test_a_staging_node_and_a_controller_that_stand_still_and_go_on(start: Start
     for process in (running.descendants("spawn_main")[0].pid, running.process.pid):
         os.kill(process, signal.SIGSTOP)
         try:
-            threading.Event().wait(4 * MAX_WAIT_S)
+            threading.Event().wait(MAX_WAIT_S + SLACK_S + 0.5)
         finally:
             os.kill(process, signal.SIGCONT)
         goes_on(running)
