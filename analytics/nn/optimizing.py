@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is made small, and how weights move: losses and optimizers."""
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -42,12 +44,24 @@ def optimizer(spec: Optimizer, module: torch.nn.Module) -> torch.optim.Optimizer
     """Return the optimizer of a module's parameters."""
     rate, decay, weights = spec.learning_rate, spec.weight_decay, [p for p in module.parameters() if p.requires_grad]
     if spec.kind == "sgd":
-        return torch.optim.SGD(weights, lr=rate, momentum=spec.momentum, weight_decay=decay)
+        return _without_compiler(torch.optim.SGD)(weights, lr=rate, momentum=spec.momentum, weight_decay=decay)
     if spec.kind == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay)
+        return _without_compiler(torch.optim.Adam)(weights, lr=rate, weight_decay=decay)
     if spec.kind == "adamw":
-        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
-    return Lars(weights, lr=rate, momentum=spec.momentum, weight_decay=decay, trust=spec.trust)
+        return _without_compiler(torch.optim.AdamW)(weights, lr=rate, weight_decay=decay)
+    return _without_compiler(Lars)(weights, lr=rate, momentum=spec.momentum, weight_decay=decay, trust=spec.trust)
+
+
+@functools.cache
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Return a kind of optimizer whose methods are the same, but for what they tell PyTorch's compiler.
+
+    The first call of each imports that compiler, 800 modules, to keep it out: half of the time in which a process that
+    learns starts, though it compiles nothing.
+    """
+    methods = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in methods}
+    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 class Lars(torch.optim.Optimizer):

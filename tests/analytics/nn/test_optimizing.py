@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses, learning rates and LARS against their formulas."""
 
+import copy
 import math
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +91,34 @@ def test_every_optimizer_gets_down(kind: str) -> None:
         moves.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.05 * losses[0]
+
+
+def moved(moves: torch.optim.Optimizer, module: torch.nn.Linear, steps: int) -> list[float]:
+    """Weights after some steps along given gradients."""
+    rng = np.random.default_rng(1)
+    for _ in range(steps):
+        moves.zero_grad()
+        for each in module.parameters():
+            each.grad = torch.tensor(rng.normal(size=each.shape), dtype=each.dtype)
+        moves.step()
+    return [float(x) for each in module.parameters() for x in each.detach().ravel()]
+
+
+@pytest.mark.parametrize("like", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_optimizers_are_pytorchs_and_load_no_compiler(like: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = like.__name__.lower()
+    keys = {"kind": kind, "learning_rate": 0.05, "weight_decay": 0.1, "momentum": 0.9}
+    one, two, three = (torch.nn.Linear(4, 2) for _ in range(3))
+    two.load_state_dict(one.state_dict())
+    three.load_state_dict(one.state_dict())
+    momentum = {"momentum": 0.9} if kind == "sgd" else {}
+    expected = moved(like(one.parameters(), lr=0.05, weight_decay=0.1, **momentum), one, 6)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch._dynamo", None)  # an import of it fails
+        ours = optimizer(Optimizer.model_validate(keys), two)
+        assert isinstance(ours, like)
+        assert moved(ours, two, 6) == expected
+        again = optimizer(Optimizer.model_validate(keys), three)
+        three.load_state_dict(two.state_dict())
+        again.load_state_dict(copy.deepcopy(ours.state_dict()))
+        assert moved(again, three, 3) == moved(ours, two, 3)
