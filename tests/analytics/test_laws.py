@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
 from analytics.autocorrelation import Autocorrelation
 from analytics.covariance import Covariance
@@ -149,13 +148,13 @@ def test_laws_over_members(operator):
 
 
 @pytest.mark.parametrize("operator", OF_MEMBERS, ids=repr)
-def test_results_over_members_can_be_stored(operator):
-    create_group(zarr.create_group(store={}), "results", operator, {"u": MEMBERS}, {})
+def test_results_over_members_can_be_stored(operator, tmp_path):
+    create_group(tmp_path, "results", operator, {"u": MEMBERS}, {})
 
 
 @pytest.mark.parametrize(("operator", "inputs"), TRIED)
-def test_results_can_be_stored(operator, inputs):
-    create_group(zarr.create_group(store={}), "results", operator, {each.name: each for each in inputs}, {})
+def test_results_can_be_stored(operator, inputs, tmp_path):
+    create_group(tmp_path, "results", operator, {each.name: each for each in inputs}, {})
 
 
 @pytest.mark.parametrize(
