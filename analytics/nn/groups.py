@@ -3,6 +3,7 @@
 
 import contextlib
 import datetime
+import importlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -71,6 +72,9 @@ class Group:
         if local:
             # Where a machine's name stands for an address of its network, gloo would listen there.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", next(n for _, n in socket.if_nameindex() if n.startswith("lo")))
+        # Whatever is parallel or exported imports it sooner or later; with a group open, it would keep that group, and
+        # its connections, after `close`.
+        importlib.import_module("torch._dynamo")
         self._say(START)
 
     def __enter__(self) -> "Group":
