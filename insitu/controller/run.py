@@ -107,7 +107,6 @@ class Run:
         self._force = force
         self._begun = False
         self._interrupts = 0
-        self._installing = False
         self._stop_by: float | None = None
         Simulation.require(config.simulation)
         self._host = network.own_address(config)
@@ -251,15 +250,8 @@ class Run:
 
     def _install(self, contact: Contact) -> None:
         """Start the staging nodes; compiling their operators may take minutes, and Ctrl-C ends the wait for it."""
-        try:
-            self._installing = True
-            if not self._interrupts:
-                memory_bytes = self._config.staging.memory
-                self._cluster.install(contact, self._pipeline.folded, memory_bytes, self._staging_node())
-        except KeyboardInterrupt:
-            assert self._interrupts
-        finally:
-            self._installing = False
+        operators, memory_bytes = self._pipeline.folded, self._config.staging.memory
+        self._cluster.install(contact, operators, memory_bytes, self._staging_node(), lambda: self._interrupts > 0)
 
     def _until_staged(self) -> None:
         """Take turns until all staging nodes are there."""
@@ -411,8 +403,6 @@ class Run:
 
         def count(number: int, frame: FrameType | None) -> None:
             self._interrupts += 1
-            if self._installing:
-                raise KeyboardInterrupt
 
         signal.signal(signal.SIGINT, count)
         before = signal.signal(signal.SIGTERM, count)

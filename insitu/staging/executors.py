@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
@@ -50,6 +50,8 @@ WRITE_S = 600.0
 CONNECT_S = 15.0
 CLOSE_S = 10.0
 REMOVE_S = 2.0
+#: Between two looks whether something is still wanted.
+LOOK_S = 0.05
 
 #: A worker of ours has one thread for tasks; its staging node has its own. What libraries would add gets in their way.
 #: Dask's own setting of MALLOC_TRIM_THRESHOLD_ would give every received message's memory back to the system.
@@ -113,15 +115,17 @@ class Cluster:
         operators: Mapping[str, Operator],
         memory_bytes: int,
         make: MakeNode = StagingNode,
+        unwanted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start a staging node in each worker by ``make(contact, number, operators, memory_bytes, holder)``.
 
-        Raises what `make` raises, and `RunError` where workers do not answer.
+        Compiling operators may take minutes; it waits no longer once they are `unwanted`. Raises what `make` raises,
+        and `RunError` where workers do not answer.
         """
         arguments = (contact, dict(operators), memory_bytes)
         self._made = lambda numbers: NodePlugin(make, numbers, self._client.id, arguments)
         self._run = contact.run
-        self._register({address: number for number, address in enumerate(self.addresses)})
+        self._register({address: number for number, address in enumerate(self.addresses)}, unwanted)
 
     def spare(self, number: int) -> list[str]:
         """Return the workers that have no staging node, and never had one.
@@ -147,11 +151,11 @@ class Cluster:
         self.addresses.append(address)
         self._register({address: number})
 
-    def _register(self, numbers: Mapping[str, int]) -> None:
+    def _register(self, numbers: Mapping[str, int], unwanted: Callable[[], bool] = lambda: False) -> None:
         name = f"insitu-{self._run}-{min(numbers.values())}"
         self._plugins.append(name)
         register = partial(self._client.register_plugin, self._made(numbers), name=name)
-        self._within(WARM_S, register, "start their staging nodes")
+        self._within(WARM_S, register, "start their staging nodes", unwanted)
 
     def write(
         self,
@@ -238,15 +242,28 @@ class Cluster:
             cluster.close(CLOSE_S)
             _remove(folder)
 
-    def _within(self, limit_s: float, call: Callable[[], Any], what: str) -> None:
+    def _within(
+        self, limit_s: float, call: Callable[[], Any], what: str, unwanted: Callable[[], bool] = lambda: False
+    ) -> None:
         """Call a method of the client in its event loop, where it can be given up."""
-        try:
-            self._client.sync(call, callback_timeout=limit_s)
-        except TimeoutError as error:
+
+        async def called() -> None:
+            await call()
+
+        loop: Any = self._client.loop
+        done = asyncio.run_coroutine_threadsafe(called(), loop.asyncio_loop)
+        end = time.monotonic() + limit_s
+        # Looks, since a signal does not end this thread's wait where the system has given it to another thread.
+        while not wait([done], LOOK_S).done and not unwanted() and time.monotonic() < end:
+            """Still under way."""
+        if done.done():
+            return done.result()
+        done.cancel()
+        if not unwanted():
             raise RunError(
                 f"The Dask workers did not {what} within {limit_s:g} s. See whether their processes run and their "
                 "machines have processors to spare."
-            ) from error
+            )
 
     @contextmanager
     def _named(self, which: str) -> Iterator[None]:

@@ -217,7 +217,7 @@ class TestNodes:
         begin = time.monotonic()
         with pytest.raises(RunError, match=r"did not start their staging nodes within 0.5 s.*See whether"):
             cluster.install(contact(tmp_path), OPERATORS, 10**6, Stuck)
-        assert 0.5 <= time.monotonic() - begin < 5.0
+        assert 0.5 <= time.monotonic() - begin < 60.0
         (tmp_path / "go").touch()  # so that nothing of them is left to the next test
         wait_until(lambda: all((tmp_path / f"up-{n}").exists() for n in range(2)), what="the nodes to come up")
 
