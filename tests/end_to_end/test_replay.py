@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run has recorded is replayed through staging nodes of its own, and comes to the same, bit for bit."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_a_recording_ends_with_the_staging_node_that_was_killed(start: Start) ->
     recorded = running.wait()
     assert recorded.status == 1
     [said] = recorded.report["recording"]["ended_early"]
-    assert said.endswith("staging node 1 is gone, which had a part of each")
+    assert re.search(r"staging node [01] is gone, which had a part of each$", said)  # whoever had which number
     assert any(said in reason for reason in recorded.report["reasons"])
     whole = Recording(recorded.directory / "recording.zarr")
     assert 0 < len(whole.steps) <= recorded.report["steps"]["produced"] - whole.left_out
