@@ -75,7 +75,8 @@ def test_a_recording_ends_with_the_staging_node_that_was_killed(start: Start) ->
     operators = {"few": total(window=WINDOW)}
     steady = program("steady", "--steps", 10**6, "--pause", 0.01)
     running = start(*steady, ranks=2, nodes=2, operators=operators, outputs=[RECORD], impatient=True)
-    wait_until(lambda: running.windows("few") > 0, LIMIT_S, "a first window")
+    nodes = [running.directory / "recording.zarr" / f"node-{node}" / "zarr.json" for node in range(2)]
+    wait_until(lambda: all(node.exists() and '"steps": 0' not in node.read_text() for node in nodes), LIMIT_S, "steps")
     running.descendants("spawn_main")[1].kill()
     wait_until(lambda: running.events("replanned"), LIMIT_S, "the other node to take its part")
     with steer(running.directory) as run:
