@@ -66,6 +66,8 @@ def publish(work: Workload, rank: int) -> None:
         produce_in_place(work, rank, reserve, commit)
     else:
         produce(work, rank, copy)
+    while os.read(free, 4096):
+        """Not gone before the consumer has done: it would write into a pipe that nobody reads."""
 
 
 def slots(work: Workload) -> int:
