@@ -76,6 +76,11 @@ class HeldStates(Protocol):
     def places(self) -> tuple[Place, ...]: ...
 
 
+def _never() -> bool:
+    """Whether staging nodes are unwanted by now, where nobody can change that."""
+    return False
+
+
 class Cluster:
     """The workers of a run, at `addresses`, as the controller sees them. Its methods may be called by any thread.
 
@@ -115,7 +120,7 @@ class Cluster:
         operators: Mapping[str, Operator],
         memory_bytes: int,
         make: MakeNode = StagingNode,
-        unwanted: Callable[[], bool] = lambda: False,
+        unwanted: Callable[[], bool] = _never,
     ) -> None:
         """Start a staging node in each worker by ``make(contact, number, operators, memory_bytes, holder)``.
 
@@ -151,7 +156,7 @@ class Cluster:
         self.addresses.append(address)
         self._register({address: number})
 
-    def _register(self, numbers: Mapping[str, int], unwanted: Callable[[], bool] = lambda: False) -> None:
+    def _register(self, numbers: Mapping[str, int], unwanted: Callable[[], bool] = _never) -> None:
         name = f"insitu-{self._run}-{min(numbers.values())}"
         self._plugins.append(name)
         register = partial(self._client.register_plugin, self._made(numbers), name=name)
@@ -243,7 +248,7 @@ class Cluster:
             _remove(folder)
 
     def _within(
-        self, limit_s: float, call: Callable[[], Any], what: str, unwanted: Callable[[], bool] = lambda: False
+        self, limit_s: float, call: Callable[[], Any], what: str, unwanted: Callable[[], bool] = _never
     ) -> None:
         """Call a method of the client in its event loop, where it can be given up."""
 

@@ -220,7 +220,7 @@ def test_a_rank_is_refused_where_it_has_no_node_of_its_own_machine(
     assert it.rank(0, 3, host="n3").hear(Refuse).reason.startswith(f"{why}0 has none on n3 (there are some on n1, n2);")
     welcome = it.rank(0, 3, host="n2").hear(Welcome)
     assert [share.node for share in welcome.shares] == [1]
-    homes = {number: it.service._stream.feeding.parts(number)[0].node for number in (1, 2)}  # type: ignore[union-attr]
+    homes = {rank: number for number, node in enumerate(it.nodes) for rank in node.hear(Feed).ranks}
     other = {0: "n2", 1: "n1"}[homes[1]]
     assert it.rank(1, 3, host=other).hear(Refuse).reason.startswith(f"{why}1 came too late to be given one")
     assert it.service.ranks.keys() == {0}
