@@ -112,7 +112,8 @@ class Publisher:
         self._segment = segment
         self._bell = bell
         self._pump_s = PUMP_S if bell is None else WITH_LANES_S
-        self._pool = Pool(np.empty(buffer_bytes, np.uint8) if segment is None else segment.data)
+        # Filled, so that its pages are there before the first step: a fresh one costs more than the copy into it.
+        self._pool = Pool(np.full(buffer_bytes, 0, np.uint8) if segment is None else segment.data)
         self._cutter = Cutter(rank, self._pool, self.links, controller.say, stays)
         self._folding = folding
         self._outbox = Outbox(self._pool, self.links, self._cutter, folding)
