@@ -17,7 +17,7 @@ A node that is the only one sees each step whole by itself: once the controller 
 commits what is closed with them by itself (`approve`, `take_approved`): the way to the controller and back is saved.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from insitu.errors import RemoteProtocolError
@@ -82,10 +82,10 @@ def closed_message(member: int, several: list[ClosedHere]) -> Closed:
 @dataclass(slots=True)
 class _Pending:
     step: Step
-    blocks: dict[int, list[Block]] = field(default_factory=dict)
-    layouts: dict[int, int] = field(default_factory=dict)
-    nbytes: dict[int, int] = field(default_factory=dict)
-    disagree: list[int] = field(default_factory=list)
+    blocks: dict[int, list[Block]]
+    layouts: dict[int, int]
+    nbytes: dict[int, int]
+    disagree: list[int]
     closed: ClosedHere | None = None
 
     def close(self) -> ClosedHere:
@@ -129,13 +129,14 @@ class Assembler:
             raise RemoteProtocolError(
                 f"Rank {rank} does not feed this staging node, which takes {sorted(self._known)}."
             )
-        self._newest[rank] = message.sequence
-        if self.is_late(message.sequence):
+        sequence = message.sequence
+        self._newest[rank] = sequence
+        if sequence <= self._committed:
             return None
-        step = Step(message.sequence, message.index, message.time)
-        pending = self._pending.get(step.sequence)
+        step = Step(sequence, message.index, message.time)
+        pending = self._pending.get(sequence)
         if pending is None:
-            pending = self._pending[step.sequence] = _Pending(step)
+            pending = self._pending[sequence] = _Pending(step, {}, {}, {}, [])
         elif pending.step != step:
             pending.disagree.append(rank)
         pending.blocks[rank] = blocks

@@ -107,7 +107,8 @@ class RankLink:
         self.received = sequence
         self.received_bytes += nbytes
         self.here[sequence] = False
-        self.dirty = True
+        # Lent memory is the rank's again when it is folded, and not before: that it came tells it nothing.
+        self.dirty = self.dirty or self.segment is None
 
     def _require(self, sequence: int, nbytes: int) -> None:
         if sequence <= self.received:

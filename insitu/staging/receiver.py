@@ -153,7 +153,6 @@ class Receiver:
         ready = self._ranks.poll([self._controller, self._waker], wait_s)
         heard = self._ranks.receive_from_lanes()
         came = heard or bool(ready)
-        lull = not came and wait_s > 0
         # An attempt to receive where nothing is costs more than this whole look.
         if self._ranks.listener in ready:
             self._ranks.receive()
@@ -167,7 +166,7 @@ class Receiver:
         if self._consumer is not None and not self._consumer.alive:
             raise RunError("A thread that takes steps on this staging node has ended; its traceback stands above.")
         self._submit(self._assembler.take_approved())
-        self._report_closed(lull)
+        self._report_closed()
         self._ranks.acknowledge(not came, ACK_S)
         self._outbox.extend(self._feeders.send(self._ranks.listener.send))
         if time.monotonic() - self._status_at > STATUS_S:
@@ -178,7 +177,9 @@ class Receiver:
         """How long to wait for news: not at all while a rank may stand still until it knows that all is folded."""
         if any(link.caught_up for link in self._ranks):
             return 0.0
-        return LULL_S if self._newly_closed or any(link.dirty for link in self._ranks) else STATUS_S
+        if any(link.dirty for link in self._ranks):
+            return LULL_S
+        return CLOSED_S if self._newly_closed else STATUS_S
 
     def _heard(self, link: RankLink, message: Message) -> None:
         match message:
@@ -264,7 +265,7 @@ class Receiver:
 
     def _fed_by(self, feed: Feed) -> None:
         if self._feed is not None:
-            self._report_closed()  # first: the controller may give up all that it does not know of
+            self._report_closed(at_once=True)  # first: the controller may give up all that it does not know of
             self._say(Fed(feed.member, self._assembler.left_by(feed.ranks)))
             self._close(self._assembler.feed(feed.ranks))
             if not set(feed.ranks) <= set(self._feed.ranks):
@@ -312,13 +313,13 @@ class Receiver:
             if any(isinstance(message, Finished) for message in folded.messages):
                 self._report()  # the last word on how this node did
             if folded.messages:
-                self._report_closed()  # before what came of them
+                self._report_closed(at_once=True)  # before what came of them
                 self._outbox.extend(folded.messages)
 
-    def _report_closed(self, lull: bool = True) -> None:
+    def _report_closed(self, at_once: bool = False) -> None:
         """Tell the controller of closed steps: at once where it has to decide on them, else now and then."""
         now = time.monotonic()
-        if self._newly_closed and (lull or self._waited_for or now - self._closed_at > CLOSED_S):
+        if self._newly_closed and (at_once or self._waited_for or now - self._closed_at >= CLOSED_S):
             self._say(closed_message(self._member, self._newly_closed))
             self._newly_closed = []
             self._waited_for = False
