@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from insitu.client.contract import Contract, Sent
+from insitu.client.contract import Contract, Sent, Volume
 from insitu.errors import LocalProtocolError
 from insitu.model import NUMERIC_KINDS, Array, Extent, Variable
 from insitu.wire.limits import NAME_CHARS
@@ -22,9 +22,8 @@ Halo = int | tuple[int | tuple[int, int], ...]
 
 
 class Put(NamedTuple):
-    """The arguments of a put, as the author gave them."""
+    """The arguments of a put beside its data, as the author gave them."""
 
-    data: npt.ArrayLike
     start: Extent | None
     shape: Extent | None
     dims: tuple[str, ...] | None
@@ -35,12 +34,19 @@ class Put(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A variable's declaration and its newest put, to recognise the next one like it; and what is sent of that."""
+    """A variable's declaration and its newest put, to recognise the next one like it; and what is sent of that.
+
+    Each such put adds `adds` to `volume`, what there was of the variable so far.
+    """
 
     variable: Variable
     sent: Sent | None
     count: Extent
-    asked: tuple[Any, ...]
+    put: Put
+    shape: Extent
+    dtype: np.dtype[Any]
+    volume: Volume
+    adds: Volume
 
 
 class Catalogue:
@@ -51,16 +57,15 @@ class Catalogue:
         self._contract = contract
         self._known: dict[str, Known] = {}
 
-    def admit(self, name: str, put: Put, step_index: int) -> tuple[Known, Array]:
+    def admit(self, name: str, values: npt.ArrayLike, put: Put, step_index: int) -> tuple[Known, Array]:
         """Return what is known of the variable and of what is sent of this block, and the data without its halo.
 
         Raises `LocalProtocolError` for a put that no later rank or step can make right.
         """
-        data = np.asarray(put.data)
-        asked = (put.start, put.shape, put.dims, put.units, put.long_name, put.halo, data.shape, data.dtype)
+        data = np.asarray(values)
+        if (known := self.recall(name, put, data.shape, data.dtype)) is not None:
+            return known, data if put.halo == 0 else _interior(data, known.count, put.halo)
         known = self._known.get(name)
-        if known is not None and known.asked == asked:
-            return known, _interior(data, known.count, put.halo)
         try:
             variable, start, interior = _described(name, data, put)
             if known is not None:
@@ -70,9 +75,18 @@ class Catalogue:
         if known is None:
             self._contract.offer(variable)
         count = interior.shape if not variable.joined else (0, *interior.shape[1:])
-        known = Known(variable, self._contract.sent(variable, start, count), interior.shape, asked)
+        sent = self._contract.sent(variable, start, count)
+        volume, adds = self._contract.volume(name), self._contract.volume_of(interior, sent)
+        known = Known(variable, sent, interior.shape, put, data.shape, data.dtype, volume, adds)
         self._known[name] = known
         return known, interior
+
+    def recall(self, name: str, put: Put, shape: Extent, dtype: np.dtype[Any]) -> Known | None:
+        """Return what is known of the variable where this put looks like the one before."""
+        known = self._known.get(name)
+        if known is not None and known.put == put and known.shape == shape and known.dtype == dtype:
+            return known
+        return None
 
 
 def _interior(data: Array, count: Extent, halo: Halo) -> Array:

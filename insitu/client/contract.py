@@ -8,6 +8,7 @@ rest, the cells that are needed are copied in the dtype that is needed: in one p
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,14 @@ class Sent(NamedTuple):
         return data if self.cells is None else data[self.cells]
 
 
+@dataclass(slots=True)
+class Volume:
+    """The bytes of one variable that were put, and of these what is needed, in the dtype that is sent."""
+
+    produced: int = 0
+    selected: int = 0
+
+
 class Contract:
     """The needs of a run, as one rank meets them. `say` tells the controller."""
 
@@ -53,8 +62,7 @@ class Contract:
         self._steps = {need.name: need.steps for need in needs if need.steps != every}
         self._spec_ids: dict[BlockSpec, int] = {}
         self._overflowed: set[str] = set()
-        self._produced: Counter[str] = Counter()
-        self._selected: Counter[str] = Counter()
+        self._volumes: dict[str, Volume] = {}
 
     def offer(self, variable: Variable) -> None:
         """Declare a variable at its first put."""
@@ -77,19 +85,22 @@ class Contract:
         """Whether a variable is needed of this step."""
         return name not in self._steps or takes_step(self._steps[name], sequence)
 
-    def count(self, name: str, block: Array, sent: Sent | None) -> None:
-        """Count a put. A single number is rank 0's, whoever else puts it."""
-        if block.ndim or self.rank == 0:
-            self._produced[name] += block.nbytes
-            if sent is not None:
-                self._selected[name] += sent.of(block).size * sent.spec.variable.dtype.itemsize
+    def volume(self, name: str) -> Volume:
+        """Return where the puts of a variable are counted."""
+        return self._volumes.setdefault(name, Volume())
+
+    def volume_of(self, block: Array, sent: Sent | None) -> Volume:
+        """Return what a put of this block adds. A single number is rank 0's, whoever else puts it."""
+        if not block.ndim and self.rank != 0:
+            return Volume()
+        return Volume(block.nbytes, 0 if sent is None else sent.of(block).size * sent.spec.variable.dtype.itemsize)
 
     def tally(self, sent: Counter[str], lossless: Counter[str]) -> Tally:
         """Say what was done with each variable so far; the links know what has left, and how."""
         return Tally(
             tuple(
-                Traffic(name, produced, self._selected[name], sent[name], lossless[name])
-                for name, produced in self._produced.items()
+                Traffic(name, volume.produced, volume.selected, sent[name], lossless[name])
+                for name, volume in self._volumes.items()
             )
         )
 

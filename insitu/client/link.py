@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from operator import add
 from typing import NamedTuple
 
 from insitu.budget import Budget
@@ -82,8 +83,8 @@ class NodeLink:
         self.parts: tuple[Part, ...] = ()
         self.socket = socket
         self.sent_bytes = 0
-        #: The bytes of each variable that were sent, or lent.
-        self.sent: Counter[str] = Counter()
+        #: Of each layout, the bytes of each of its blocks that were sent, or lent.
+        self._sent: dict[int, list[int]] = {}
         self.encoder = encoder
         #: When the node last said anything.
         self.heard_at = 0.0
@@ -117,9 +118,18 @@ class NodeLink:
             self._say(LendLane(lane.segment.name, lane.segment.secret, bell), 0)
 
     @property
+    def sent(self) -> Counter[str]:
+        """The bytes of each variable that were sent, or lent."""
+        sent: Counter[str] = Counter()
+        for layout, sizes in self._sent.items():
+            for block, nbytes in zip(self._session.layouts[layout].blocks, sizes, strict=True):
+                sent[block.variable.name] += nbytes
+        return sent
+
+    @property
     def met(self) -> bool:
         """Whether the node has said how much it takes, and whether it has mapped the segment and the lane."""
-        return self.credit_bytes > 0 and self.lent is not None and self._offered is None
+        return self._credit.limit_bytes > 0 and self.lent is not None and self._offered is None
 
     @property
     def idle(self) -> bool:
@@ -140,7 +150,7 @@ class NodeLink:
 
     def accepts(self, nbytes: int) -> bool:
         """Whether the node could ever take a message of this size. Before the first credit nobody knows."""
-        return self.credit_bytes == 0 or self._credit.could_fit(nbytes)
+        return nbytes <= self._credit.limit_bytes or self._credit.limit_bytes == 0
 
     @property
     def unsent(self) -> list[Published]:
@@ -237,13 +247,13 @@ class NodeLink:
 
         A node that has given none may not know yet that this rank feeds it.
         """
-        if self.lane is not None:
+        if self.lane is not None and self.lane.is_full:
             self.socket.require_own()
             self.lane.flush()
         while self._waiting and self._may_send(self._waiting[0][1]):
             message, nbytes = self._waiting[0]
             samples: list[tuple[str, Array]] = []
-            if isinstance(message, Publish):
+            if type(message) is Publish:
                 layout = self._session.layouts[message.layout]
                 samples = self._samples(message, layout)
                 if not samples:
@@ -289,9 +299,10 @@ class NodeLink:
         if isinstance(message, Published):
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
-            sent = _UnderWay(message.sequence, isinstance(message, PublishLent), self.sent_bytes)
+            sent = _UnderWay(message.sequence, type(message) is PublishLent, self.sent_bytes)
             self._under_way.append(sent)
-            self._unreceived.append(sent)
+            if self.lane is None:
+                self._unreceived.append(sent)
             if self._most_unfolded is not None:
                 self._unfolded.append(message.sequence)
             self._count(message)
@@ -303,12 +314,12 @@ class NodeLink:
         return True
 
     def _count(self, message: Published) -> None:
-        if isinstance(message, PublishLent):
+        if type(message) is PublishLent:
             sizes = [nbytes for _, nbytes in message.places]
         else:
-            sizes = [nbytes_of(buffer) for buffer in message.buffers]
-        for block, nbytes in zip(self._session.layouts[message.layout].blocks, sizes, strict=True):
-            self.sent[block.variable.name] += nbytes
+            sizes = [nbytes_of(buffer) for buffer in message.buffers]  # type: ignore[union-attr]
+        before = self._sent.get(message.layout)
+        self._sent[message.layout] = sizes if before is None else list(map(add, before, sizes))
 
     def _handle(self, message: Message) -> None:
         match message:

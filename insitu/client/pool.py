@@ -7,7 +7,7 @@ staging side keeps up, the same few slots go round and stay in the cache. The ar
 fit has to wait.
 """
 
-from bisect import insort
+from bisect import bisect
 from math import prod
 from typing import Any, NamedTuple
 
@@ -69,15 +69,17 @@ class Pool:
 
     def give(self, slot: Slot) -> None:
         """Take a slot back; whoever gave it must not touch it any more."""
-        self.taken_bytes -= slot.nbytes
-        insort(self._gaps, (slot.offset, slot.nbytes))
-        joined: list[tuple[int, int]] = []
-        for offset, room in self._gaps:
-            if joined and sum(joined[-1]) == offset:
-                joined[-1] = (joined[-1][0], joined[-1][1] + room)
-            else:
-                joined.append((offset, room))
-        self._gaps = joined
+        offset, room = slot
+        self.taken_bytes -= room
+        gaps = self._gaps
+        first = last = bisect(gaps, slot)
+        if first and sum(gaps[first - 1]) == offset:
+            first -= 1
+            offset, room = gaps[first][0], gaps[first][1] + room
+        if last < len(gaps) and gaps[last][0] == offset + room:
+            room += gaps[last][1]
+            last += 1
+        gaps[first:last] = [(offset, room)]
 
     def part(self, offset: int, nbytes: int) -> memoryview:
         """Return some bytes of the arena, ready to be sent; the same part costs nothing the next time."""

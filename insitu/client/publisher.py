@@ -52,9 +52,10 @@ T = TypeVar("T")
 
 #: How often the controller hears how this rank does.
 STATUS_S = 0.5
-#: How often a step that needs nothing looks for news; a look costs as much as copying 64 KiB. Lanes cost less, and are
-#: looked into at each step: then the rest can wait for longer.
-PUMP_S, WITH_LANES_S = 0.00025, 0.001
+#: How often a step that needs nothing looks for news: a look costs as much as copying some 100 KiB, and more where it
+#: finds all caches cold. Lanes cost less, and are looked into at each step. Sooner where steps wait to be replaced, for
+#: each leaves when the one before it is folded.
+PUMP_S, REPLACING_PUMP_S = 0.001, 0.00025
 _ELSEWHERE = "another rank has dropped it"
 _GONE = "a staging node is gone"
 
@@ -111,7 +112,7 @@ class Publisher:
         self._contract = contract
         self._segment = segment
         self._bell = bell
-        self._pump_s = PUMP_S if bell is None else WITH_LANES_S
+        self._pump_s = REPLACING_PUMP_S if policy.replaces and bell is None else PUMP_S
         # Filled, so that its pages are there before the first step: a fresh one costs more than the copy into it.
         self._pool = Pool(np.full(buffer_bytes, 0, np.uint8) if segment is None else segment.data)
         self._cutter = Cutter(rank, self._pool, self.links, controller.say, stays)
@@ -227,16 +228,16 @@ class Publisher:
         if step.sequence in self._controller.skipped:
             self._controller.skipped.remove(step.sequence)
             self._lost = _ELSEWHERE
-        elif any(link.parts and link.node in self._missing for link in self.links):
+        elif self._missing and any(link.parts and link.node in self._missing for link in self.links):
             self._lose(_GONE)
-        elif self._spool or not self._room(lambda: self._pool.fits(self._last_bytes)):
+        elif self._spool or not (self._fits() or self._room(self._fits)):
             self._overflow()
 
     def put(self, spec: BlockSpec, spec_id: int, data: Array) -> None:
         """Copy one block, into the dtype of its variable. Once the step is lost this does nothing."""
         copy = self.empty(spec, spec_id, data.shape)
         if copy is not None:
-            np.copyto(copy, data, casting="same_kind")
+            copy[...] = data
 
     def empty(self, spec: BlockSpec, spec_id: int, count: Extent) -> Array | None:
         """Return the memory of one block, to be filled before the step is closed; ``None`` once the step is lost."""
@@ -343,10 +344,9 @@ class Publisher:
         self._outbox.queue(step, puts, self._tracer.traced if self._tracer is not None else None)
 
     def _end(self, step: Step) -> None:
-        puts = list(self._puts.values())
         if self._lost is not None:
             self._drop(step, self._lost)
-        self._last_bytes = sum(put.nbytes for put in puts)
+        self._last_bytes = sum([put.nbytes for put in self._puts.values()])
         if self._tracer is not None:
             self._tracer.close(step, self.counters, self._lost or "")
         self._step, self._lost, self._puts = None, None, {}
@@ -413,6 +413,9 @@ class Publisher:
                 if slot is None:
                     self._overflow()
         return slot
+
+    def _fits(self) -> bool:
+        return self._pool.fits(self._last_bytes)
 
     def _room(self, look: Callable[[], T | None]) -> T | None:
         """Look for room, and if there is none do for it what the policy says."""

@@ -3,12 +3,12 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from insitu.client.catalogue import Catalogue, Halo, Put
+from insitu.client.catalogue import Catalogue, Halo, Known, Put
 from insitu.client.contract import Contract, Sent
 from insitu.client.publisher import Publisher
 from insitu.client.steering import Steered
@@ -65,8 +65,10 @@ class StepWriter:
         Raises `LocalProtocolError` for what this rank can see to be wrong: no open step, a second put of the name in
         this step, a dtype, shape, dims or units unlike the first put's, a block that reaches beyond the shape.
         """
-        asked = Put(data, _extent(start), _extent(shape), _names(dims), units, long_name, halo)
-        sent, interior = self._admit(name, asked)
+        step = self._require_open(name)
+        asked = Put(_extent(start), _extent(shape), _names(dims), units, long_name, halo)
+        known, interior = self._catalogue.admit(name, data, asked, step.index)
+        sent = self._count(name, known, step)
         if sent is not None:
             self._publish(sent, interior)
 
@@ -88,13 +90,18 @@ class StepWriter:
         it. The other arguments, waits and errors are those of `put`. What it holds at first is undefined. Where only a
         part of the block is sent, or in another dtype, that is copied when the step is closed.
         """
-        block = np.broadcast_to(np.empty((), dtype), tuple(count))
-        sent, _ = self._admit(name, Put(block, _extent(start), _extent(shape), _names(dims), units, long_name, 0))
+        step = self._require_open(name)
+        count, dtype = tuple(count), np.dtype(dtype)
+        asked = Put(_extent(start), _extent(shape), _names(dims), units, long_name, 0)
+        known = self._catalogue.recall(name, asked, count, dtype)
+        if known is None:
+            known, _ = self._catalogue.admit(name, np.broadcast_to(np.empty((), dtype), count), asked, step.index)
+        sent = self._count(name, known, step)
         if sent is not None and sent.as_put:
-            room = self._publisher.empty(sent.spec, sent.spec_id, tuple(count))
+            room = self._publisher.empty(sent.spec, sent.spec_id, count)
             if room is not None:
                 return room
-        spare = self._spare(name, block)
+        spare = self._spare(name, count, dtype)
         if sent is not None and not sent.as_put:
             self._late.append((sent, spare))
         return spare
@@ -108,15 +115,14 @@ class StepWriter:
         with self._contract.watched(sent.spec.variable, self._step.index):
             self._publisher.put(sent.spec, sent.spec_id, sent.of(block))
 
-    def _spare(self, name: str, like: Array) -> Array:
+    def _spare(self, name: str, shape: Extent, dtype: np.dtype[Any]) -> Array:
         """Return memory that is not sent: the same for each step, so that its pages are there."""
         spare = self._scratch.get(name)
-        if spare is None or spare.shape != like.shape or spare.dtype != like.dtype:
-            spare = self._scratch[name] = np.empty(like.shape, like.dtype)
+        if spare is None or spare.shape != shape or spare.dtype != dtype:
+            spare = self._scratch[name] = np.empty(shape, dtype)
         return spare
 
-    def _admit(self, name: str, asked: Put) -> tuple[Sent | None, Array]:
-        """Check a put; return what is sent of it in this step, if anything, and the block without its halo."""
+    def _require_open(self, name: str) -> Step:
         if self._step is None:
             raise LocalProtocolError(
                 f"put of '{name}' outside a step; write: with sim.step(n, time=t) as step: step.put(...)."
@@ -125,11 +131,16 @@ class StepWriter:
             raise LocalProtocolError(
                 f"put of '{name}' twice in step {self._step.index}; a rank has one block of a variable: join them."
             )
-        known, interior = self._catalogue.admit(name, asked, self._step.index)
+        return self._step
+
+    def _count(self, name: str, known: Known, step: Step) -> Sent | None:
+        """Count a put; return what is sent of it in this step, if anything."""
         self._names.add(name)
-        sent = known.sent if self._contract.wants(name, self._step.sequence) else None
-        self._contract.count(name, interior, sent)
-        return sent, interior
+        known.volume.produced += known.adds.produced
+        if not self._contract.wants(name, step.sequence):
+            return None
+        known.volume.selected += known.adds.selected
+        return known.sent
 
     def __enter__(self) -> Self:
         return self

@@ -108,14 +108,14 @@ def _encode(number: int, message: Any) -> list[Buffer]:
 def _decode(record: Record, fields: list[Any], frames: Sequence[Frame]) -> Any:
     if record.cls is Publish:
         return _decode_publish(record, fields, frames)
+    if record.cls is PublishLent and len(frames) == 1:
+        return _decode_lent(record, fields)
     if NUMBERS[record.cls] in _BUFFERED:
         return record.load([*fields, tuple(frames[1:])])
     if NUMBERS[record.cls] in _STATES:
         return record.load(_decode_states(frames, _STATES[NUMBERS[record.cls]]))
     if len(frames) != 1:
         raise Wrong("no frame behind the header", len(frames) - 1, "frames")
-    if record.cls is PublishLent:
-        return _decode_lent(record, fields)
     return record.load(fields)
 
 

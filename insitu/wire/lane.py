@@ -188,6 +188,11 @@ class Lane:
             self._bell.ring(self._other)
         return taken
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a part of a long message still waits for room."""
+        return bool(self._left)
+
     def flush(self) -> bool:
         """Go on with a long message; return whether all of it has left."""
         went = False

@@ -13,7 +13,7 @@ side can move the link on (to refuse is the exception), and what was under way w
 from collections.abc import Sequence
 from enum import Enum, auto
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -199,6 +199,9 @@ FROM_LISTENER = frozenset(
     }
 )
 
+#: What says or names a layout.
+_NOTED = frozenset({m.Layout, m.Publish, m.PublishLent, m.PublishEncoded})
+
 _FIRST: dict[type, Link] = {
     m.Hello: Link.RANK_CONTROLLER,
     m.Attach: Link.RANK_NODE,
@@ -239,6 +242,7 @@ class Session:
     def __init__(self, link: Link, side: Side) -> None:
         self.link = link
         self.side = side
+        self._other = Side.CONNECTS if side is Side.LISTENS else Side.LISTENS
         self._table = TRANSITIONS[link]
         self.state = State.NEW
         self.layouts: dict[int, Layout] = {}
@@ -249,9 +253,11 @@ class Session:
 
         Raises `LocalProtocolError` when it is out of turn, or holds what no peer would take; nothing has then changed.
         """
-        state = self._next(message, self.side, LocalProtocolError)
+        cls = type(message)
+        state = self._state if cls in self._says else self._next(cls, self.side, LocalProtocolError)
         frames = encode(message)
-        self._note(message, LocalProtocolError)
+        if cls in _NOTED:
+            self._note(message, LocalProtocolError)
         if state is not self._state:
             self.state = state
         return frames
@@ -262,9 +268,10 @@ class Session:
         Raises `RemoteProtocolError` when they are none, or when it is out of turn.
         """
         message = decode(frames)
-        other = Side.CONNECTS if self.side is Side.LISTENS else Side.LISTENS
-        state = self._next(message, other, RemoteProtocolError)
-        self._note(message, RemoteProtocolError)
+        cls = type(message)
+        state = self._state if cls in self._hears else self._next(cls, self._other, RemoteProtocolError)
+        if cls in _NOTED:
+            self._note(message, RemoteProtocolError)
         if state is not self._state:
             self.state = state
         return message
@@ -293,11 +300,13 @@ class Session:
     @state.setter
     def state(self, state: State) -> None:
         self._state = state
-        self._turns = self._table[state]  # kept, since members of an enumeration are slow to look up
+        # What leaves the state as it is, by who says it: this is asked for each message, and an enumeration is slow.
+        stays = {cls for cls, then in self._table[state].items() if then is state}
+        listener, connector = stays & FROM_LISTENER, stays - FROM_LISTENER
+        self._says, self._hears = (listener, connector) if self.side is Side.LISTENS else (connector, listener)
 
-    def _next(self, message: Message, side: Side, error: type[ProtocolError]) -> State:
-        cls = type(message)
-        state = self._turns.get(cls)
+    def _next(self, cls: type, side: Side, error: type[ProtocolError]) -> State:
+        state = self._table[self._state].get(cls)
         speaker = Side.LISTENS if cls in FROM_LISTENER else Side.CONNECTS
         if state is None:
             raise error(f"{cls.__name__} has no place on the link from {self.link.value} when {self.state.value}.")
@@ -307,16 +316,16 @@ class Session:
         return state
 
     def _note(self, message: Message, error: type[ProtocolError]) -> None:
-        if type(message) is Publish or type(message) is PublishLent or type(message) is PublishEncoded:
-            self._check(message, error)
-        elif type(message) is Layout:
+        if type(message) is Layout:
             self._learn(message, error)
+        else:
+            self._check(cast(Publish, message), error)
 
     def _check(self, publish: Publish | PublishLent | PublishEncoded, error: type[ProtocolError]) -> None:
         layout = self.layouts.get(publish.layout)
         if layout is None:
             raise error(f"Publish.layout: layout {publish.layout} was not announced; {len(self.layouts)} were.")
-        blocks = len(publish.places if isinstance(publish, PublishLent) else publish.buffers)
+        blocks = len(publish.places if type(publish) is PublishLent else publish.buffers)  # type: ignore[union-attr]
         if blocks != len(layout.blocks):
             raise error(f"{type(publish).__name__}: layout {layout.id} has {len(layout.blocks)} blocks, not {blocks}.")
 

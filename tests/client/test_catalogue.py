@@ -12,9 +12,9 @@ from insitu.errors import LocalProtocolError
 from insitu.wire.messages import Message, Need, Offer
 
 
-def a_put(data: Any, **given: Any) -> Put:
+def a_put(data: Any, **given: Any) -> tuple[Any, Put]:
     defaults: dict[str, Any] = {"start": None, "shape": None, "dims": None, "units": "", "long_name": "", "halo": 0}
-    return Put(data, **{**defaults, **given})
+    return data, Put(**{**defaults, **given})
 
 
 def a_catalogue(rank: int = 0, said: list[Message] | None = None) -> Catalogue:
@@ -22,8 +22,8 @@ def a_catalogue(rank: int = 0, said: list[Message] | None = None) -> Catalogue:
     return Catalogue(rank, Contract(rank, needs, ([] if said is None else said).append))
 
 
-def admit(catalogue: Catalogue, put: Put, name: str = "u", step: int = 7) -> Any:
-    known, data = catalogue.admit(name, put, step)
+def admit(catalogue: Catalogue, put: tuple[Any, Put], name: str = "u", step: int = 7) -> Any:
+    known, data = catalogue.admit(name, *put, step)
     assert known.sent is not None
     return known.sent.spec, known.sent.spec_id, data
 
@@ -121,8 +121,8 @@ def test_what_nobody_needs_is_checked_and_offered_once_but_not_sent() -> None:
     said: list[Message] = []
     catalogue = a_catalogue(0, said)
     for _ in range(2):
-        known, _ = catalogue.admit("idle", a_put(np.ones(4), shape=(4,)), 7)
+        known, _ = catalogue.admit("idle", *a_put(np.ones(4), shape=(4,)), 7)
         assert known.sent is None
     assert said == [Offer(known.variable)]
     with pytest.raises(LocalProtocolError, match="shape changed"):
-        catalogue.admit("idle", a_put(np.ones(5), shape=(5,)), 8)
+        catalogue.admit("idle", *a_put(np.ones(5), shape=(5,)), 8)
