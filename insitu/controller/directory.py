@@ -8,6 +8,7 @@
 ``recording.zarr``    blocks as they came, where they are recorded
 ``actions.jsonl``     what was asked of the simulation, and what became of it
 ``log.jsonl``         what happened, one JSON object a line
+``output``            what the simulation's processes wrote, a file for each stream
 ``report.json``       counts, times, drops, versions and the exit status
 ``snapshot.json``     how the run did at its end, as its dashboard showed it
 ====================  =====================================================================
@@ -37,6 +38,7 @@ class Directory:
         self.recording = path / "recording.zarr"
         self.actions = path / "actions.jsonl"
         self.log = path / "log.jsonl"
+        self.output = path / "output"
         self.report = path / "report.json"
         self.snapshot = path / "snapshot.json"
         self._earlier = path.with_name(f".{path.name}.earlier")

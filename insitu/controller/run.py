@@ -168,7 +168,9 @@ class Run:
         stack.callback(self.directory.contact.unlink)
         if self._companion is not None:
             stack.enter_context(self._companion(self.directory.contact))
-        self._simulation = Simulation(config.simulation, self.directory.contact, self._progress.show)
+        self._simulation = Simulation(
+            config.simulation, self.directory.contact, self.directory.output, self._progress.show
+        )
         stack.callback(self._simulation.close)
         self._simulation.start()
         self._begun = True

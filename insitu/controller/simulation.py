@@ -11,36 +11,32 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from insitu.client import CONTACT
 from insitu.config import Simulation as Settings
+from insitu.controller.output import TAIL_LINES, Output, Outputs
 from insitu.errors import ConfigError
-
-#: Lines of a failed simulation's stderr that are worth showing.
-TAIL_LINES = 20
 
 
 class Simulation:
     """The processes of the simulation; none of them for the launcher ``external``.
 
-    `contact` is the file that tells them where the run is; `show` gets each line that they write, from threads.
+    `contact` is the file that tells them where the run is. What they write goes into files of the folder `output`;
+    `show` gets each line, from a thread.
     """
 
-    def __init__(self, settings: Settings, contact: Path, show: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, contact: Path, output: Path, show: Callable[[str], None]) -> None:
         self._settings = settings
         self._contact = contact
-        self._show = show
-        self._processes: list[subprocess.Popen[str]] = []
+        self._outputs = Outputs(output, show)
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._status = 0
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._readers: list[threading.Thread] = []
 
     @staticmethod
     def require(settings: Settings) -> None:
@@ -61,12 +57,15 @@ class Simulation:
             )
 
     def start(self) -> None:
-        """Start all processes. Raises `ConfigError` where the command or the launcher is not there."""
-        for command, environment in self._commands():
-            process = self._spawn(command, environment)
-            self._processes.append(process)
-            self._follow(process.stdout, deque(maxlen=0))
-            self._follow(process.stderr, self._tail)
+        """Start all processes.
+
+        Raises `ConfigError` where the command or the launcher is not there, `RunError` where their output has no place.
+        """
+        for name, command, environment in self._commands():
+            stdout = self._outputs.open(f"{name}.out", deque(maxlen=0))
+            stderr = self._outputs.open(f"{name}.err", self._tail)
+            self._processes.append(self._spawn(command, environment, stdout, stderr))
+        self._outputs.start()
 
     @property
     def running(self) -> bool:
@@ -82,7 +81,7 @@ class Simulation:
 
     @property
     def tail(self) -> list[str]:
-        """The last lines that the simulation wrote to stderr."""
+        """The last lines that the simulation wrote to stderr; all of them are there once it is closed."""
         return list(self._tail)
 
     def close(self, grace_s: float = 5.0) -> None:
@@ -99,10 +98,10 @@ class Simulation:
                 process.wait(max(0.0, deadline - time.monotonic()))
             _signal(process, signal.SIGKILL)
             process.wait()
-        for reader in self._readers:
-            reader.join()
+        self._outputs.close()
 
-    def _commands(self) -> list[tuple[list[str], dict[str, str]]]:
+    def _commands(self) -> list[tuple[str, list[str], dict[str, str]]]:
+        """Return what each process is called, its command line, and what is added to its environment."""
         settings = self._settings
         if settings.launcher == "external":
             return []
@@ -110,11 +109,14 @@ class Simulation:
         program, *arguments = settings.command
         command = [sys.executable if program == "python" else program, *arguments]
         if settings.launcher == "mpiexec":
-            return [([_mpiexec(), "-n", str(settings.ranks), *command], {})]
+            return [("mpiexec", [_mpiexec(), "-n", str(settings.ranks), *command], {})]
         size = str(settings.ranks)
-        return [(command, {"INSITU_RANK": str(rank), "INSITU_SIZE": size}) for rank in range(settings.ranks)]
+        ranks = range(settings.ranks)
+        return [(f"rank-{rank}", command, {"INSITU_RANK": str(rank), "INSITU_SIZE": size}) for rank in ranks]
 
-    def _spawn(self, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    def _spawn(
+        self, command: Sequence[str], environment: dict[str, str], stdout: Output, stderr: Output
+    ) -> subprocess.Popen[bytes]:
         everything = {**os.environ, **environment, **self._settings.environment, CONTACT: str(self._contact.resolve())}
         try:
             return subprocess.Popen(
@@ -122,10 +124,8 @@ class Simulation:
                 env=everything,
                 cwd=self._settings.directory,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -135,22 +135,8 @@ class Simulation:
                 "or the full path of one."
             ) from error
 
-    def _follow(self, stream: IO[str] | None, keep: MutableSequence[str]) -> None:
-        """Show what a process writes, line by line, and keep its last lines."""
-        assert stream is not None
 
-        def read() -> None:
-            with stream:
-                for line in stream:
-                    keep.append(line.rstrip("\n"))
-                    self._show(line.rstrip("\n"))
-
-        reader = threading.Thread(target=read, name="simulation-output", daemon=True)
-        reader.start()
-        self._readers.append(reader)
-
-
-def _status(process: subprocess.Popen[str]) -> int | None:
+def _status(process: subprocess.Popen[bytes]) -> int | None:
     """Return a process's exit status, ``None`` while it runs, without reaping it.
 
     Until it is reaped its number is given to nobody else, so that signals to its group reach no stranger.
@@ -163,7 +149,7 @@ def _status(process: subprocess.Popen[str]) -> int | None:
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
-def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to a process and to all that it started, as far as they stayed in its group."""
     with suppress(ProcessLookupError):  # nobody is left of it
         os.killpg(process.pid, number)

@@ -44,9 +44,12 @@ def check(left: Left, ranks: int, max_wait_s: float) -> None:
 
 
 def test_a_staging_node_and_a_controller_that_stand_still_and_go_on(start: Start) -> None:
-    """SIGSTOP, for longer than a rank waits; two nodes need the controller's word for each step."""
+    """SIGSTOP, for longer than a rank waits; two nodes need the controller's word for each step.
+
+    The ranks print more meanwhile than a pipe would hold that nobody reads, and it is shown afterwards.
+    """
     running = start(
-        *program("steady", "--steps", 100_000, "--pause", 0.01),
+        *program("steady", "--steps", 100_000, "--pause", 0.01, "--talk", 1000),
         ranks=2,
         nodes=2,
         operators={"ten": total(window=10)},
@@ -66,6 +69,10 @@ def test_a_staging_node_and_a_controller_that_stand_still_and_go_on(start: Start
     assert left.report["reasons"] == []
     assert left.report["steps"]["dropped"] > 0
     check(left, 2, MAX_WAIT_S)
+    lines = [line.rstrip(".") for line in left.stdout.splitlines()]
+    for rank in range(2):
+        said = [line for line in lines if line.endswith(f"of rank {rank} ")]
+        assert said == [f"step {n} of rank {rank} " for n in range(left.report["steps"]["produced"])]
 
 
 def test_a_network_that_hangs_and_heals_loses_nothing_and_one_that_does_not_costs_one_wait(start: Start) -> None:

@@ -23,11 +23,11 @@ SLACK_S = 4.0
 
 
 def start_small(
-    start: Start, transport: str, impatient: bool = False, steps: int = STEPS, **operators: dict[str, Any]
+    start: Start, transport: str, *options: object, impatient: bool = False, steps: int = STEPS, **operators: Any
 ) -> Running:
     """Two ranks whose buffers are full soon after nobody empties them."""
     running = start(
-        *program("steady", "--steps", steps, "--pause", 0.01),
+        *program("steady", "--steps", steps, "--pause", 0.01, *options),
         ranks=2,
         nodes=2,
         operators={"ten": total(window=10), **operators},
@@ -112,7 +112,8 @@ EXPECTED: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 
 def test_a_controller_that_is_killed_leaves_the_simulation_to_its_end(start: Start) -> None:
-    running = start_small(start, "shm")
+    """Also of one that prints: more than a pipe would hold that nobody reads."""
+    running = start_small(start, "shm", "--talk", 1000)
     parts = running.descendants("steady.py")
     workers = running.descendants("spawn_main")
     assert (len(parts), len(workers)) == (2, 2)
@@ -123,5 +124,8 @@ def test_a_controller_that_is_killed_leaves_the_simulation_to_its_end(start: Sta
     running.process.wait()
     ranks = told(running.folder, 2)
     assert [rank["steps"] for rank in ranks] == [STEPS, STEPS]
+    for rank in range(2):
+        printed = (running.directory / "output" / f"rank-{rank}.out").read_text().splitlines()
+        assert [line.rstrip(".") for line in printed] == [f"step {n} of rank {rank} " for n in range(STEPS)]
     assert max(rank["longest_s"] for rank in ranks) < MAX_WAIT_S + SLACK_S
     assert max(rank["close_s"] for rank in ranks) < 5.0 + SLACK_S  # what was said last has 5 s to leave

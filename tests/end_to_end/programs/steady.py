@@ -38,12 +38,12 @@ def main() -> None:
                 step.put("u", place + n, start=(rank * cells,), shape=(size * cells,), dims=("x",), units="m")
                 if (rank, n) == (options.fail_rank, options.fail_at):
                     fail(options.fail)
+            if options.talk is not None:
+                print("step", n, "of rank", rank, "." * options.talk, flush=True)
             longest_s = max(longest_s, time.monotonic() - begin)
             done = n + 1
             if n == 0:
                 Path(f"begun-{rank}").touch()
-            if options.talk:
-                print("step", n, "of rank", rank, flush=True)
             if sim.stopping and not options.deaf:
                 break
             pause.wait(options.pause)
@@ -79,7 +79,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--fail", choices=["raise", "exit", "kill"])
     parser.add_argument("--fail-rank", type=int)
     parser.add_argument("--fail-at", type=int)
-    parser.add_argument("--talk", action="store_true", help="print a line each step")
+    parser.add_argument("--talk", type=int, nargs="?", const=0, help="print a line each step, with so many dots")
     parser.add_argument("--deaf", action="store_true", help="go on when asked to stop")
     return parser.parse_args()
 
