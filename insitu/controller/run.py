@@ -139,7 +139,7 @@ class Run:
         self._traces = self._open_traces(stack)
         decisions = self._decisions = Decisions(config, self.directory.path, self._journal.write)
         self._sink = Sink(
-            self.directory.results, self._pipeline, self._cluster, self._attrs(), self._journal, decisions,
+            self.directory.results.resolve(), self._pipeline, self._cluster, self._attrs(), self._journal, decisions,
             traces=self._traces,
         )  # fmt: skip
         stack.callback(self._sink.close)
