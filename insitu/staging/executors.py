@@ -92,7 +92,7 @@ class Cluster:
         self._own = own
         self._plugins: list[str] = []
         self._run = ""
-        self._made: Callable[[Mapping[str, int]], NodePlugin]
+        self._made: Callable[[str, Mapping[str, int]], NodePlugin]
         self._kept: dict[str, Any] = {}
         workers = client.scheduler_info()["workers"]
         self.addresses = sorted(workers, key=lambda address: str(workers[address]["name"]))[:nodes]
@@ -128,7 +128,7 @@ class Cluster:
         and `RunError` where workers do not answer.
         """
         arguments = (contact, dict(operators), memory_bytes)
-        self._made = lambda numbers: NodePlugin(make, numbers, self._client.id, arguments)
+        self._made = lambda name, numbers: NodePlugin(name, make, numbers, self._client.id, arguments)
         self._run = contact.run
         self._register({address: number for number, address in enumerate(self.addresses)}, unwanted)
 
@@ -159,7 +159,7 @@ class Cluster:
     def _register(self, numbers: Mapping[str, int], unwanted: Callable[[], bool] = _never) -> None:
         name = f"insitu-{self._run}-{min(numbers.values())}"
         self._plugins.append(name)
-        register = partial(self._client.register_plugin, self._made(numbers), name=name)
+        register = partial(self._client.register_plugin, self._made(name, numbers))
         self._within(WARM_S, register, "start their staging nodes", unwanted)
 
     def write(

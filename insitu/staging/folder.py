@@ -39,6 +39,12 @@ class Holder(Protocol):
     def held_bytes(self) -> int: ...
 
 
+class Host(Holder, Protocol):
+    """What a staging node lives in. It hears when the node has ended by itself, since its controller is gone."""
+
+    def abandoned(self) -> None: ...
+
+
 def operator_stopped(operator: str, reason: str, trace: str) -> Event:
     """Say that an operator will yield nothing more."""
     details = {"operator": operator, "reason": reason, "traceback": trace}

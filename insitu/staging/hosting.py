@@ -6,16 +6,21 @@ and nothing here ever blocks that loop: it would keep the worker from its heartb
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from distributed import Worker, WorkerPlugin
+from distributed.protocol.pickle import dumps
 
 from insitu.errors import RunError
 from insitu.kept import begun
 from insitu.operator import Operator
-from insitu.staging.folder import Holder
+from insitu.staging.folder import Host
 from insitu.wire.contact import Contact
+
+log = logging.getLogger("insitu.staging")
 
 #: A registration takes a millisecond or two; a scheduler that does not answer for so long is gone or overrun.
 HOLD_S = 30.0
@@ -27,17 +32,18 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-MakeNode = Callable[[Contact, int, Mapping[str, Operator], int, Holder], Closable]
+MakeNode = Callable[[Contact, int, Mapping[str, Operator], int, Host], Closable]
 
 
 class WorkerHolder:
     """Keeps values as data of one Dask worker for the client `client`.
 
-    Made in the worker's event loop, used by any other thread.
+    Made in the worker's event loop, used by any other thread. `leave` is called there once the node has ended itself.
     """
 
-    def __init__(self, worker: Worker, client: str) -> None:
+    def __init__(self, worker: Worker, client: str, leave: Callable[[], Awaitable[None]]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._leave = leave
         self._worker = worker
         self._client = client
         self._nbytes: dict[str, int] = {}
@@ -61,6 +67,18 @@ class WorkerHolder:
                 self._nbytes.pop(key, None)
         return sum(list(self._nbytes.values()))
 
+    def abandoned(self) -> None:
+        """Have the worker let go of a node that has ended by itself."""
+
+        async def leave() -> None:
+            try:
+                await self._leave()
+            except (OSError, ValueError) as error:  # no scheduler any more, or one that runs no functions of others
+                log.warning("a staging node has ended, and the cluster may keep what it held: %s", error)
+
+        with suppress(RuntimeError):  # the loop has ended, and the worker with it
+            asyncio.run_coroutine_threadsafe(leave(), self._loop)
+
     async def _register(self, key: str, value: object, nbytes: int) -> None:
         self._worker.update_data({key: value})
         await self._worker.scheduler.update_data(
@@ -71,10 +89,14 @@ class WorkerHolder:
 class NodePlugin(WorkerPlugin):
     """Starts staging nodes in workers, by their address and with the number that it has in `numbers`.
 
-    It ends with its worker. Other workers, such as one that came in a dead one's place, take tasks only.
+    It ends with its worker, or by itself where its controller is gone; the worker lives on then. Other workers, such as
+    one that came in a dead one's place, take tasks only. Dask knows it as `name`.
     """
 
-    def __init__(self, make: MakeNode, numbers: Mapping[str, int], client: str, arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self, name: str, make: MakeNode, numbers: Mapping[str, int], client: str, arguments: tuple[Any, ...]
+    ) -> None:
+        self.name = name
         self._make = make
         self._numbers = numbers
         self._client = client
@@ -87,7 +109,7 @@ class NodePlugin(WorkerPlugin):
         if worker.address not in self._numbers:
             return
         contact, operators, memory_bytes = self._arguments
-        number, holder = self._numbers[worker.address], WorkerHolder(worker, self._client)
+        number, holder = self._numbers[worker.address], WorkerHolder(worker, self._client, lambda: self._leave(worker))
         self._node = await asyncio.to_thread(self._make, contact, number, operators, memory_bytes, holder)
 
     async def teardown(self, worker: Worker) -> None:
@@ -95,3 +117,23 @@ class NodePlugin(WorkerPlugin):
         node, self._node = self._node, None
         if node is not None:
             await asyncio.to_thread(node.close)
+
+    async def _leave(self, worker: Worker) -> None:
+        """Let go of a node that has ended by itself, and of what the cluster keeps for a controller that is gone.
+
+        What such nodes held after Dask had seen the controller's client go would be kept for good, since nobody wants
+        it and nobody can let go of it. Where Dask still has that client it was only this node that heard nothing.
+        """
+        await self.teardown(worker)
+        client = self._client
+
+        def let_go(dask_scheduler: Any) -> bool:  # pickled by value: a scheduler need not have insitu installed
+            gone = client not in dask_scheduler.client_comms
+            if gone:
+                dask_scheduler.remove_client(client)
+            return gone
+
+        asked = {"function": dumps(let_go), "args": dumps(()), "kwargs": dumps({}), "wait": True}
+        if (await worker.scheduler.run_function(**asked)).get("result"):
+            with suppress(ValueError):  # another node of the same run was faster
+                await worker.scheduler.unregister_worker_plugin(name=self.name)

@@ -20,7 +20,7 @@ from insitu.learner import Learner
 from insitu.operator import Operator
 from insitu.staging.consumers import Consumers, Done, Merger, OneConsumer
 from insitu.staging.feeders import Feeders
-from insitu.staging.folder import STEPS_PER_BATCH, Folder, Holder
+from insitu.staging.folder import STEPS_PER_BATCH, Folder, Host
 from insitu.staging.keeper import Keeper
 from insitu.staging.receiver import Receiver
 from insitu.staging.tracing import Tracing
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class StagingNode:
     """Staging node `number` of a run, with `memory_bytes` for blocks and states, half for each.
 
-    `holder` keeps large states as data of this Dask worker. The operators' kernels are compiled first, which takes some
+    `holder` keeps large states as data of this Dask worker, and hears when the node has ended by itself, since nothing
+    was heard of its controller any more. The operators' kernels are compiled first, which takes some
     seconds where they never were before: then nobody has to wait for it in a step. Raises `OperatorError` for an
     operator that fails already there. `close` may be called twice.
 
@@ -50,7 +51,7 @@ class StagingNode:
         number: int,
         operators: Mapping[str, Operator],
         memory_bytes: int,
-        holder: Holder,
+        holder: Host,
         *,
         recording: "RecordingPlan | None" = None,
         one_by_one: bool = False,
@@ -90,7 +91,9 @@ class StagingNode:
             if k % nodes == number
         ]
         shipped = [name for name, operator in operators.items() if operator.where == "rank"]
-        self._receiver = Receiver(contact, number, half, make_consumer, feeders, keepers, shipped, tracing)
+        self._receiver = Receiver(
+            contact, number, half, make_consumer, feeders, keepers, shipped, tracing, holder.abandoned
+        )
 
     def close(self) -> None:
         """End all threads and sockets."""

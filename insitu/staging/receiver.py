@@ -5,6 +5,7 @@ It takes blocks in, tells the controller which steps are closed and the ranks wh
 steps on to whoever takes them. The ranks come and go through `RankLinks`.
 """
 
+import logging
 import os
 import socket as hosts
 import threading
@@ -24,6 +25,7 @@ from insitu.staging.keeper import Keeper
 from insitu.staging.links import RankLinks
 from insitu.staging.ranks import RankLink
 from insitu.staging.shipped import Shipped, Whole
+from insitu.staging.silence import Silence
 from insitu.staging.tracing import Tracing
 from insitu.wire import guard
 from insitu.wire.contact import Contact
@@ -55,6 +57,8 @@ from insitu.wire.sockets import Waker, connect, keep_pages_mapped
 from insitu.wire.tracing import Traced
 from insitu.wire.viewing import Peek
 
+log = logging.getLogger("insitu.staging")
+
 #: How often the controller hears how this node does.
 STATUS_S = 0.1
 #: Acknowledgements that are not urgent go when nothing is there to do and all that came is folded, at the latest when
@@ -74,7 +78,8 @@ MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Merger]
 class Receiver:
     """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded.
 
-    Of the operators `shipped` ranks send states instead. `tracing` notes which steps are traced.
+    Of the operators `shipped` ranks send states instead. `tracing` notes which steps are traced. `abandoned` is called
+    when all has ended because nothing is heard of the controller any more (`insitu.staging.silence`).
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Receiver:
         keepers: Sequence[Keeper] = (),
         shipped: Collection[str] = (),
         tracing: Tracing | None = None,
+        abandoned: Callable[[], None] = lambda: None,
     ) -> None:
         self._contact = contact
         self._number = number
@@ -98,6 +104,8 @@ class Receiver:
         self._ranks = RankLinks(contact, memory_bytes, self._feeders, self._heard, self._say)
         self._done: deque[Folded] = deque()
         self._outbox: deque[Message] = deque()
+        self._silence = Silence(memory_bytes // 4, time.monotonic())
+        self._abandoned = abandoned
         self._newly_closed: list[ClosedHere] = []
         self._waited_for = False
         self._closed_at = 0.0
@@ -126,12 +134,18 @@ class Receiver:
 
     def _run(self) -> None:
         keep_pages_mapped()
+        abandoned = False
         try:
             with self._ranks.open(), connect(self._contact.address, self._contact.keys) as self._controller:
                 self._session = Session(Link.NODE_CONTROLLER, Side.CONNECTS)
                 self._say(self._hello())
-                while not self._closing.is_set():
+                while not (self._closing.is_set() or abandoned):
                     self._turn()
+                    abandoned = self._silence.look(time.monotonic())
+                if abandoned:
+                    who = f"staging node {self._number} of run '{self._contact.run}'"
+                    log.warning("%s ends: its controller has said nothing for %g s", who, self._silence.limit_s)
+                    self._controller.close(linger_s=0)
         finally:
             if self._consumer is not None:
                 self._consumer.close()
@@ -140,6 +154,8 @@ class Receiver:
                 keeper.ask_to_end()
             for keeper in self._keepers:
                 keeper.close()
+        if abandoned:
+            self._abandoned()
 
     def _hello(self) -> NodeHello:
         address, local = self._ranks.listener.address, self._ranks.local
@@ -165,7 +181,8 @@ class Receiver:
             self._take_folded()
         if self._consumer is not None and not self._consumer.alive:
             raise RunError("A thread that takes steps on this staging node has ended; its traceback stands above.")
-        self._submit(self._assembler.take_approved())
+        if not self._silence.full:
+            self._submit(self._assembler.take_approved())
         self._report_closed()
         self._ranks.acknowledge(not came, ACK_S)
         self._outbox.extend(self._feeders.send(self._ranks.listener.send))
@@ -243,6 +260,7 @@ class Receiver:
 
     def _receive_from_controller(self) -> None:
         while (frames := self._controller.receive()) is not None:
+            self._silence.heard(time.monotonic())
             match self._session.receive(frames):
                 case Feed() as feed:
                     self._fed_by(feed)
@@ -315,6 +333,7 @@ class Receiver:
             if folded.messages:
                 self._report_closed(at_once=True)  # before what came of them
                 self._outbox.extend(folded.messages)
+                self._silence.said(folded.messages)
 
     def _report_closed(self, at_once: bool = False) -> None:
         """Tell the controller of closed steps: at once where it has to decide on them, else now and then."""
@@ -342,6 +361,7 @@ class Receiver:
 
     def _say(self, message: Message) -> None:
         self._outbox.append(message)
+        self._silence.said([message])
 
     def _empty_outbox(self) -> None:
         while self._outbox and self._send(self._outbox[0]):

@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from distributed import Client
+from distributed import Client, Worker
 
+from insitu.staging import silence
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import environment, outside, program, told, total
 from tests.waiting import wait_until
@@ -102,6 +106,60 @@ def test_a_run_that_is_terminated_ends_as_by_ctrl_c_and_leaves_it_as_it_was(star
     assert report["steps"]["dropped"] == 0
     np.testing.assert_array_equal(left.results("sum")["total"][0], steps * np.arange(16) + sum(range(steps)))
     assert plugins_of(address_in(scheduler_file)) == 0
+
+
+def test_a_controller_that_is_killed_leaves_its_workers_to_others_after_a_while(
+    start: Start, scheduler_file: Path
+) -> None:
+    """The nodes end, threads, doors and what they hold, and the next run finds the workers as they were."""
+    with Client(address_in(scheduler_file), timeout=10, set_as_default=False) as client:
+        before = client.run(kept)
+        client.run(abandon_after, 6.0)  # three pings
+        try:
+            running = start(
+                *program("steady", "--steps", 200, "--pause", 0.01, "--cells", 10_000),
+                ranks=2,
+                nodes=2,
+                staging={"cluster": str(scheduler_file)},
+                variables={"*": {"policy": "block", "max_wait": 0.5}},
+                operators={"large": total(window=10)},
+            )
+            wait_until(lambda: running.windows("large") > 0, 60.0, "a first window")
+            assert all(each["threads"] > 0 and each["doors"] > 1 for each in client.run(kept).values())
+            os.kill(running.process.pid, signal.SIGKILL)
+            running.process.wait()
+            wait_until(lambda: client.run(kept) == before, 60.0, "the nodes' end")
+            wait_until(lambda: plugins_of(address_in(scheduler_file)) == 0, 60.0, "the plugins' end")
+            assert client.run_on_scheduler(known) == ([], 1)
+        finally:
+            client.run(abandon_after, 600.0)
+        for rank in range(2):
+            wait_until((running.folder / f"rank-{rank}.json").exists, 60.0, "the ranks' end")
+        running = start(*program("steady", "--steps", 30), ranks=2, nodes=2, staging={"cluster": str(scheduler_file)})
+        left = running.wait()
+        assert left.status == 0, left.stderr
+        np.testing.assert_array_equal(left.results("sum")["total"][0], 30 * np.arange(16) + sum(range(30)))
+
+
+def abandon_after(seconds: float) -> None:
+    """Have nodes that a worker starts from now on give up a controller that is silent for so long."""
+    silence.ABANDONED_S = seconds
+
+
+def kept(dask_worker: Worker) -> dict[str, int]:
+    """What of our nodes is in a worker: their threads, the doors of all that listens, the states that they hold."""
+    connections = psutil.Process().net_connections("tcp")
+    return {
+        "threads": sum(thread.name.startswith("insitu") for thread in threading.enumerate()),
+        "doors": sum(each.status == psutil.CONN_LISTEN for each in connections),
+        "states": sum(str(key).startswith("insitu") for key in dask_worker.data),
+    }
+
+
+def known(dask_scheduler: Any) -> tuple[list[str], int]:
+    """What the scheduler keeps for our nodes, and its clients but its own."""
+    held = [str(key) for key in dask_scheduler.tasks if str(key).startswith("insitu")]
+    return held, sum(not client.startswith("fire-and-forget") for client in dask_scheduler.clients)
 
 
 @pytest.mark.skipif(not outside(), reason="this machine has no interface but loopback")

@@ -2,6 +2,7 @@
 """A staging node among ranks and a controller that say what a test tells them to: what it folds, answers, reports."""
 
 import math
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -12,6 +13,7 @@ import pytest
 
 from insitu.model import Variable
 from insitu.staging import receiver as module
+from insitu.staging import silence
 from insitu.staging.folder import Folded, Folder
 from insitu.staging.receiver import Receiver
 from insitu.wire.contact import Contact
@@ -39,6 +41,7 @@ from insitu.wire.messages import (
     NodeHello,
     NodeWelcome,
     Partial,
+    Ping,
     Publish,
     PublishLent,
     Refuse,
@@ -80,7 +83,8 @@ class Node:
         def make_folder(feed: Feed, done: Callable[[Folded], None]) -> Folder:
             return Folder(feed.member, operators, 1 << 20, Shelf(), "insitu-melt-0", done)
 
-        self.receiver = Receiver(contact, 0, MEMORY, make_folder)
+        self.abandoned = threading.Event()
+        self.receiver = Receiver(contact, 0, MEMORY, make_folder, abandoned=self.abandoned.set)
         stack.callback(self.receiver.close)
         self.address = self.controller.hear(NodeHello).address
         self.controller.say(NodeWelcome("melt"))
@@ -429,3 +433,38 @@ def test_it_ends_when_it_is_told_to(make: MakeNode) -> None:
     wait_until(lambda: names.isdisjoint(thread.name for thread in threading.enumerate()), what="its threads' end")
     for _ in range(2):
         node.receiver.close()
+
+
+def test_for_a_silent_controller_so_much_is_kept_and_no_more_until_it_is_heard_again(
+    make: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank then has no credit, and does what its policy says."""
+    monkeypatch.setattr(silence, "SILENT_S", 0.0)
+    node = make(window=1)
+    node.approve()
+
+    def two_more() -> Status:
+        """Wait for two more words on how it does, and return the last; they count too."""
+        return node.controller.hear(Status, len(node.controller.all(Status)) + 2)
+
+    two_more()
+    node.publish(0)
+    two_more()
+    assert two_more().counters["folded_steps"] == 0
+    assert node.steps_closed() == [0]
+    node.controller.say(Ping())
+    node.controller.hear(Partial)
+    wait_until(lambda: folded(node.ranks[0]) == 0, what="the acknowledgement")
+
+
+def test_a_controller_that_stays_silent_is_given_up(make: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "ABANDONED_S", 0.8)
+    node = make()
+    for _ in range(5):
+        assert not node.abandoned.wait(0.2), "it pings"
+        node.controller.say(Ping())
+    assert node.abandoned.wait(30.0)
+    host, _, port = node.address.removeprefix("tcp://").partition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
+    assert "insitu-folder" not in [thread.name for thread in threading.enumerate()]
