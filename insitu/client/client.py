@@ -337,7 +337,8 @@ class Client:
         self._controller.say(Bye(self._published, {**publisher.counters, "close_s": time.monotonic() - begin}))
         publisher.close_links()
         publisher.close_memory()
-        self._controller.close()
+        if not self._controller.close():
+            log.warning("rank %d ends without a controller. What it knows of its %s", self.rank, publisher.told())
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from insitu.errors import LocalProtocolError
 from insitu.wire.messages import Commit, Hello, Message, NodeGone, Refuse, Replan, Skip, Welcome
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Socket, poll, require_admitted
+from insitu.wire.sockets import LINGER_S, Socket, poll, require_admitted
 from insitu.wire.steering import Decide, Propose
 
 
@@ -69,8 +69,14 @@ class ControllerLink:
                 case Refuse(reason):
                     raise LocalProtocolError(f"The run refuses this rank: {reason}")
 
-    def close(self) -> None:
+    def close(self) -> bool:
+        """Close, once what was said has left; return whether it has, as far as one can see.
+
+        A goodbye leaves within milliseconds. Where closing took as long as it may, nobody was there to take it.
+        """
+        begin = time.monotonic()
         self.socket.close()
+        return time.monotonic() - begin < LINGER_S
 
     def give_up(self) -> None:
         """Close without waiting for what was said to leave: nobody is there."""

@@ -13,6 +13,7 @@ from operator import add
 from typing import NamedTuple
 
 from insitu.budget import Budget
+from insitu.client.account import Runs
 from insitu.client.encoding import WAIT_S, Encoder
 from insitu.errors import RemoteProtocolError
 from insitu.model import Array
@@ -83,6 +84,8 @@ class NodeLink:
         self.parts: tuple[Part, ...] = ()
         self.socket = socket
         self.sent_bytes = 0
+        #: The steps that were sent, and are not acknowledged as folded.
+        self.unfolded = Runs()
         #: Of each layout, the bytes of each of its blocks that were sent, or lent.
         self._sent: dict[int, list[int]] = {}
         self.encoder = encoder
@@ -108,7 +111,6 @@ class NodeLink:
         self.shipping_bytes = 0
         self._shipped_upto = self._received_bytes = 0
         self._most_unfolded = under_way
-        self._unfolded: deque[int] = deque()
         #: Whether the message by which the link was measured needed longer than the wait for it.
         self._slow = False
         self._say(attach, 0)
@@ -267,7 +269,7 @@ class NodeLink:
                 self._measure(samples, nbytes)
 
     def _may_send(self, nbytes: int) -> bool:
-        if nbytes and self._most_unfolded is not None and len(self._unfolded) >= self._most_unfolded:
+        if nbytes and self._most_unfolded is not None and len(self.unfolded) >= self._most_unfolded:
             return False
         return self.met and self._credit.fits(nbytes)
 
@@ -303,8 +305,7 @@ class NodeLink:
             self._under_way.append(sent)
             if self.lane is None:
                 self._unreceived.append(sent)
-            if self._most_unfolded is not None:
-                self._unfolded.append(message.sequence)
+            self.unfolded.append(message.sequence)
             self._count(message)
         elif isinstance(message, Ship):
             self._credit.take(nbytes)
@@ -356,8 +357,7 @@ class NodeLink:
         self._miss(ack)
         self._credit.give(ack.folded_bytes - self._folded_bytes)
         self._folded_bytes = ack.folded_bytes
-        while self._unfolded and self._unfolded[0] <= ack.folded:
-            self._unfolded.popleft()
+        self.unfolded.take(ack.folded)
         while self._under_way:
             first = self._under_way[0]
             if first.sequence > (ack.folded if first.lent else ack.received):

@@ -21,11 +21,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import chain
 from math import prod
 from typing import TypeVar
 
 import numpy as np
 
+from insitu.client.account import Account
 from insitu.client.contract import Contract
 from insitu.client.controller import ControllerLink
 from insitu.client.cutting import Cutter, Filled, TooLarge
@@ -102,7 +104,8 @@ class Publisher:
     ) -> None:
         self.links: list[NodeLink] = []
         self.planning = Planning(self.links, connect)
-        self._counters = {"steps": 0, "dropped": 0}
+        self._steps = 0
+        self._account = Account()
         self._rank = rank
         self._pid, self._forks = os.getpid(), _Forks.passed
         self.patience = Patience(rank, max_wait_s, self.links, self.pump)
@@ -135,7 +138,8 @@ class Publisher:
         spilled = self._spool.counters if self._spool is not None else {}
         folded = self._folding.counters if self._folding is not None else {}
         waits = {**self.patience.waited_s, **self.patience.waits}
-        return {**self._counters, "put_bytes": self._outbox.put_bytes, **waits, **spilled, **folded}
+        steps = {"steps": self._steps, "dropped": self._account.dropped}
+        return {**steps, "put_bytes": self._outbox.put_bytes, **waits, **spilled, **folded}
 
     def meet(self, timeout_s: float) -> None:
         """Wait for all staging nodes to say how much they take: only then is it known which step is too large."""
@@ -148,7 +152,7 @@ class Publisher:
 
     def lost(self, sequence: int) -> None:
         """A step may have been lost with a connection."""
-        self._say_dropped(self._outbox.step(sequence), "it was lost with a connection")
+        self._say_dropped(self._outbox.step(sequence), "it was lost with a connection", sent=True)
 
     def pump(self, wait_s: float = 0.0) -> None:
         """Wait for news, at most `wait_s`; take in what the others said, and send what may be sent."""
@@ -319,7 +323,7 @@ class Publisher:
     def _give_up(self) -> None:
         """Say of the steps that not all of their staging nodes were sent that nobody will have them."""
         for step in self._outbox.unsent:
-            self._say_dropped(step, "it had not left its rank's buffer when the rank ended")
+            self._say_dropped(step, "it had not left its rank's buffer when the rank ended", sent=True)
         self._empty_disk("it had not left its rank's disk when the rank ended")
 
     def _empty_disk(self, reason: str) -> None:
@@ -328,8 +332,12 @@ class Publisher:
                 self._say_dropped(step, reason)
                 self._spool.forget(step.sequence)
 
-    def _say_dropped(self, step: Step, reason: str) -> None:
-        self._counters["dropped"] += 1
+    def told(self) -> str:
+        """Say what became of the steps so far, as far as this rank knows."""
+        return self._account.told(self._steps, chain.from_iterable(link.unfolded for link in self.links))
+
+    def _say_dropped(self, step: Step, reason: str, *, sent: bool = False) -> None:
+        self._account.drop(reason, step.sequence if sent else None)
         self._controller.say(Dropped(step.sequence, step.index, step.time, reason))
 
     def _take(self, step: Step, puts: Sequence[Filled]) -> None:
@@ -350,7 +358,7 @@ class Publisher:
         if self._tracer is not None:
             self._tracer.close(step, self.counters, self._lost or "")
         self._step, self._lost, self._puts = None, None, {}
-        self._counters["steps"] += 1
+        self._steps += 1
         for link in self.links:
             link.send()
 
@@ -442,7 +450,7 @@ class Publisher:
 
     def _skip(self) -> None:
         """Drop what other ranks have dropped, as far as it is still here; what is to come is not begun."""
-        newest = self._counters["steps"] + (self._step is not None)
+        newest = self._steps + (self._step is not None)
         for sequence in sorted(self._controller.skipped):
             if sequence >= newest:
                 break
@@ -452,9 +460,9 @@ class Publisher:
                 self._lost = self._lost or _ELSEWHERE
             elif sequence in self._outbox and first is not None and first <= sequence:
                 self._outbox.withdraw(sequence)
-                self._counters["dropped"] += 1
+                self._account.drop(_ELSEWHERE)
             elif self._spool is not None and self._spool.forget(sequence):
-                self._counters["dropped"] += 1
+                self._account.drop(_ELSEWHERE)
 
     def _miss_nodes(self) -> None:
         """Give up nodes that are gone: what waits for them is theirs no more.
@@ -502,10 +510,10 @@ class Publisher:
 
     def _drop(self, step: Step, reason: str) -> None:
         self._outbox.free(list(self._puts.values()))
-        if self._counters["dropped"] == 0:
+        if self._account.dropped == 0:
             log.warning("rank %d drops step %d: %s", self._rank, step.index, reason)
         if reason == _ELSEWHERE:
-            self._counters["dropped"] += 1
+            self._account.drop(reason)
         else:
             self._say_dropped(step, reason)
 

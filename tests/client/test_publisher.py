@@ -265,6 +265,19 @@ def test_a_wait_that_runs_out_drops_the_step_and_the_next_ones_cost_none(make: M
     assert rank.waited_s >= waited_s + SOON_S
 
 
+def test_a_rank_knows_what_became_of_its_steps_by_what_all_its_nodes_have_said(make: MakeRank) -> None:
+    rank = make(steps=5, credit=10, max_wait_s=SOON_S, nodes=2)
+    one, other = rank.nodes
+    rank.publish(6)
+    one.hear(Publish, 5)
+    one.say(Ack(4, 3, 5 * STEP // 2, 4 * STEP // 2))
+    other.hear(Publish, 5)
+    other.say(Ack(1, 1, 2 * STEP // 2, 2 * STEP // 2))
+    rank.hears(lambda: len(rank.publisher.links[1].unfolded) == 3)
+    reason = f"no room in its buffer of {5 * STEP} bytes after {SOON_S:g} s"
+    assert rank.publisher.told() == f"6 steps: 2 folded, 1 dropped ({reason}: 1), 3 sent, of which nothing was heard"
+
+
 def test_a_wait_that_is_to_abort_raises_and_says_where(make: MakeRank) -> None:
     rank = make(steps=1, credit=1, max_wait_s=SOON_S, then="abort")
     rank.publish()

@@ -2,6 +2,7 @@
 """SIGKILL of a part of the run: the simulation goes on to its end, within its bounds, and what is lost is counted."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -117,6 +118,7 @@ def test_a_controller_that_is_killed_leaves_the_simulation_to_its_end(start: Sta
     parts = running.descendants("steady.py")
     workers = running.descendants("spawn_main")
     assert (len(parts), len(workers)) == (2, 2)
+    wait_until(lambda: running.windows("ten") > 0, what="a first window")
     os.kill(running.process.pid, signal.SIGKILL)
     for rank in range(2):
         wait_until(lambda rank=rank: (running.folder / f"rank-{rank}.json").exists(), 60.0, "the ranks' end")
@@ -127,5 +129,20 @@ def test_a_controller_that_is_killed_leaves_the_simulation_to_its_end(start: Sta
     for rank in range(2):
         printed = (running.directory / "output" / f"rank-{rank}.out").read_text().splitlines()
         assert [line.rstrip(".") for line in printed] == [f"step {n} of rank {rank} " for n in range(STEPS)]
+        account_adds_up((running.directory / "output" / f"rank-{rank}.err").read_text(), 10 * running.windows("ten"))
     assert max(rank["longest_s"] for rank in ranks) < MAX_WAIT_S + SLACK_S
     assert max(rank["close_s"] for rank in ranks) < 5.0 + SLACK_S  # what was said last has 5 s to leave
+
+
+def account_adds_up(said: str, stored: int) -> None:
+    """A rank tells what became of its steps where no report will: with two nodes nothing is decided any more."""
+    (line,) = (line for line in said.splitlines() if "ends without a controller" in line)
+    found = re.search(r"(\d+) steps: (\d+) folded, (\d+) dropped \((.*)\), (\d+) sent, of which nothing", line)
+    assert found is not None, line
+    steps, folded, dropped, because, unheard = found.groups()
+    assert int(steps) == STEPS == int(folded) + int(dropped) + int(unheard)
+    reasons = dict(reason.rsplit(": ", 1) for reason in because.split(", "))
+    assert sum(map(int, reasons.values())) == int(dropped)
+    assert int(folded) >= stored > 0
+    assert int(reasons["no room in its buffer of 4096 bytes after 0.5 s"]) > 0
+    assert int(unheard) > 0  # what filled the buffer
