@@ -12,7 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -121,7 +121,7 @@ class Spool:
         place = record.offset
         for array in into:
             data = _bytes_of(array)
-            if not _read(self._file.fileno(), data, place):
+            if not _read(self._file, data, place):
                 return False
             crc = zlib.crc32(data, crc)
             place += len(data)
@@ -169,14 +169,15 @@ def _write(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _read(descriptor: int, data: memoryview, offset: int) -> bool:
-    """Fill `data`; return whether there was as much."""
-    while len(data):
-        try:
-            read = os.preadv(descriptor, [data], offset)
-        except OSError:  # the disk cannot give it back
-            return False
-        if not read:
-            return False
-        data, offset = data[read:], offset + read
+def _read(file: IO[bytes], data: memoryview, offset: int) -> bool:
+    """Fill `data`; return whether there was as much. (`os.preadv` would do without a seek, and is not everywhere.)"""
+    try:
+        file.seek(offset)
+        while len(data):
+            read = file.readinto(data)  # type: ignore[attr-defined]
+            if not read:
+                return False
+            data = data[read:]
+    except OSError:  # the disk cannot give it back
+        return False
     return True

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from insitu.client import CONTACT
 from insitu.config import Simulation as Settings
 from insitu.controller.output import TAIL_LINES, Output, Outputs
@@ -143,15 +145,25 @@ def _status(process: subprocess.Popen[bytes]) -> int | None:
     """
     if process.returncode is not None:
         return process.returncode
+    if not hasattr(os, "waitid"):  # macOS, whose Python has it from 3.13 on
+        return _ended(process)
     ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if ended is None:
         return None
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    """As `_status`, where only reaping tells the status: so what it left in the background is ended first."""
+    if psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        return None
+    _signal(process, signal.SIGKILL)
+    return process.wait()
+
+
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to a process and to all that it started, as far as they stayed in its group."""
-    with suppress(ProcessLookupError):  # nobody is left of it
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left of it, but for who has ended (macOS)
         os.killpg(process.pid, number)
 
 

@@ -21,12 +21,15 @@ import numpy.typing as npt
 
 from insitu.errors import RunError
 
-#: Where segments live: memory on Linux, files that stay in the page cache elsewhere.
-FOLDER = Path("/dev/shm" if os.path.isdir("/dev/shm") else os.environ.get("TMPDIR", "/tmp"))
+#: Where segments live: memory on Linux, files that stay in the page cache elsewhere (macOS has no such folder). All
+#: processes of a machine have to look in the same place, so that is not TMPDIR, which workers have of their own.
+FOLDER = Path("/dev/shm" if os.path.isdir("/dev/shm") else "/tmp")
 #: All names begin like this, so that what a crash left in the moment before its name went can be found.
 PREFIX = "insitu-"
 #: The secret at the beginning; a whole cache line, so that what follows is aligned for any dtype.
 HEAD_BYTES = 64
+#: Written at once where the system cannot allocate.
+_PIECE_BYTES = 1 << 20
 #: A name lives while a rank joins, which has a limit of 30 s for each answer that it waits for.
 SETTLED_S = 120.0
 #: Have the pages mapped at once, where the system knows how: a page fault takes longer than the copy of its page.
@@ -62,9 +65,9 @@ class Segment:
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             try:
-                os.posix_fallocate(handle, 0, HEAD_BYTES + nbytes)
+                _allocate(handle, HEAD_BYTES + nbytes)
                 memory = mmap.mmap(handle, HEAD_BYTES + nbytes, flags=mmap.MAP_SHARED | _POPULATE)
-            except OSError:
+            except BaseException:
                 os.unlink(path)
                 raise
             finally:
@@ -113,6 +116,16 @@ class Segment:
         self.data = np.empty(0, np.uint8)
         with suppress(BufferError):  # whoever still holds an array of it lets go of the map with the last one
             self._memory.close()
+
+
+def _allocate(handle: int, nbytes: int) -> None:
+    """Give a file its size and its room. Raises `OSError` where there is not so much."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, nbytes)
+        return
+    zeros, offset = bytes(min(nbytes, _PIECE_BYTES)), 0
+    while offset < nbytes:  # macOS: what is written has its room, and is not sparse
+        offset += os.pwrite(handle, zeros[: nbytes - offset], offset)
 
 
 def sweep(pid: int) -> None:

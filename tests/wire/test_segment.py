@@ -111,6 +111,43 @@ def test_no_room_is_said_before_a_step_is_written_and_leaves_nothing(folder: Pat
     assert list(folder.iterdir()) == []
 
 
+#: A file of this process may have no more than a MiB: writing fails as on a disk that is full.
+FULL = """
+import os, resource
+from pathlib import Path
+from insitu.wire import segment
+del os.posix_fallocate
+segment.FOLDER = Path(os.getcwd())
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+segment.Segment.create(100_000).close()
+try:
+    segment.Segment.create(3 << 20)
+except segment.RunError as error:
+    print(error)
+"""
+
+
+def test_where_the_system_cannot_allocate_room_is_taken_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, with more than is written at once."""
+    monkeypatch.delattr(os, "posix_fallocate")
+    ours = Segment.create(segment._PIECE_BYTES + 1000)
+    theirs = Segment.open(ours.name, ours.secret, segment._PIECE_BYTES + 1000)
+    assert theirs is not None
+    assert (folder / ours.name).stat().st_blocks * 512 > segment._PIECE_BYTES
+    ours.data[-1] = 7
+    assert (theirs.data[-1], theirs.data.sum(dtype=int)) == (7, 7)
+    theirs.close()
+    ours.close()
+
+
+def test_where_the_system_cannot_allocate_no_room_is_said_too_and_nothing_is_left(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL], cwd=folder, capture_output=True, text=True, check=True)
+    assert "No shared memory of 3145728 bytes can be had" in done.stdout
+    assert len(list(folder.iterdir())) == 1  # the one that had room
+
+
 def test_an_array_outlives_the_segment_it_came_from() -> None:
     ours = Segment.create(64)
     part: np.ndarray[tuple[int], np.dtype[np.uint8]] = ours.data[:8]
