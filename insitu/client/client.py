@@ -155,6 +155,7 @@ class Client:
                 publisher.done,
                 policy.under_way,
                 lost=publisher.lost,
+                free=welcome.free,
                 lane=None if lent is None or bell is None else _new_lane(bell),
                 bell="" if bell is None else bell.name,
             )

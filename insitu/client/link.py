@@ -50,11 +50,17 @@ Done = Callable[[int], None]
 Published = Publish | PublishLent | PublishEncoded
 
 
+#: What a node says of steps, in the order in which it does, and when their memory is free again if nothing else is
+#: said: lent memory is read until the step is folded.
+_STAGES = ("received", "folded", "durable")
+_FREE = {False: _STAGES.index("received"), True: _STAGES.index("folded")}
+
+
 class _UnderWay(NamedTuple):
-    """A message on its way, the last of `upto_bytes` that were sent; lent memory is read until the step is folded."""
+    """A message on its way, the last of `upto_bytes` that were sent; its memory is free when it has come to a stage."""
 
     sequence: int
-    lent: bool
+    free: int
     upto_bytes: int
 
 
@@ -63,7 +69,8 @@ class NodeLink:
 
     At most `under_way` steps that are not folded yet are sent (``None``: as many as the credit allows). `lost` is
     called, before `done`, with each step that may have been lost with a connection. With a `lane` and the `bell` that
-    the node is to ring, all goes there once the node has said that it has it.
+    the node is to ring, all goes there once the node has said that it has it. `free` says when a step's memory is free
+    again (`insitu.wire.messages.Welcome`).
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class NodeLink:
         lost: Done = lambda sequence: None,
         lane: Lane | None = None,
         bell: str = "",
+        free: str = "auto",
     ) -> None:
         self.node = node
         self.parts: tuple[Part, ...] = ()
@@ -111,6 +119,7 @@ class NodeLink:
         self.shipping_bytes = 0
         self._shipped_upto = self._received_bytes = 0
         self._most_unfolded = under_way
+        self._free = _FREE if free == "auto" else dict.fromkeys(_FREE, _STAGES.index(free))
         #: Whether the message by which the link was measured needed longer than the wait for it.
         self._slow = False
         self._say(attach, 0)
@@ -144,7 +153,7 @@ class NodeLink:
         """Whether this rank waits for the node's folds, for credit or for memory that it lent, not for the network."""
         if self._waiting:
             return not self._may_send(self._waiting[0][1])
-        return bool(self._under_way) and self._under_way[0].lent
+        return bool(self._under_way) and self._under_way[0].free > 0
 
     @property
     def credit_bytes(self) -> int:
@@ -301,7 +310,7 @@ class NodeLink:
         if isinstance(message, Published):
             self._credit.take(nbytes)
             self.sent_bytes += nbytes
-            sent = _UnderWay(message.sequence, type(message) is PublishLent, self.sent_bytes)
+            sent = _UnderWay(message.sequence, self._free[type(message) is PublishLent], self.sent_bytes)
             self._under_way.append(sent)
             if self.lane is None:
                 self._unreceived.append(sent)
@@ -358,9 +367,10 @@ class NodeLink:
         self._credit.give(ack.folded_bytes - self._folded_bytes)
         self._folded_bytes = ack.folded_bytes
         self.unfolded.take(ack.folded)
+        reached = (ack.received, ack.folded, ack.durable)
         while self._under_way:
             first = self._under_way[0]
-            if first.sequence > (ack.folded if first.lent else ack.received):
+            if first.sequence > reached[first.free]:
                 break
             self._under_way.popleft()
             self._done(first.sequence)

@@ -51,7 +51,8 @@ def in_config(config: Config) -> list[Problem]:
     _, steering = rules.compiled(config, rules.guessed(config.operators))
     return [
         *unneeded, *_of_parameters(config), *steps, *_of_meetings(config), *codecs, *_of_policy(config),
-        *_of_chains(config), *_of_where(config), *_of_learners(config), *_of_traces(config), *steering,
+        *_of_free(config), *_of_chains(config), *_of_where(config), *_of_learners(config), *_of_traces(config),
+        *steering,
     ]  # fmt: skip
 
 
@@ -179,6 +180,20 @@ def _of_policy(config: Config) -> list[Problem]:
         message = f"has no meaning with policy {policy}; leave it out, or take policy: every"
         return [config.problem(("variables", "*", "every"), message)]
     return []
+
+
+def _of_free(config: Config) -> list[Problem]:
+    """Look whether memory can be free again when it is to be."""
+    free, transport = config.buffering.free, config.staging.transport
+    message = ""
+    if free == "durable":
+        message = "is not possible yet: no staging node writes checkpoints, so nothing would ever be free; take folded"
+    elif free == "received" and transport in ("auto", "shm"):
+        message = (
+            f"cannot be with staging.transport: {transport}, since in shared memory a staging node reads a step where "
+            "it lies until it is folded; take auto (over tcp that is received), or transport: tcp"
+        )
+    return [config.problem(("variables", "*", "free"), message)] if message else []
 
 
 def _of_steps(config: Config, name: str) -> list[Problem]:

@@ -111,6 +111,11 @@ class Buffering(Section):
     )
     every: Count | None = Field(default=None, description="with policy every: of so many steps one is not dropped")
     buffer: Bytes = Field(default=256 * 2**20, description="bytes that one rank may hold back")
+    free: Literal["auto", "received", "folded", "durable"] = Field(
+        default="auto",
+        description="when a step's part of the buffer is free again: when all its staging nodes have received it, or "
+        "have folded it; auto: in shared memory folded, else received; durable (in a checkpoint): not yet",
+    )
     max_wait: Seconds = Field(default=60.0, description="longest wait for room, in seconds or as 500 ms or 2 min")
     then: Literal["drop", "abort", "spill"] = Field(
         default="drop",

@@ -38,6 +38,8 @@ class Terms:
     at_home: tuple[str, ...] = ()
     #: The label of a rack, and the names of its hosts as patterns.
     racks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    #: When the memory of a step is free again (`Welcome`).
+    free: str = "auto"
 
     def site_of(self, host: str) -> Site:
         """Return where a host is: its rack's label is empty where none is given."""

@@ -245,6 +245,7 @@ class Run:
             self._config.traces.every if self._config.traces is not None else 0,
             tuple(name for name, operator in self._pipeline.folded.items() if operator.where == "node"),
             self._config.staging.racks,
+            buffering.free,
         )
 
     def _attrs(self) -> dict[str, Any]:

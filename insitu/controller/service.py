@@ -367,7 +367,7 @@ class Service:
                 terms.buffer_bytes, terms.max_wait_s, terms.policy, terms.every, terms.then,
                 terms.spill_bytes, terms.spill_directory,
                 terms.transport, terms.needs, replace(terms.steering, scheduled=len(decided)), terms.folds, terms.stays,
-                terms.trace_seed, terms.trace_every,
+                terms.trace_seed, terms.trace_every, terms.free,
             ),
         )  # fmt: skip
         stream.catch_up(peer)

@@ -27,7 +27,7 @@ from insitu.model import Array
 from insitu.wire.fields import Wrong, extent, fits
 from insitu.wire.learning import Lesson
 from insitu.wire.limits import BLOCKS, BUFFER_BYTES, HEADER_BYTES, ITEMS, STATES_BYTES, WHOLE
-from insitu.wire.messages import VERSION, Buffer, Message, Partial, Publish, PublishEncoded, PublishLent, Ship
+from insitu.wire.messages import VERSION, Ack, Buffer, Message, Partial, Publish, PublishEncoded, PublishLent, Ship
 from insitu.wire.records import Record, dtype
 from insitu.wire.schema import KINDS, NUMBERS
 from insitu.wire.steering import Propose, Request, Shown
@@ -41,7 +41,7 @@ Frame = bytes | memoryview
 #: The extension that stands for an array of a state.
 _ARRAY = 1
 
-_PUBLISH, _LENT = NUMBERS[Publish], NUMBERS[PublishLent]
+_PUBLISH, _LENT, _ACK = NUMBERS[Publish], NUMBERS[PublishLent], NUMBERS[Ack]
 #: Those with states, and how many bytes their arrays may have: what a rank ships stands for its blocks of many steps.
 _STATES = {NUMBERS[cls]: STATES_BYTES for cls in (Partial, Propose, Request, Shown)} | {NUMBERS[Ship]: BUFFER_BYTES}
 _BUFFERED = frozenset({NUMBERS[PublishEncoded], NUMBERS[News], NUMBERS[Sight], NUMBERS[Glimpse], NUMBERS[Lesson]})
@@ -97,6 +97,8 @@ def _encode(number: int, message: Any) -> list[Buffer]:
         return _encode_publish(message)
     if number == _LENT:
         return _encode_lent(message)
+    if number == _ACK:
+        return _encode_ack(message)
     fields = KINDS[number].dump(message)
     if number in _BUFFERED:
         return [_pack([VERSION, number, *fields[:-1]]), *message.buffers]
@@ -116,6 +118,8 @@ def _decode(record: Record, fields: list[Any], frames: Sequence[Frame]) -> Any:
         return record.load(_decode_states(frames, _STATES[NUMBERS[record.cls]]))
     if len(frames) != 1:
         raise Wrong("no frame behind the header", len(frames) - 1, "frames")
+    if record.cls is Ack:
+        return Ack(*fields) if _is_ack(fields) else record.load(fields)
     return record.load(fields)
 
 
@@ -211,6 +215,26 @@ def _decode_lent(record: Record, fields: list[Any]) -> PublishLent:
         sequence, index, time, layout = numbers
         return PublishLent(sequence, index, time, layout, tuple(map(tuple, places)))
     return cast(PublishLent, record.load(fields))
+
+
+def _is_ack(fields: list[Any]) -> bool:
+    """Whether the fields of an `Ack` are right, told without the record: each rank gets one in a millisecond."""
+    if len(fields) != 6:
+        return False
+    received, folded, received_bytes, folded_bytes, durable, durable_bytes = fields
+    return (
+        type(received) is type(folded) is type(received_bytes) is type(folded_bytes) is int
+        and type(durable) is type(durable_bytes) is int
+        and -1 <= received <= WHOLE
+        and -1 <= durable <= folded <= WHOLE
+        and 0 <= received_bytes <= WHOLE
+        and 0 <= durable_bytes <= folded_bytes <= WHOLE
+    )
+
+
+def _encode_ack(ack: Ack) -> list[Buffer]:
+    fields = [ack.received, ack.folded, ack.received_bytes, ack.folded_bytes, ack.durable, ack.durable_bytes]
+    return [_pack([VERSION, _ACK, *(fields if _is_ack(fields) else KINDS[_ACK].dump(ack))])]
 
 
 def _encode_states(header: list[Any], limit_bytes: int) -> list[Buffer]:

@@ -260,7 +260,9 @@ class Welcome:
     `transport` is ``auto`` (shared memory where it can be had), ``shm``, ``ipc`` or ``tcp``. `needs` is the contract:
     what is to leave the rank, or to be folded there. The operators `folds`, which the contact file describes, fold on
     the rank itself; the variables `stays` are needed by these alone, and are not sent. Of `trace_every` steps one is
-    traced, 0: none; its trace follows from `trace_seed`.
+    traced, 0: none; its trace follows from `trace_seed`. The memory of a step is free again
+    when all its nodes say that it is ``received``, ``folded`` or ``durable``, as `free` has it; ``auto``: lent memory
+    when it is folded, else when it is received.
     """
 
     run: str
@@ -279,6 +281,7 @@ class Welcome:
     stays: tuple[str, ...] = ()
     trace_seed: str = ""
     trace_every: int = 0
+    free: str = "auto"
 
 
 @dataclass(slots=True)
@@ -450,13 +453,16 @@ class Credit:
 class Ack:
     """How far a node has come with one rank, cumulative since `Attach`: a lost one does no harm.
 
-    `received` and `folded` are the newest sequences (``-1``: none), the others the bytes of all up to them.
+    `received`, `folded` and `durable` (in a checkpoint) are the newest sequences (``-1``: none), the others the bytes
+    of all up to them. What is durable is folded. Nothing is durable as long as no node writes checkpoints.
     """
 
     received: int
     folded: int
     received_bytes: int
     folded_bytes: int
+    durable: int = -1
+    durable_bytes: int = 0
 
 
 # Staging node to controller

@@ -60,6 +60,13 @@ def _closed(closed: m.Closed) -> None:
             raise Wrong(f"one of the {len(closed.layouts)} layouts", step.layouts, "steps.layouts")
 
 
+def _ack(ack: m.Ack) -> None:
+    if ack.durable > ack.folded:
+        raise Wrong(f"at most {ack.folded}, the newest that is folded", ack.durable, "durable")
+    if ack.durable_bytes > ack.folded_bytes:
+        raise Wrong(f"at most {ack.folded_bytes}, which are folded", ack.durable_bytes, "durable_bytes")
+
+
 def _need(need: m.Need) -> None:
     dims = sorted(one.dim for one in need.select)
     for one, other in pairwise(dims):
@@ -203,6 +210,7 @@ KINDS: dict[int, Record] = {
         stays=many(name, BLOCKS),
         trace_seed=label,
         trace_every=whole(),
+        free=choice("auto", "received", "folded", "durable"),
     ),
     7: Record(m.Refuse, reason=text),
     9: Record(m.Ping),
@@ -210,7 +218,16 @@ KINDS: dict[int, Record] = {
     11: Record(m.Publish, sequence=whole(), index=any_index, time=time, layout=whole(), buffers=buffers),
     12: Record(m.Detach, steps=whole()),
     13: Record(m.Credit, bytes=whole()),
-    14: Record(m.Ack, received=_newest, folded=_newest, received_bytes=whole(), folded_bytes=whole()),
+    14: Record(
+        m.Ack,
+        _ack,
+        received=_newest,
+        folded=_newest,
+        received_bytes=whole(),
+        folded_bytes=whole(),
+        durable=_newest,
+        durable_bytes=whole(),
+    ),
     15: Record(
         m.NodeHello, version=_version, run=name, node=whole(), address=name, host=name, pid=whole(), local=label
     ),

@@ -85,7 +85,9 @@ class Rank:
         policy: str,
         spool: Spool | None,
         folds: Mapping[str, dict[str, Any]] | None = None,
+        free: str = "auto",
     ) -> None:
+        self._free = free
         self._policy = Policy(policy)
         self.controller = FakeListener(Link.RANK_CONTROLLER)
         stack.callback(self.controller.close)
@@ -140,7 +142,7 @@ class Rank:
         lend = None if segment is None else Lend(segment.name, segment.secret, segment.data.nbytes)
         attach, encoder = Attach(VERSION, "melt", 0, 0, "n17", 1), Encoder(share.node, NEEDS, lambda message: None)
         under_way, done, lost = self._policy.under_way, self.publisher.done, self.publisher.lost
-        return NodeLink(socket, share.node, attach, lend, encoder, done, under_way, lost=lost)
+        return NodeLink(socket, share.node, attach, lend, encoder, done, under_way, lost=lost, free=self._free)
 
     @property
     def waited_s(self) -> float:
@@ -193,9 +195,9 @@ def make() -> Iterator[MakeRank]:
 
         def rank(
             *, steps: int = 2, credit: int = 1, max_wait_s: float = LATE_S, then: str = "drop", nodes: int = 1,
-            lent: bool = False, policy: str = "block", spool: Spool | None = None,
+            lent: bool = False, policy: str = "block", spool: Spool | None = None, free: str = "auto",
         ) -> Rank:  # fmt: skip
-            return Rank(stack, steps, credit, max_wait_s, then, nodes, lent, policy, spool)
+            return Rank(stack, steps, credit, max_wait_s, then, nodes, lent, policy, spool, free=free)
 
         yield rank
 
@@ -241,6 +243,26 @@ def test_memory_that_is_lent_comes_back_only_when_it_is_folded(make: MakeRank) -
     rank.publish()
     assert rank.dropped == 1
     assert rank.nodes[0].hear(PublishLent, 3).sequence == 3
+
+
+@pytest.mark.parametrize("free", ["received", "folded", "durable"])
+def test_over_tcp_memory_comes_back_when_the_configuration_says(make: MakeRank, free: str) -> None:
+    rank = make(steps=2, credit=9, max_wait_s=SOON_S, free=free)
+    rank.publish(2)
+    rank.nodes[0].hear(Publish, 2)
+    stages = [Ack(1, -1, 2 * STEP, 0), Ack(1, 1, 2 * STEP, 2 * STEP), Ack(1, 1, 2 * STEP, 2 * STEP, 1, 2 * STEP)]
+    last = ["received", "folded", "durable"].index(free)
+    for ack in stages[:last]:
+        rank.nodes[0].say(ack)
+        rank.hears(lambda ack=ack: rank.publisher.links[0]._received_bytes == ack.received_bytes)
+        rank.hears(lambda ack=ack: rank.publisher.links[0]._folded_bytes == ack.folded_bytes)
+        rank.publish()
+    assert rank.dropped == last
+    assert not rank.publisher.links[0].idle
+    rank.nodes[0].say(stages[last])
+    rank.hears(lambda: rank.publisher.links[0].idle)
+    rank.publish()
+    assert rank.dropped == last
 
 
 def test_a_wait_that_runs_out_drops_the_step_and_the_next_ones_cost_none(make: MakeRank) -> None:

@@ -110,6 +110,21 @@ CASES = [
     ),
     (
         "operators:",
+        "variables: {'*': {free: durable}}\noperators:",
+        3,
+        "variables.*.free",
+        "is not possible yet: no staging node writes checkpoints, so nothing would ever be free; take folded",
+    ),
+    (
+        "operators:",
+        "variables: {'*': {free: received}}\noperators:",
+        3,
+        "variables.*.free",
+        "cannot be with staging.transport: auto, since in shared memory a staging node reads a step where it lies",
+    ),
+    ("operators:", "variables: {v: {free: folded}}\noperators:", 3, "variables.v.free", 'free stands only under "*"'),
+    (
+        "operators:",
         "variables: {T: {select: {step: '-8:'}}}\noperators:",
         3,
         "variables.T.select.step",
