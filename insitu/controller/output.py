@@ -33,7 +33,7 @@ TAIL_LINES = 20
 
 
 class Output:
-    """The file at `path`, to be written by a process: its lines go to `show`, and the last ones to `keep`."""
+    """The file at `path`, to be written by a process: its lines go to `show`, several at once, and to `keep`."""
 
     def __init__(self, path: Path, show: Callable[[str], None], keep: MutableSequence[str]) -> None:
         self._path = path
@@ -78,9 +78,9 @@ class Output:
         *lines, self._line = (self._line + text).split("\n")
         if len(self._line) >= READ_BYTES:
             lines, self._line = [*lines, self._line], ""
-        for line in lines:
-            self._keep.append(line)
-            self._show(line)
+        if lines:
+            self._keep.extend(lines)
+            self._show("\n".join(lines))
 
     def _skip(self, size: int) -> None:
         """Leave out what there is no time to show, up to where a line begins."""

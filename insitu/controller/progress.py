@@ -41,9 +41,9 @@ class Snapshot:
 
 
 class Progress(Protocol):
-    """Where the run says how it does. `show` prints a line of the simulation's own, from any thread."""
+    """Where the run says how it does. `show` prints lines of the simulation's own, from any thread."""
 
-    def show(self, line: str) -> None: ...
+    def show(self, lines: str) -> None: ...
     def say(self, text: str) -> None: ...
     def update(self, snapshot: Snapshot) -> None: ...
     def close(self) -> None: ...
@@ -75,8 +75,8 @@ class LiveProgress:
         self._live = Live(Text("starting"), console=console, auto_refresh=False, transient=True)
         self._live.start()
 
-    def show(self, line: str) -> None:
-        self._console.print(Text(line))
+    def show(self, lines: str) -> None:
+        self._console.print(Text(lines))
 
     def say(self, text: str) -> None:
         self._console.print(Text(text, style="bold"))
@@ -99,8 +99,8 @@ class PlainProgress:
         self._said_at = time.monotonic()
         self._lock = threading.Lock()
 
-    def show(self, line: str) -> None:
-        self._print(line, sys.stdout)
+    def show(self, lines: str) -> None:
+        self._print(lines, sys.stdout)
 
     def say(self, text: str) -> None:
         self._print(text, sys.stderr)

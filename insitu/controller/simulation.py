@@ -29,7 +29,7 @@ class Simulation:
     """The processes of the simulation; none of them for the launcher ``external``.
 
     `contact` is the file that tells them where the run is. What they write goes into files of the folder `output`;
-    `show` gets each line, from a thread.
+    `show` gets the lines, from a thread.
     """
 
     def __init__(self, settings: Settings, contact: Path, output: Path, show: Callable[[str], None]) -> None:

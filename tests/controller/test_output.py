@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 def new_output(folder: Path) -> tuple[Output, list[str]]:
     shown: list[str] = []
-    return Output(folder / "some.out", shown.append, []), shown
+    return Output(folder / "some.out", lambda lines: shown.extend(lines.split("\n")), []), shown
 
 
 def taken(some: Output) -> None:
@@ -99,7 +99,7 @@ def test_who_writes_faster_than_can_be_shown_loses_the_middle_and_that_is_said(
 def test_of_what_wrote_nothing_nothing_is_left_and_what_writes_on_is_not_waited_for(tmp_path: Path) -> None:
     shown: list[str] = []
     folder = tmp_path / "output"
-    outputs = Outputs(folder, shown.append)
+    outputs = Outputs(folder, lambda lines: shown.extend(lines.split("\n")))
     silent, talking = outputs.open("silent.out", []), outputs.open("talking.out", [])
     assert silent.fileno() != talking.fileno()
     process = subprocess.Popen(["sh", "-c", "while echo on; do :; done"], stdout=talking.fileno())
