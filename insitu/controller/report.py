@@ -6,7 +6,7 @@ The names of the keys carry the units (``_s``, ``_bytes``), so that ``insitu rep
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from insitu.controller.tracker import Tracker
 from insitu.pipeline import Pipeline
 from insitu.results.recording import files_of
 from insitu.steering.parameters import plain
+from insitu.wire.messages import Event
 
 #: How far the bytes of a variable have come, and how many parts zfp could not take.
 MOVED = ("produced_bytes", "selected_bytes", "sent_bytes", "lossless_parts")
@@ -72,7 +73,7 @@ def build_report(
         "reasons": outcome.reasons,
         "duration_s": round(duration_s, 3),
         "first_step_s": None if first_step_s is None else round(first_step_s, 3),
-        "steps": _steps(service.tracker),
+        "steps": _steps(service.tracker, service.ranks.values(), service.gone),
         "variables": _variables(service.tracker, service.ranks.values(), needed, unsent),
         "operators": _operators(config, service, sink),
         "network": {"encrypted": service.encrypted, "refused_clients": service.refused_clients},
@@ -84,6 +85,18 @@ def build_report(
         "config_hash": config_hash(config),
         "versions": _versions(),
     }
+
+
+def uncounted(report: Mapping[str, Any]) -> Event | None:
+    """Say that steps became something that nobody has counted, where that is so: then something is wrong here."""
+    steps = report["steps"]
+    if not steps["unaccounted"]:
+        return None
+    text = (
+        f"Ranks published {steps['produced']} steps, of which {steps['delivered']} were delivered and {steps['dropped']} "
+        "dropped: the counts of this run are not to be relied on."
+    )
+    return Event("error", "steps-unaccounted", text, {"steps": steps["unaccounted"]})
 
 
 def describe_recording(path: Path, service: Service) -> dict[str, Any]:
@@ -107,15 +120,24 @@ def _learner(service: Service, name: str) -> dict[str, Any]:
     return found | {"processes": processes} if processes else found
 
 
-def _steps(tracker: Tracker | None) -> dict[str, Any]:
+def _steps(tracker: Tracker | None, ranks: Iterable[Peer], gone: Collection[int]) -> dict[str, Any]:
+    """Of the steps that ranks say to have published, how many were delivered and dropped, and of how many nobody knows.
+
+    Those `unaccounted` are none unless something is wrong. Of a rank that is `gone` without a goodbye the last word is
+    half a second old: at least what was decided on was published.
+    """
     if tracker is None:
-        return {"produced": 0, "delivered": 0, "dropped": 0, "delivered_bytes": 0}
+        return {"produced": 0, "delivered": 0, "dropped": 0, "unaccounted": 0, "delivered_bytes": 0}
     counts = tracker.counts
     dropped = counts.dropped.total()
+    produced = max((int(rank.counters.get("steps", 0)) for rank in ranks), default=0)
+    if gone:
+        produced = max(produced, counts.whole + dropped)
     return {
-        "produced": counts.whole + dropped,
+        "produced": produced,
         "delivered": counts.whole,
         "dropped": dropped,
+        "unaccounted": produced - counts.whole - dropped,
         "delivered_bytes": counts.nbytes,
         "dropped_because": dict(counts.dropped),
     }

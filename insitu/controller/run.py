@@ -30,7 +30,7 @@ from insitu.controller.progress import Progress, Snapshot
 from insitu.controller.record import ActionRecord
 from insitu.controller.recruiting import Recruiting
 from insitu.controller.replay import Replay
-from insitu.controller.report import Outcome, build_report, describe_recording
+from insitu.controller.report import Outcome, build_report, describe_recording, uncounted
 from insitu.controller.service import Service
 from insitu.controller.simulation import Simulation
 from insitu.controller.sink import Sink
@@ -467,6 +467,8 @@ class Run:
         report = build_report(
             self._config, outcome, self._service, self._sink, time.monotonic() - self._begin, self._first_step_s
         )
+        if (warning := uncounted(report)) is not None:
+            self._journal.write("controller", warning)
         if self._config.recorded:
             report["recording"] = describe_recording(self.directory.recording, self._service)
         if self._replay is not None:

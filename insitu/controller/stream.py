@@ -148,6 +148,8 @@ class Stream:
         if steps is not None:
             self.tracker.rank_ended(rank, steps)
         else:
+            if rank in self._ranks:
+                self.tracker.said(int(self._ranks[rank].counters.get("steps", 0)))
             self._last_words.ask(rank, (node for node in self.feeding.routes[rank] if not self._nodes[node].ended))
         self._settle()
         self.feeding.end(rank)

@@ -104,6 +104,8 @@ class Tracker:
         #: Steps that were given up before any node had said that it has them: why, and by which routes they went.
         self._given_up: dict[int, tuple[str, int]] = {}
         self._ended: dict[int, int] = {}
+        #: How many steps ranks that are gone said to have published, be they lost with them.
+        self._said = 0
         self._gone_nodes: set[int] = set()
         self._layouts: dict[tuple[int, int], tuple[BlockSpec, ...]] = {}
         self._combinations: dict[RankLayouts, int] = {}
@@ -120,7 +122,7 @@ class Tracker:
     def steps(self) -> int:
         """How many sequences there are, as far as is known."""
         known = [*self._ended.values(), *(sequence + 1 for sequence in self._seen)]
-        return max([self.watermark + 1, *known])
+        return max([self.watermark + 1, self._said, *known])
 
     def offer(self, variable: Variable) -> None:
         """A rank puts a variable. Where ranks declare it differently, their blocks will not make it up."""
@@ -175,6 +177,10 @@ class Tracker:
     def rank_ended(self, rank: int, steps: int) -> None:
         """A rank ended after `steps` steps: later ones of the others can never be whole."""
         self._ended[rank] = steps
+
+    def said(self, steps: int) -> None:
+        """A rank that is gone said before that it had published so many steps: what is lost of them is dropped."""
+        self._said = max(self._said, steps)
 
     def adopt(self, rank: int, sequence: int, nodes: Collection[int]) -> None:
         """From this sequence on a rank feeds these nodes. To be said before the layouts that it has from then on."""

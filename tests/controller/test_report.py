@@ -11,7 +11,7 @@ import pytest
 
 from insitu.controller.admission import Peer
 from insitu.controller.declarations import Declarations
-from insitu.controller.report import Outcome, build_report
+from insitu.controller.report import Outcome, build_report, uncounted
 from insitu.controller.tracker import Tracker
 from insitu.model import Variable
 from insitu.steering.parameters import ParameterSpec
@@ -53,7 +53,15 @@ def declared() -> Declarations:
     return known
 
 
-def report(folder: Path, tracker: Tracker | None, ranks: int = 0, **failures: dict[str, str]) -> dict[str, Any]:
+def report(
+    folder: Path,
+    tracker: Tracker | None,
+    ranks: int = 0,
+    published: int = 6,
+    gone: tuple[int, ...] = (),
+    **failures: dict[str, str],
+) -> dict[str, Any]:
+    """`published`: the steps of rank 0; others have less."""
     waits = [(1.5, 0.25), (0.5, 0.0), (0.0, 3.0)]
     service: Any = SimpleNamespace(
         tracker=tracker,
@@ -61,9 +69,17 @@ def report(folder: Path, tracker: Tracker | None, ranks: int = 0, **failures: di
         encrypted=False,
         refused_clients=3,
         ranks={
-            k: peer(k, Link.RANK_CONTROLLER, put_bytes=100, wait_staging_s=waits[k][0], wait_network_s=waits[k][1])
+            k: peer(
+                k,
+                Link.RANK_CONTROLLER,
+                steps=published - k,
+                put_bytes=100,
+                wait_staging_s=waits[k][0],
+                wait_network_s=waits[k][1],
+            )
             for k in range(ranks)
         },
+        gone=list(gone),
         nodes={0: peer(0, Link.NODE_CONTROLLER, folded_steps=4)},
         steering=SimpleNamespace(declared=declared(), counts={"applied": 2}),
     )
@@ -74,11 +90,12 @@ def report(folder: Path, tracker: Tracker | None, ranks: int = 0, **failures: di
 
 
 def test_every_step_is_accounted_for(tmp_path: Path) -> None:
-    built = report(tmp_path, tracked())
+    built = report(tmp_path, tracked(), ranks=2)
     assert built["steps"] == {
         "produced": 6,
         "delivered": 4,
         "dropped": 2,
+        "unaccounted": 0,
         "delivered_bytes": 400,
         "dropped_because": {"no room": 1, "rank 1 had ended before": 1},
     }
@@ -88,6 +105,22 @@ def test_every_step_is_accounted_for(tmp_path: Path) -> None:
         "u": {"delivered": 4, "left_out": 0, "because": [unneeded], "lossless_parts": 0, **nothing},
         "v": {"delivered": 0, "left_out": 4, "because": [missing], "lossless_parts": 0, **nothing},
     }
+
+
+@pytest.mark.parametrize(
+    ("published", "gone", "produced", "unaccounted"),
+    [(7, (), 7, 1), (5, (), 5, -1), (7, (1,), 7, 1), (5, (1,), 6, 0)],
+    ids=["lost", "counted twice", "lost with a rank", "said before the rank was gone"],
+)
+def test_a_step_that_nobody_counted_shows(
+    tmp_path: Path, published: int, gone: tuple[int, ...], produced: int, unaccounted: int
+) -> None:
+    """What was published is the ranks' own number, not the sum of what became of it."""
+    built = report(tmp_path, tracked(), 2, published, gone)
+    assert (built["steps"]["produced"], built["steps"]["unaccounted"]) == (produced, unaccounted)
+    warning = uncounted(built)
+    assert (warning is not None) == (unaccounted != 0)
+    assert warning is None or "of which 4 were delivered and 2 dropped" in warning.text
 
 
 def test_a_run_in_which_nobody_took_part_has_a_report_too(tmp_path: Path) -> None:

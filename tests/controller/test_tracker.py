@@ -46,6 +46,17 @@ def test_a_step_is_whole_when_every_node_has_closed_it() -> None:
     assert tracker.decide() is None
 
 
+def test_steps_that_are_lost_with_a_rank_which_had_told_of_them_are_dropped() -> None:
+    tracker = halves()
+    close(tracker, 0)
+    tracker.said(3)
+    tracker.rank_ended(0, 1)
+    tracker.rank_ended(1, 1)
+    assert tracker.decide() == Commit(0, 2, (), (1, 2))
+    assert tracker.counts.dropped == {"rank 0 had ended before": 2}
+    assert tracker.ended
+
+
 def test_steps_are_decided_in_order_whatever_order_they_close_in() -> None:
     tracker, decided = halves(), []
     arrivals = [(node, sequence) for node in (0, 1) for sequence in range(20)]

@@ -137,11 +137,15 @@ class Running:
         os.killpg(self.process.pid, number)
 
     def wait(self, limit_s: float = LIMIT_S) -> Left:
-        """Wait for the end; nothing temporary may be left."""
+        """Wait for the end; nothing temporary may be left, and no step uncounted."""
         status = self.process.wait(limit_s)
         left = sorted(path.name for path in self._temporary.iterdir())
         assert not left, f"temporary files were left behind: {left}"
-        return Left(self.directory, status, self.stdout, self.stderr)
+        found = Left(self.directory, status, self.stdout, self.stderr)
+        if (self.directory / "report.json").exists():
+            steps = found.report["steps"]
+            assert steps["unaccounted"] == 0, steps
+        return found
 
     def kill(self) -> None:
         """End all that is left, whatever it is, after a test that failed."""
