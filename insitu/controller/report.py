@@ -93,8 +93,8 @@ def uncounted(report: Mapping[str, Any]) -> Event | None:
     if not steps["unaccounted"]:
         return None
     text = (
-        f"Ranks published {steps['produced']} steps, of which {steps['delivered']} were delivered and {steps['dropped']} "
-        "dropped: the counts of this run are not to be relied on."
+        f"Ranks published {steps['produced']} steps, of which {steps['delivered']} were delivered and "
+        f"{steps['dropped']} dropped: the counts of this run are not to be relied on."
     )
     return Event("error", "steps-unaccounted", text, {"steps": steps["unaccounted"]})
 

@@ -318,11 +318,14 @@ def _start_local(nodes: int) -> Cluster:
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             )
             return Cluster(Client(own, set_as_default=False), nodes, (own, folder))
-    except (OSError, RuntimeError, TimeoutError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, RuntimeError, AssertionError) as error:
+        _remove(folder)
+        # Dask gives up a worker that is late by an assertion of its own, which says nothing.
+        late = isinstance(error, TimeoutError | AssertionError)
+        why = f"they did not come up within {START_S:g} s" if late else str(error)
         raise RunError(
-            f"Cannot start {nodes} Dask workers on this machine: {error}. See whether it has memory and processors to "
-            "spare, or lower staging.nodes."
+            f"Cannot start {nodes} Dask workers on this machine: {why}. See whether it has memory and processors to "
+            "spare and what its Dask configuration has them load, or lower staging.nodes."
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.runs import IMPATIENT, INSITU, PATIENT, Running, total
+from tests.end_to_end.runs import HASTY, IMPATIENT, INSITU, PATIENT, Running, total
 
 Start = Callable[..., Running]
 
@@ -21,6 +21,7 @@ def _start(folder: Path, started: list[Running]) -> Start:
         arguments: tuple[str, ...] = (),
         impatient: bool = False,
         patient: bool = False,
+        hasty: bool = False,
         **sections: Any,
     ) -> Running:
         """Start ``insitu run``: of `command` on local ranks, folded by `total`, unless the keywords say otherwise."""
@@ -32,7 +33,7 @@ def _start(folder: Path, started: list[Running]) -> Start:
         } | sections
         place = folder / str(config["run"])
         place.mkdir(exist_ok=True)
-        waiting = IMPATIENT if impatient else PATIENT if patient else INSITU
+        waiting = IMPATIENT if impatient else PATIENT if patient else HASTY if hasty else INSITU
         started.append(Running(place, config, *arguments, command=waiting))
         return started[-1]
 
