@@ -21,7 +21,7 @@ from insitu.wire.contact import Contact
 from insitu.wire.messages import VERSION
 from insitu.wire.sockets import listen, new_keys, poll
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import LIMIT_S, Running, environment, program, told
+from tests.end_to_end.runs import LIMIT_S, SLACK_S, Running, environment, program, told
 from tests.waiting import wait_until
 
 
@@ -125,8 +125,9 @@ def test_an_old_contact_file_costs_a_wait_and_the_simulation_goes_on(tmp_path: P
     }
     contact.write_text(json.dumps(said))
     contact.chmod(0o600)
+    wait_s = 0.5
     code = (
-        "import runpy; from insitu.client import client; client.CONNECT_TIMEOUT_S = 0.5; "
+        f"import runpy; from insitu.client import client; client.CONNECT_TIMEOUT_S = {wait_s}; "
         "runpy.run_path({!r}, run_name='__main__')"
     )
     done = subprocess.run(
@@ -139,7 +140,11 @@ def test_an_old_contact_file_costs_a_wait_and_the_simulation_goes_on(tmp_path: P
         check=True,
     )
     assert "no answer from the controller of run 'a' at tcp://127.0.0.1:1 within 0.5 s; going on" in done.stderr
-    assert told(tmp_path, 1)[0]["steps"] == 20
+    [said] = told(tmp_path, 1)
+    assert said["steps"] == 20
+    assert wait_s <= said["join_s"] < wait_s + SLACK_S
+    assert said["longest_s"] < 0.1 + SLACK_S  # without a run each call does nothing
+    assert said["close_s"] < SLACK_S
 
 
 @pytest.mark.parametrize("wrong", ["the listener's", "its own", "none"])

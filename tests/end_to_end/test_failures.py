@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import INSITU, environment, program, total, write
+from tests.end_to_end.runs import INSITU, SLACK_S, environment, program, told_by, total, write
 
 ENDLESS = ("steady", "--steps", 1_000_000, "--pause", 0.005)
 
@@ -32,6 +32,10 @@ def test_a_rank_that_fails_ends_the_run_and_keeps_what_was_folded(start: Start, 
     assert f"the simulation ended with status {status}" in report["reasons"]
     if how == "kill":
         assert "rank 1 is gone" in report["reasons"]
+        others = [told_by(left.directory.parents[1], rank) for rank in (0, 2)]
+        assert max(one["longest_s"] for one in others) < SLACK_S  # nothing of what they put waits for the dead
+        assert [one["steps"] for one in others] == [report["steps"]["produced"]] * 2  # all that they put is counted
+        assert report["steps"]["dropped_because"].keys() == {"rank 1 had ended before"}
     else:
         why = "operator 'late': in window 1: ZeroDivisionError: nothing to divide by in update"
         assert why in report["reasons"]

@@ -12,13 +12,13 @@ import numpy as np
 
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.proxy import Proxy
-from tests.end_to_end.runs import LIMIT_S, Left, Running, environment, program, told, total
+from tests.end_to_end.runs import LIMIT_S, SLACK_S, Left, Running, environment, program, told, total
 from tests.end_to_end.test_external import contact_of
 from tests.waiting import wait_until
 
 MAX_WAIT_S = 0.5
-#: What a busy machine may add to any wait.
-SLACK_S = 4.0
+#: How long a part stands still: longer than any wait of the ranks.
+STOPPED_S = 20.0
 
 
 def goes_on(running: Running) -> None:
@@ -43,36 +43,43 @@ def check(left: Left, ranks: int, max_wait_s: float) -> None:
     np.testing.assert_array_equal(ten["total"].values[ten["complete"].values], expected)
 
 
-def test_a_staging_node_and_a_controller_that_stand_still_and_go_on(start: Start) -> None:
-    """SIGSTOP, for longer than a rank waits; two nodes need the controller's word for each step.
+def test_a_staging_node_and_a_controller_that_stand_still_for_20_s_and_go_on(start: Start) -> None:
+    """SIGSTOP, each in a run of its own, of two nodes: these need the controller's word for each step.
 
     The ranks print more meanwhile than a pipe would hold that nobody reads, and it is shown afterwards.
     """
-    running = start(
-        *program("steady", "--steps", 100_000, "--pause", 0.01, "--talk", 1000),
-        ranks=2,
-        nodes=2,
-        operators={"ten": total(window=10)},
-        variables={"*": {"policy": "block", "buffer": "4 KiB", "max_wait": MAX_WAIT_S}},
-    )
-    goes_on(running)
-    for process in (running.descendants("spawn_main")[0].pid, running.process.pid):
-        os.kill(process, signal.SIGSTOP)
-        try:
-            threading.Event().wait(MAX_WAIT_S + SLACK_S + 0.5)
-        finally:
-            os.kill(process, signal.SIGCONT)
+    runs = [
+        start(
+            *program("steady", "--steps", 100_000, "--pause", 0.01, "--talk", 1000),
+            ranks=2,
+            nodes=2,
+            operators={"ten": total(window=10)},
+            variables={"*": {"policy": "block", "buffer": "4 KiB", "max_wait": MAX_WAIT_S}},
+        )
+        for _ in range(2)
+    ]
+    for running in runs:
         goes_on(running)
-    running.interrupt()
-    left = running.wait()
-    assert left.report["status"] == "interrupted"
-    assert left.report["reasons"] == []
-    assert left.report["steps"]["dropped"] > 0
-    check(left, 2, MAX_WAIT_S)
-    lines = [line.rstrip(".") for line in left.stdout.splitlines()]
-    for rank in range(2):
-        said = [line for line in lines if line.endswith(f"of rank {rank} ")]
-        assert said == [f"step {n} of rank {rank} " for n in range(left.report["steps"]["produced"])]
+    processes = [runs[0].descendants("spawn_main")[0].pid, runs[1].process.pid]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        threading.Event().wait(STOPPED_S)
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+    for running in runs:
+        goes_on(running)
+        running.interrupt()
+        left = running.wait()
+        assert left.report["status"] == "interrupted"
+        assert left.report["reasons"] == []
+        assert left.report["steps"]["dropped"] > 100  # of the two thousand that were put meanwhile
+        check(left, 2, MAX_WAIT_S)
+        lines = [line.rstrip(".") for line in left.stdout.splitlines()]
+        for rank in range(2):
+            said = [line for line in lines if line.endswith(f"of rank {rank} ")]
+            assert said == [f"step {n} of rank {rank} " for n in range(left.report["steps"]["produced"])]
 
 
 def test_a_network_that_hangs_and_heals_loses_nothing_and_one_that_does_not_costs_one_wait(start: Start) -> None:

@@ -13,14 +13,12 @@ import pytest
 
 import insitu
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import Left, Running, program, told, total
+from tests.end_to_end.runs import SLACK_S, Left, Running, program, told, total
 from tests.waiting import wait_until
 
 STEPS, MAX_WAIT_S = 300, 0.5
 #: More steps than there is time for.
 ENDLESS = 10**6
-#: What a busy machine may add to any wait.
-SLACK_S = 4.0
 
 
 def start_small(

@@ -28,7 +28,9 @@ def main() -> None:
     cells = options.cells
     place = np.arange(rank * cells, (rank + 1) * cells, dtype="f8")
     pause, longest_s, done = threading.Event(), 0.0, 0
+    begin = time.monotonic()
     sim = insitu.Client(comm=comm)
+    join_s = time.monotonic() - begin
     try:
         for n in range(options.steps):
             if comm is not None:
@@ -44,13 +46,13 @@ def main() -> None:
             done = n + 1
             if n == 0:
                 Path(f"begun-{rank}").touch()
-            if sim.stopping and not options.deaf:
+            if (sim.stopping and not options.deaf) or (options.until and Path(options.until).exists()):
                 break
             pause.wait(options.pause)
     finally:
         begin = time.monotonic()
         sim.close()
-        said = {"steps": done, "longest_s": longest_s, "close_s": time.monotonic() - begin}
+        said = {"steps": done, "join_s": join_s, "longest_s": longest_s, "close_s": time.monotonic() - begin}
         Path(f"rank-{rank}.json").write_text(json.dumps(said))
 
 
@@ -80,6 +82,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--fail-rank", type=int)
     parser.add_argument("--fail-at", type=int)
     parser.add_argument("--talk", type=int, nargs="?", const=0, help="print a line each step, with so many dots")
+    parser.add_argument("--until", default="", help="end when this file is there")
     parser.add_argument("--deaf", action="store_true", help="go on when asked to stop")
     return parser.parse_args()
 
