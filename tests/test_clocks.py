@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clocks that jump: waits are measured by a clock that cannot, and the wall clock only dates things for people."""
+"""Clocks that jump: waits are measured by a clock that cannot, and the wall clock only dates things for people.
+
+``end_to_end/test_clock_jumps.py`` has a run in which they do.
+"""
 
 import ast
 from pathlib import Path
@@ -14,7 +17,19 @@ DATES = {
     "insitu/wire/tracing.py": "when a span begins and ends",
 }
 #: What tells the wall time, as it is called.
-WALL = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "datetime.datetime.now"}
+OF_TIME = {
+    "time",
+    "time_ns",
+    "clock_gettime",
+    "clock_gettime_ns",
+    "localtime",
+    "gmtime",
+    "ctime",
+    "strftime",
+    "asctime",
+}
+OF_DATES = {f"{name}.{call}" for name in ("datetime", "date") for call in ("now", "utcnow", "today", "fromtimestamp")}
+WALL = {f"time.{name}" for name in OF_TIME} | OF_DATES | {f"datetime.{call}" for call in OF_DATES}
 
 
 def test_only_what_dates_things_looks_at_the_wall_clock() -> None:
@@ -25,7 +40,7 @@ def test_only_what_dates_things_looks_at_the_wall_clock() -> None:
             imported = (
                 isinstance(node, ast.ImportFrom)
                 and node.module == "time"
-                and any(name.name in ("time", "time_ns") for name in node.names)
+                and any(name.name in OF_TIME for name in node.names)
             )
             if called or imported:
                 found.add(str(path.relative_to(ROOT)))

@@ -58,9 +58,11 @@ LOOK_S = 0.05
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), 1)
 
 #: No stealing, since a task belongs where its data is; no second try, since the data died with the worker; no pages.
+#: No worker is killed for being silent: Dask tells that by the wall clock, which may jump.
 SETTINGS = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-ttl": None,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,

@@ -7,6 +7,7 @@ Each rank tells of itself in files of the working directory: ``begun-RANK`` afte
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ def main() -> None:
     cells = options.cells
     place = np.arange(rank * cells, (rank + 1) * cells, dtype="f8")
     pause, longest_s, done = threading.Event(), 0.0, 0
+    earliest, latest = math.inf, -math.inf
     begin = time.monotonic()
     sim = insitu.Client(comm=comm)
     join_s = time.monotonic() - begin
@@ -43,6 +45,7 @@ def main() -> None:
             if options.talk is not None:
                 print("step", n, "of rank", rank, "." * options.talk, flush=True)
             longest_s = max(longest_s, time.monotonic() - begin)
+            earliest, latest = min(earliest, time.time()), max(latest, time.time())
             done = n + 1
             if n == 0:
                 Path(f"begun-{rank}").touch()
@@ -52,7 +55,8 @@ def main() -> None:
     finally:
         begin = time.monotonic()
         sim.close()
-        said = {"steps": done, "join_s": join_s, "longest_s": longest_s, "close_s": time.monotonic() - begin}
+        said = {"steps": done, "join_s": join_s, "longest_s": longest_s, "wall_s": latest - earliest}
+        said["close_s"] = time.monotonic() - begin
         Path(f"rank-{rank}.json").write_text(json.dumps(said))
 
 
