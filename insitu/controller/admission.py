@@ -65,6 +65,12 @@ class Peer:
     #: When it last said anything, by `time.monotonic`.
     heard_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def published(self) -> int:
+        """How many steps a rank says to have published; 0 where what it says is no such number."""
+        said = self.counters.get("steps")
+        return max(said, 0) if isinstance(said, int) else 0
+
 
 def require_expected(hello: NodeHello, run: str, expected: int, nodes: Mapping[int, Peer]) -> None:
     """Staging nodes are started by the run itself: one that is not expected was started by somebody else."""

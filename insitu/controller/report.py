@@ -130,7 +130,7 @@ def _steps(tracker: Tracker | None, ranks: Iterable[Peer], gone: Collection[int]
         return {"produced": 0, "delivered": 0, "dropped": 0, "unaccounted": 0, "delivered_bytes": 0}
     counts = tracker.counts
     dropped = counts.dropped.total()
-    produced = max((int(rank.counters.get("steps", 0)) for rank in ranks), default=0)
+    produced = max((rank.published for rank in ranks), default=0)
     if gone:
         produced = max(produced, counts.whole + dropped)
     return {

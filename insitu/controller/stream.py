@@ -149,7 +149,7 @@ class Stream:
             self.tracker.rank_ended(rank, steps)
         else:
             if rank in self._ranks:
-                self.tracker.said(int(self._ranks[rank].counters.get("steps", 0)))
+                self.tracker.said(self._ranks[rank].published)
             self._last_words.ask(rank, (node for node in self.feeding.routes[rank] if not self._nodes[node].ended))
         self._settle()
         self.feeding.end(rank)

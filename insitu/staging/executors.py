@@ -59,7 +59,7 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THR
 
 #: No stealing, since a task belongs where its data is; no second try, since the data died with the worker; no pages.
 #: No worker is killed for being silent: Dask tells that by the wall clock, which may jump.
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-ttl": None,

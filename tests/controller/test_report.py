@@ -123,6 +123,11 @@ def test_a_step_that_nobody_counted_shows(
     assert warning is None or "of which 4 were delivered and 2 dropped" in warning.text
 
 
+@pytest.mark.parametrize("said", ["many", -3, 2.5, None])
+def test_a_rank_that_says_nonsense_has_published_nothing(said: Any) -> None:
+    assert peer(0, Link.RANK_CONTROLLER, **({} if said is None else {"steps": said})).published == 0
+
+
 def test_a_run_in_which_nobody_took_part_has_a_report_too(tmp_path: Path) -> None:
     built = report(tmp_path, None)
     assert built["steps"]["produced"] == 0
