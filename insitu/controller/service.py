@@ -348,6 +348,8 @@ class Service:
                 self.learners.admit(peer, operator, message.process)
             case Watch():
                 self.viewers.admit(identity, session, message)
+            case _:
+                raise RemoteProtocolError(f"{type(message).__name__} is said to staging nodes, not to the controller.")
 
     def _join(self, peer: Peer, size: int) -> None:
         if self.size is None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run as people start it: a YAML file, a process, and what it leaves behind."""
 
+import errno
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,29 @@ class Running:
                 if process.pid not in trackers:
                     process.kill()
             self.process.wait()
+
+
+@cache
+def may_mount() -> bool:
+    """Whether this user may mount a file system that only one process and its children see."""
+    try:
+        command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def on_small_disk(place: str | Path, mib: int) -> tuple[list[str], str]:
+    """Return a Python that finds a file system of `mib` MiB at `place`, and what the system says when that is full.
+
+    Each process has one of its own. Where mounts are not allowed no file may be larger than that instead: another
+    error, at the same write.
+    """
+    if may_mount():
+        mount = f'mount -t tmpfs -o size={mib}m none "{place}" && exec "$@"'
+        return ["unshare", "-rm", "sh", "-c", mount, "sh", sys.executable], os.strerror(errno.ENOSPC)
+    limit = f'ulimit -f {2048 * mib}; exec "$@"'
+    return ["sh", "-c", limit, "sh", sys.executable], os.strerror(errno.EFBIG)
 
 
 def outside() -> dict[str, str]:

@@ -125,6 +125,7 @@ def test_three_hundred_ranks_on_one_staging_node(start: Start) -> None:
     processes = [
         subprocess.Popen(
             [*command, str(first), str(several), str(size), str(steps)],
+            cwd=running.folder,
             env=environment() | {"INSITU_CONTACT": str(contact)},
         )
         for first in range(0, size, several)
@@ -139,6 +140,7 @@ def test_three_hundred_ranks_on_one_staging_node(start: Start) -> None:
     left = running.wait()
     assert left.status == 0, left.stderr
     assert left.report["ranks"]["number"] == size
+    assert max(rank["longest_s"] for rank in told(running.folder, size)) < SLACK_S  # nobody has to wait
     assert left.report["steps"]["delivered"] == steps
     cells = np.repeat(np.arange(size), 4)
     np.testing.assert_array_equal(left.results("ten")["total"][0], steps * cells + sum(range(steps)))

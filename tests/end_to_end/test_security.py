@@ -3,10 +3,9 @@
 
 import socket
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, cycle, product
+from itertools import chain, cycle
 
 import numpy as np
 import psutil
@@ -16,7 +15,7 @@ from insitu.wire.keys import CurveKeys
 from insitu.wire.messages import VERSION, Attach, Hello, NodeHello
 from insitu.wire.sockets import Socket, connect, new_keys
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.runs import LIMIT_S, Left, Running, outside, program, told, total
+from tests.end_to_end.runs import LIMIT_S, SLACK_S, Left, Running, on_small_disk, outside, program, told, total
 from tests.waiting import wait_until
 from tests.wire.hostile import INSANE, MALFORMED, frames_of
 
@@ -130,50 +129,68 @@ def nonsense() -> list[list[bytes]]:
     return [frames for frames in (*MALFORMED.values(), *insane) if frames]
 
 
-def claims(run: str) -> list[list[bytes]]:
-    """Who claims to be somebody else."""
-    hellos = (
-        Hello(VERSION, run, 0, 1, 2, "n17", 4711),
-        NodeHello(VERSION, run, 0, "tcp://127.0.0.1:9", "n17", 4711),
-        Attach(VERSION, run, 0, 0, "n17", 4711),
-    )
-    return [frames_of(hello) for hello in hellos]
+def claims(run: str) -> Iterator[tuple[list[bytes], int]]:
+    """Who claims to be somebody else, and how many of the controller and two staging nodes refuse that.
+
+    A rank may attach to a node that it does not feed, and is given nothing there.
+    """
+    yield frames_of(Hello(VERSION, run, 0, 1, 2, "n17", 4711)), 3
+    yield frames_of(NodeHello(VERSION, run, 0, "tcp://127.0.0.1:9", "n17", 4711)), 3
+    yield frames_of(Attach(VERSION, run, 0, 0, "n17", 4711)), 2
 
 
 def test_nonsense_from_a_socket_harms_nobody(start: Start) -> None:
-    """Every piece over a connection of its own, at one place or another, while the ranks go on."""
+    """Every piece over a connection of its own, at one place or another, while the ranks go on; each is refused."""
     running = start(*ENDLESS, ranks=2, nodes=2)
     contact = contact_of(running)
     places = listening(running)
     assert len(places) == 3
-    for frames, place in [*zip(nonsense(), cycle(places), strict=False), *product(claims(contact.run), places)]:
-        with connect(place) as bad:
+
+    def refusals() -> int:
+        return len(running.events("protocol")) + len(running.events("rank-refused"))
+
+    for frames, place in zip(nonsense(), cycle(places), strict=False):
+        before = refusals()
+        with foreign([place], None) as [bad]:
             assert bad.send(frames)
+            wait_until(lambda before=before: refusals() > before, 60.0, f"the refusal of {str(frames)[:200]}")
+    for frames, refused in claims(contact.run):
+        before = refusals()
+        with foreign(places, None) as sockets:
+            assert all(bad.send(frames) for bad in sockets)
+            wait_until(lambda before=before, to=refused: refusals() == before + to, 60.0, "the refusal of a claim")
     for place in places:  # and what is not even ZeroMQ
         host, port = place.removeprefix("tcp://").split(":")
         with suppress(ConnectionError), socket.create_connection((host, int(port))) as raw:
             raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 64)
+            while raw.recv(1 << 16):
+                """Until the other end closes."""
     left = end(running)
+    assert max(rank["longest_s"] for rank in told(running.folder, 2)) < SLACK_S
     assert any("on n17 is not expected" in event["text"] for event in left.events("protocol"))
     assert any("rank 1 is there already" in event["text"] for event in left.events("rank-refused"))
     assert {event["source"] for event in left.events("protocol")} == {"unknown", "staging node 0", "staging node 1"}
 
 
-FULL = ["sh", "-c", 'ulimit -f 2000; exec "$@"', "sh", sys.executable, *program("steady", "--steps", 20)[1:]]
+#: Room for a segment of a megabyte, and the message of the one that has none.
+FULL, WHY = on_small_disk("/dev/shm", 1)
+STEADY = [*FULL, *program("steady", "--steps", 20)[1:]]
 
 
 def test_without_room_for_shared_memory_it_goes_on_and_says_so(start: Start) -> None:
-    """No file, and so no segment, may have more than a megabyte: a full file system, as the ranks see it."""
-    left = start(*FULL, ranks=2).wait()
+    left = start(*STEADY, ranks=2).wait()
     assert left.status == 0, left.stderr
     np.testing.assert_array_equal(left.results("sum")["total"][0], expected(20))
     lines = [line for line in (left.stdout + left.stderr).splitlines() if "shared memory" in line]
     assert len(lines) == 2  # one of each rank
+    assert all(f"/dev/shm ({WHY})" in line for line in lines)
     assert all("Going on over local sockets, or over tcp" in line for line in lines)
+    ranks = told(left.directory.parents[1], 2)
+    assert max(rank["join_s"] + rank["longest_s"] for rank in ranks) < SLACK_S
 
 
 def test_where_shared_memory_is_required_and_there_is_none_it_fails_and_says_why(start: Start) -> None:
-    left = start(*FULL, staging={"transport": "shm"}, impatient=True).wait()
+    left = start(*STEADY, staging={"transport": "shm"}, impatient=True).wait()
     assert left.status == 1
     assert "No shared memory of 268435456 bytes can be had" in left.stdout + left.stderr
     assert "free some, lower variables.'*'.buffer, or take transport: tcp" in left.stdout + left.stderr
