@@ -226,6 +226,13 @@ class Publisher:
         self._step, self._lost, self._to_disk = step, None, False
         if self._tracer is not None:
             self._tracer.open(step, self.counters)
+        try:
+            self._find_room(step)
+        except RunError:  # nobody will close a step that was never opened
+            self._end(step)
+            raise
+
+    def _find_room(self, step: Step) -> None:
         self.look()
         if self.planning.ready:
             self._adopt(step.sequence)

@@ -7,6 +7,7 @@ A configuration names them ``tests.end_to_end.folds:Total``; the checkout is on 
 import errno
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -54,6 +55,18 @@ class Slow(Total):
 
     def update(self, state: State, batch: Batch) -> State:
         threading.Event().wait(self.pause_s * len(batch))
+        return super().update(state, batch)
+
+
+class Slower(Total):
+    """Takes ``pauses_s[k]`` for each rank's block of a step, from the index ``since[k]`` on."""
+
+    pauses_s: list[float]
+    since: list[int]
+
+    def update(self, state: State, batch: Batch) -> State:
+        for step in batch.steps:
+            threading.Event().wait(self.pauses_s[bisect_right(self.since, step.index) - 1])
         return super().update(state, batch)
 
 

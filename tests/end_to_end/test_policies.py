@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An analysis that is much too slow, under each policy: what one rank drops all drop, and nobody waits needlessly."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,25 @@ NODE_BYTES = 2 * BUFFER_BYTES
 
 
 def run(
-    start: Start, policy: str, transport: str, steps: int = STEPS, within: tuple[str, ...] = (), **keys: Any
+    start: Start,
+    policy: str,
+    transport: str,
+    steps: int = STEPS,
+    within: tuple[str, ...] = (),
+    slowly: dict[str, Any] | None = None,
+    pause_s: float = 0.002,
+    **keys: Any,
 ) -> tuple[Left, list[dict[str, Any]]]:
-    """Let two ranks publish as fast as they are let, with a fold that takes a hundred times as long as a put.
+    """Let two ranks publish, as fast as they are let unless `pause_s` says otherwise, with a fold that takes a hundred
+    times as long as a put, or is given by `slowly`.
 
     Whatever the policy, nobody takes more memory than it may.
     """
     running = start(
         *within,
-        *program("heavy", "--steps", steps, "--kib", STEP_BYTES // 1024, "--pause", 0.002)[bool(within) :],
+        *program("heavy", "--steps", steps, "--kib", STEP_BYTES // 1024, "--pause", pause_s)[bool(within) :],
         ranks=2,
-        operators=slow(0.05) | {"other": total(over="space")},
+        operators=slow(0.05) | (slowly or {}) | {"other": total(over="space")},
         staging={"memory": f"{NODE_BYTES} B", "transport": transport},
         variables={"*": {"policy": policy, "buffer": f"{BUFFER_BYTES} B", "max_wait": 20, **keys}},
     )
@@ -37,8 +46,8 @@ def run(
     left = running.wait()
     assert left.status == 0, left.stderr
     ranks = told(running.folder, 2)
-    # Beside its buffer a rank has the array that it puts, and with `spill` the step on its way to the disk.
-    assert max(rank["grown_bytes"] for rank in ranks) < 1.2 * BUFFER_BYTES + 2 * STEP_BYTES
+    # With `spill` the step on its way to the disk, too.
+    assert max(rank["grown_bytes"] for rank in ranks) < 1.2 * BUFFER_BYTES
     assert grown_bytes < 1.2 * NODE_BYTES
     return left, ranks
 
@@ -60,23 +69,69 @@ def test_whole_steps_are_dropped_and_nobody_waits(start: Start, policy: str, tra
         assert each["step"].values[:4].tolist() == [0, 1, 2, 3]
 
 
-def test_every_so_many_steps_one_is_waited_for(start: Start) -> None:
-    left, _ = run(start, "every", "shm", steps=100, every=20)
-    each = left.results("each")
-    assert set(range(0, 100, 20)) <= set(each["step"].values.tolist())
-    assert 0 < left.report["steps"]["dropped"] <= 95
+def test_every_so_many_steps_one_is_waited_for_and_a_fold_that_has_time_gets_more(start: Start) -> None:
+    """All while it is fast; a part while it takes longer than a step; then those, and what fits beside them."""
+    steps, every, pause_s, fold_s = 190, 25, 0.03, 0.3
+    slower = {"pauses_s": [0.0, 0.6 * pause_s, fold_s / 2], "since": [0, 40, 90]}  # there are two blocks in a step
+    operator = total(over=["step", "space"]) | {"use": "tests.end_to_end.folds:Slower"} | slower
+    keys = {"every": every, "buffer": f"{4 * STEP_BYTES} B"}
+    left, ranks = run(start, "every", "shm", steps, slowly={"slow": operator}, pause_s=pause_s, **keys)
+    each = left.results("each")["step"].values.tolist()
+    assert set(range(0, steps, every)) <= set(each)
+    assert each[:40] == list(range(40))
+    part, few = (sum(first <= step < last for step in each) for first, last in ((55, 90), (115, steps)))
+    assert 3 <= few <= 3 * 6  # each that is waited for, and those that find room beside it
+    assert part / 35 > 1.2 * few / 75
+    assert max(rank["longest_s"] for rank in ranks) < 5 * fold_s + 1.0  # while the buffer is folded
 
 
 def test_with_a_disk_nothing_is_dropped_and_nobody_waits(start: Start) -> None:
-    left, ranks = run(start, "spill", "tcp", steps=40)
-    assert left.results("each")["step"].values.tolist() == list(range(40))
-    np.testing.assert_array_equal(left.results("each")["total"], 2 * STEP_BYTES / 8 * np.arange(40))
+    left, ranks = run(start, "spill", "tcp", steps=30)
+    check_spilled(left, 30)
+    assert max(rank["longest_s"] for rank in ranks) < 1.0  # all that is waited for is the disk
+    assert {event["source"] for event in left.events("spill")} <= {"rank 0", "rank 1", "rank 2"}
+
+
+def test_what_has_waited_in_vain_goes_to_the_disk_and_nothing_is_dropped(start: Start) -> None:
+    """The fold stands still for longer than ranks wait, and goes on while they do."""
+    slower = {"use": "tests.end_to_end.folds:Slower", "pauses_s": [0.25, 0.0], "since": [0, 6]}
+    operator, max_wait_s = total(over=["step", "space"]) | slower, 0.4
+    keys = {"max_wait": max_wait_s, "then": "spill"}
+    left, ranks = run(start, "block", "tcp", 40, slowly={"slow": operator}, pause_s=0.1, **keys)
+    check_spilled(left, 40)
+    assert max_wait_s < max(rank["longest_s"] for rank in ranks) < max_wait_s + 1.0
+
+
+def check_spilled(left: Left, steps: int) -> None:
+    assert left.results("each")["step"].values.tolist() == list(range(steps))
+    np.testing.assert_array_equal(left.results("each")["total"], 2 * STEP_BYTES / 8 * np.arange(steps))
     report = left.report
     assert report["steps"]["dropped"] == 0
     assert report["ranks"]["spilled_bytes"] == report["ranks"]["spilled_steps"] * STEP_BYTES > 0
-    assert 0 < report["ranks"]["most_on_disk_bytes"] <= 40 * STEP_BYTES
-    assert max(rank["longest_s"] for rank in ranks) < 1.0  # all that is waited for is the disk
-    assert {event["source"] for event in left.events("spill")} <= {"rank 0", "rank 1", "rank 2"}
+    assert 0 < report["ranks"]["most_on_disk_bytes"] <= steps * STEP_BYTES
+
+
+def test_where_it_is_to_abort_the_simulation_ends_after_the_wait_and_what_was_folded_is_kept(start: Start) -> None:
+    max_wait_s = 0.2
+    running = start(
+        *program("heavy", "--steps", STEPS, "--kib", 64),
+        ranks=2,
+        operators=slow(0.15),
+        staging={"memory": "4 MiB", "transport": "shm"},
+        variables={"*": {"policy": "block", "buffer": "256 KiB", "max_wait": max_wait_s, "then": "abort"}},
+        impatient=True,
+    )
+    left = running.wait()
+    ranks, steps = told(running.folder, 2), left.report["steps"]
+    assert left.status == 1
+    why = f"no room in its buffer of {256 * 1024} bytes after {max_wait_s} s"
+    assert re.search(rf"RunError: Rank \d at step \d: {re.escape(why)} \(then: abort\)\.", left.stderr)
+    assert "the simulation ended with status 1" in left.report["reasons"]
+    assert max_wait_s <= max(rank["longest_s"] for rank in ranks) < max_wait_s + 1.0
+    assert steps["dropped_because"].get(why, 0) > 0, steps
+    each = left.results("each")
+    assert len(each["step"]) == steps["delivered"] == 4
+    np.testing.assert_array_equal(each["total"], 2 * 2**13 * each["step"])
 
 
 def test_a_full_disk_makes_steps_wait_and_then_drops_them_for_all_ranks(start: Start, tmp_path: Path) -> None:
