@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cable between two ends of a link, which a test can let hang."""
 
+import math
 import selectors
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +17,14 @@ CHUNK = 1 << 16
 class Proxy:
     """Forwards every connection to `port` towards the address that `reach` has been told, while it is not `held`.
 
-    Held, it takes in no byte more: to both ends that looks like a network that swallows all packets.
+    Held, it takes in no byte more: to both ends that looks like a network that swallows all packets. It lets through
+    `rate` bytes per second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float = math.inf) -> None:
         self.held = False
+        self._rate = rate
+        self._free_at = 0.0
         self._target = ("127.0.0.1", 0)
         self._closing = self._cutting = False
         self._waker = Waker()
@@ -47,10 +52,11 @@ class Proxy:
                     each.close()
                 self._others.clear()
             with selectors.DefaultSelector() as selector:
-                for each in (self._listener, *([] if self.held else self._others)):
+                busy_s = max(0.0, self._free_at - time.monotonic())
+                for each in (self._listener, *([] if self.held or busy_s else self._others)):
                     selector.register(each, selectors.EVENT_READ)
                 selector.register(self._waker.pollable, selectors.EVENT_READ)
-                for key, _ in selector.select(0.05):
+                for key, _ in selector.select(min(busy_s or 0.05, 0.05)):
                     if key.fileobj is self._listener:
                         self._accept()
                     elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._others:
@@ -67,6 +73,7 @@ class Proxy:
     def _forward(self, one: socket.socket) -> None:
         try:
             data = one.recv(CHUNK)
+            self._free_at = time.monotonic() + len(data) / self._rate
             self._others[one].sendall(data)
         except OSError:
             data = b""

@@ -10,6 +10,7 @@ import xarray as xr
 
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.programs.shapes import RANKS, STEPS, field, particles
+from tests.end_to_end.proxy import Proxy
 from tests.end_to_end.runs import Left, program, total
 
 SELECT: dict[str, Any] = {
@@ -101,24 +102,55 @@ def test_what_nobody_folds_does_not_leave_its_rank(left: Left) -> None:
     assert spectrum["because"] == ["no operator folds it"]
 
 
-@pytest.mark.parametrize("codec", ["zfp", "auto"])
-def test_each_codec_from_rank_to_result(start: Start, codec: str) -> None:
-    cells, steps, tolerance = 40_000, 8, 1e-3 if codec == "zfp" else 0.0
-    command = program("steady", "--cells", cells, "--steps", steps)
-    rules = {"codec": codec} | ({"tolerance": tolerance} if tolerance else {})
-    running = start(
-        *command, operators={"sum": total(window=steps)}, variables={"u": rules}, staging={"transport": "tcp"}
-    )
-    left = running.wait()
+def test_zfp_from_rank_to_result(start: Start) -> None:
+    cells, steps, tolerance = 40_000, 8, 1e-3
+    left = start(
+        *program("steady", "--cells", cells, "--steps", steps),
+        operators={"sum": total(window=steps)},
+        variables={"u": {"codec": "zfp", "tolerance": tolerance}},
+        staging={"transport": "tcp"},
+    ).wait()
+    check_codec(left, cells, steps, tolerance)
+    u = left.report["variables"]["u"]
+    assert u["sent_bytes"] < u["selected_bytes"] / 2
+    assert left.events("codec-chosen") == []
+
+
+def test_auto_takes_a_codec_on_a_slow_link_and_whatever_is_fastest_on_another(start: Start) -> None:
+    """Two megabytes a second for rank 0; rank 1 has all of loopback."""
+    cells, steps, rate = 40_000, 8, 2e6
+    with Proxy(rate) as proxy:
+        running = start(
+            *program("through", proxy.port, "--cells", cells, "--steps", steps),
+            ranks=2,
+            operators={"sum": total(window=steps)},
+            variables={"u": {"codec": "auto"}},
+            staging={"transport": "tcp"},
+        )
+        proxy.reach(running.until("node-address").read_text())
+        left = running.wait()
+    check_codec(left, 2 * cells, steps, 0.0)
+    chosen = {event["source"]: event for event in left.events("codec-chosen")}
+    assert chosen.keys() == {"rank 0", "rank 1"}
+    slow, fast = chosen["rank 0"], chosen["rank 1"]
+    assert slow["codec"] in ("lz4", "zstd")
+    assert 0.3 * rate < slow["link_bytes_per_s"] < 2 * rate
+    assert fast["link_bytes_per_s"] > 4 * rate
+    for each in (slow, fast):  # how long a byte takes, by the numbers of the machine as it was
+        link, tried = each["link_bytes_per_s"], each["tried"]
+        takes_s = {codec: 1 / one["bytes_per_s"] + 1 / (one["ratio"] * link) for codec, one in tried.items()}
+        takes_s["none"] = 1 / link
+        assert takes_s[each["codec"]] <= min(takes_s.values()) * 1.01  # they are rounded
+
+
+def check_codec(left: Left, cells: int, steps: int, tolerance: float) -> None:
+    """What arrived are the values that were put."""
     assert left.status == 0, left.stderr
     expected = (np.arange(cells) + np.arange(float(steps))[:, np.newaxis]).sum(axis=0)
     np.testing.assert_allclose(left.results("sum")["total"][0], expected, rtol=0, atol=steps * tolerance)
     u = left.report["variables"]["u"]
     assert u["selected_bytes"] == steps * cells * 8 == left.report["steps"]["delivered_bytes"]
-    chosen = left.events("codec-chosen")
-    assert {event["variable"] for event in chosen} == ({"u"} if codec == "auto" else set())
-    if codec != "auto":
-        assert u["sent_bytes"] < u["selected_bytes"] / 2
+    assert {event["variable"] for event in left.events("codec-chosen")} <= {"u"}
 
 
 def test_what_only_the_simulation_can_tell_is_a_mistake_of_the_configuration(start: Start) -> None:

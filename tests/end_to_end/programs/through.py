@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``steady.py`` whose links to staging nodes go through a port of this machine: ``through.py PORT ...``.
+"""``steady.py`` whose links of rank 0 to staging nodes go through a port of this machine: ``through.py PORT ...``.
 
 The address of the node is told in the file ``node-address``.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import steady
 
 from insitu.client import client
+from insitu.client.launcher import rank_and_size
 
 
 def main() -> None:
@@ -26,7 +27,8 @@ def main() -> None:
             address = f"tcp://127.0.0.1:{port}"
         return connect(address, *others)
 
-    client.connect = through  # type: ignore[assignment]
+    if rank_and_size()[0] == 0:
+        client.connect = through  # type: ignore[assignment]
     steady.main()
 
 
