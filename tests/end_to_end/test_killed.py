@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 import insitu
+from tests.cli.calls import insitu as insitu_command
 from tests.end_to_end.conftest import Start
 from tests.end_to_end.runs import SLACK_S, Left, Running, program, told, total
 from tests.waiting import wait_until
@@ -43,8 +44,8 @@ def start_small(
 def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start) -> None:
     """The other one takes its part from a step on, and results are whole again.
 
-    They stay so when a new node takes it, since Dask starts a worker in the place of one that was killed, and when that
-    node leaves.
+    They stay so when a new node takes it, since Dask starts a worker in the place of one that was killed, when that
+    node leaves, and when one more comes. `test_replay.py` kills one that maps the ranks' memory.
     """
     running = start_small(
         start, "tcp", impatient=True, steps=ENDLESS,
@@ -62,6 +63,11 @@ def test_a_staging_node_that_is_killed_takes_along_only_some_steps(start: Start)
         wait_until(lambda: running.events("node-left"), 60.0, "the new node to leave")
         later = 10 * running.windows("ten") + 60
         wait_until(lambda: running.windows("ten") > later // 10, 60.0, "windows without it")
+        scaled = insitu_command("scale", running.directory, 2)
+        assert (scaled.exit_code, scaled.stdout.split(";")[0]) == (0, "2 staging nodes wanted")
+        wait_until(lambda: len(running.events("replanned")) == 4, 60.0, "one more node")
+        later = running.events("replanned")[-1]["sequence"] + 60
+        wait_until(lambda: running.windows("ten") > later // 10, 60.0, "windows of both")
         run.stop()
     left = running.wait()
     assert left.status == 1

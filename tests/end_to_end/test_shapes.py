@@ -10,10 +10,11 @@ import pytest
 from insitu.results.recorded import Recording
 from tests.cli.calls import insitu
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.programs.shapes import ARRAYS, RANKS, STEPS, field, particles, parts, scalar
+from tests.end_to_end.programs.shapes import ARRAYS, PAUSE_S, PAUSED, RANKS, STEPS, field, particles, parts, scalar
 from tests.end_to_end.runs import Left, program, total, write
 from tests.end_to_end.test_replay import replay
 
+OUTPUTS = [{"to": "zarr"}, {"to": "record"}]
 REAL = [name for name in ARRAYS if name != "spectrum"]
 
 
@@ -22,9 +23,9 @@ def left(start_shared: Start) -> Left:
     """Through shared memory; over sockets go the selections of `test_contract.py`."""
     operators = {f"{name}_cells": total(name, window=4) for name in REAL}
     operators |= {f"{name}_each": total(name, over="space") for name in (*REAL, "particles", "agreed", "lonely")}
-    staging, outputs = {"transport": "shm"}, [{"to": "zarr"}, {"to": "record"}]
+    staging = {"transport": "shm"}
     running = start_shared(
-        *program("shapes"), ranks=RANKS, nodes=2, operators=operators, staging=staging, outputs=outputs
+        *program("shapes"), ranks=RANKS, nodes=2, operators=operators, staging=staging, outputs=OUTPUTS
     )
     left = running.wait()
     assert left.status == 0, left.stderr
@@ -92,9 +93,15 @@ def of_it(run: str, **keys: object) -> dict[str, object]:
 
 
 def test_another_configuration_may_fold_something_else_of_it(left: Left) -> None:
-    path = write(left.directory.parents[1], of_it("other", of="uneven", window=5))
+    """And record it again: steps come as far apart as they came."""
+    path = write(left.directory.parents[1], of_it("other", of="uneven", window=5) | {"outputs": OUTPUTS})
     again = replay(left, path, "--pace", "recorded", name="other")
     assert again.status == 0, again.stderr
+    came, comes = (
+        [step.elapsed_s for step in Recording(each.directory / "recording.zarr").steps] for each in (left, again)
+    )
+    assert came[PAUSED] - came[PAUSED - 1] > 0.9 * PAUSE_S
+    assert comes[PAUSED] - comes[PAUSED - 1] > PAUSE_S / 4  # on a busy machine the one before may be late
     steps = np.stack([field("uneven", n) for n in range(STEPS)])
     expected = [steps[first : first + 5].sum(axis=0) for first in range(0, STEPS, 5)]
     np.testing.assert_array_equal(again.results("sum")["total"], expected)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three ranks that publish everything that is legal: each array in parts of another kind."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import insitu
 from insitu.client.launcher import rank_and_size
 
 STEPS, RANKS = 11, 3
+#: Before this step all ranks stand still for so long.
+PAUSED, PAUSE_S = 6, 0.5
 #: The first row of each rank's part, and the end: rank 0 has none.
 ROWS = (0, 0, 5, 7)
 SHAPE = (7, 6)
@@ -57,6 +60,8 @@ def main() -> None:
     rank, _ = rank_and_size()
     with insitu.Client() as sim:
         for n in range(STEPS):
+            if n == PAUSED:
+                threading.Event().wait(PAUSE_S)
             with sim.step(10 * n, time=0.1 * n) as step:
                 for name, block, where in parts(rank, n):
                     step.put(name, block, **where)
