@@ -58,6 +58,7 @@ from insitu.wire.segment import Segment
 from insitu.wire.session import Link
 from insitu.wire.sockets import connect, poll
 from insitu.wire.steering import SteeringTerms
+from tests.client.ways import Watch
 from tests.waiting import wait_until
 from tests.wire.fakes import FakeListener
 
@@ -190,7 +191,16 @@ MakeRank = Callable[..., Rank]
 
 
 @pytest.fixture
-def make() -> Iterator[MakeRank]:
+def ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    """No step of a test goes another way than those that are drawn."""
+    watch = Watch(monkeypatch)
+    yield watch
+    watch.forget()
+    assert watch.wrong == []
+
+
+@pytest.fixture
+def make(ways: Watch) -> Iterator[MakeRank]:
     with ExitStack() as stack:
 
         def rank(
@@ -610,6 +620,13 @@ def test_a_node_that_is_gone_is_not_waited_for(make: MakeRank, caplog: pytest.Lo
     assert reasons == {"a staging node is gone"}
     assert rank.nodes[0].hear(Detach).steps == 9
     assert rank.publisher._pool.taken_bytes == 0
+
+
+def test_a_step_that_waits_for_a_node_that_is_gone_takes_no_room(make: MakeRank) -> None:
+    rank = make(steps=2, credit=1)
+    rank.publish(2)
+    rank.controller.say(NodeGone(0))
+    rank.hears(lambda: rank.publisher._pool.taken_bytes == 0)
 
 
 def test_a_node_that_goes_while_a_step_waits_ends_the_wait(make: MakeRank) -> None:

@@ -71,18 +71,19 @@ def test_whole_steps_are_dropped_and_nobody_waits(start: Start, policy: str, tra
 
 def test_every_so_many_steps_one_is_waited_for_and_a_fold_that_has_time_gets_more(start: Start) -> None:
     """All while it is fast; a part while it takes longer than a step; then those, and what fits beside them."""
-    steps, every, pause_s, fold_s = 190, 25, 0.03, 0.3
-    slower = {"pauses_s": [0.0, 0.6 * pause_s, fold_s / 2], "since": [0, 40, 90]}  # there are two blocks in a step
+    steps, every, pause_s, fold_s, room = 240, 40, 0.03, 0.25, 6
+    slower = {"pauses_s": [0.0, 0.6 * pause_s, fold_s / 2], "since": [0, 60, 120]}  # there are two blocks in a step
     operator = total(over=["step", "space"]) | {"use": "tests.end_to_end.folds:Slower"} | slower
-    keys = {"every": every, "buffer": f"{4 * STEP_BYTES} B"}
+    keys = {"every": every, "buffer": f"{room * STEP_BYTES} B"}
     left, ranks = run(start, "every", "shm", steps, slowly={"slow": operator}, pause_s=pause_s, **keys)
-    each = left.results("each")["step"].values.tolist()
-    assert set(range(0, steps, every)) <= set(each)
-    assert each[:40] == list(range(40))
-    part, few = (sum(first <= step < last for step in each) for first, last in ((55, 90), (115, steps)))
-    assert 3 <= few <= 3 * 6  # each that is waited for, and those that find room beside it
-    assert part / 35 > 1.2 * few / 75
-    assert max(rank["longest_s"] for rank in ranks) < 5 * fold_s + 1.0  # while the buffer is folded
+    each = left.results("each")["step"].values
+    assert set(range(0, steps, every)) <= set(each.tolist())
+    # Not at once after the start, or after a change: there is room for some in the buffer, and other things to do.
+    nearly_all, part, few = (np.mean(np.isin(range(*some), each)) for some in ((20, 60), (80, 120), (140, steps)))
+    assert nearly_all >= 0.9  # all of them, on a machine that has nothing else to do
+    assert part > 1.2 * few
+    assert few <= (room + 2) / every  # each that is waited for, and those that find room beside it
+    assert max(rank["longest_s"] for rank in ranks) < (room + 1) * fold_s + 1.0  # while the buffer is folded
 
 
 def test_with_a_disk_nothing_is_dropped_and_nobody_waits(start: Start) -> None:
