@@ -24,7 +24,8 @@ from insitu.learner import Learner
 from insitu.model import Variable, has_cells, parameter_of
 from insitu.operator import Operator, SeriesOperator
 from insitu.selection import faults_of_selection, sent, steps_taken
-from insitu.wire.messages import Need, Range
+from insitu.wire.blocks import Range
+from insitu.wire.messages import Need
 
 #: The results of operators by the operator's name, and within by their own.
 Described = dict[str, dict[str, Variable]]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from insitu.model import Array, Extent, Variable
-from insitu.wire.messages import Need, Range
+from insitu.wire.blocks import Range
+from insitu.wire.messages import Need
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from insitu.model import Variable
 from insitu.plan import Piece, Site, fault_of_cover, parts_by_rank
 from insitu.selection import cut, faults_of_selection, selected
-from insitu.wire.messages import Range
+from insitu.wire.blocks import Range
 
 ends = st.none() | st.integers(-14, 14)
 DIMS = ("y", "x")

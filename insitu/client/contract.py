@@ -15,8 +15,8 @@ import numpy as np
 
 from insitu.model import Array, Extent, Variable, parameter_of
 from insitu.selection import cut, faults_of_selection, sent, takes_step
-from insitu.wire.blocks import BlockSpec
-from insitu.wire.messages import Event, Message, Need, Offer, Range, Tally, Traffic
+from insitu.wire.blocks import BlockSpec, Range
+from insitu.wire.messages import Event, Message, Need, Offer, Tally, Traffic
 
 
 class Sent(NamedTuple):

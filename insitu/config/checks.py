@@ -21,8 +21,8 @@ from insitu.learner import Learner
 from insitu.model import PARAMETERS, parameter_of
 from insitu.operator import Operator
 from insitu.selection import steps_taken
+from insitu.wire.blocks import Range
 from insitu.wire.compression import missing
-from insitu.wire.messages import Range
 
 #: How many steps are looked at for one that several selections have in common.
 MEETINGS = 1_000_000

@@ -13,7 +13,7 @@ from insitu.errors import OperatorError
 from insitu.model import Array, Variable
 from insitu.operator import Batch, Operator, Over, State
 from insitu.selection import cut, faults_of_selection, selected
-from insitu.wire.messages import Range
+from insitu.wire.blocks import Range
 
 
 class Yielded(Section):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where blocks lie, as messages say it."""
+"""Where blocks lie and which cells are meant, as messages say it."""
 
 from dataclasses import dataclass
 
@@ -13,3 +13,13 @@ class BlockSpec:
     variable: Variable
     start: Extent
     count: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Some indices of a dim, as Python's slices say it; `step` is at least 1."""
+
+    dim: str
+    start: int | None
+    stop: int | None
+    step: int

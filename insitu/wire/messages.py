@@ -44,7 +44,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from insitu.model import Array, Extent, Variable
-from insitu.wire.blocks import BlockSpec
+from insitu.wire.blocks import BlockSpec, Range
 from insitu.wire.learning import Dismiss, Join, Learned, LearnerHello, Lesson, Meet, Sources, Subscribe
 from insitu.wire.steering import (
     Answer,
@@ -98,14 +98,7 @@ class Share:
     local: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Some indices of a dim, as Python's slices say it; `step` is at least 1."""
-
-    dim: str
-    start: int | None
-    stop: int | None
-    step: int
+ALL_STEPS = Range("step", None, None, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +118,7 @@ class Need:
     dtype: str
     codec: str
     tolerance: float
-    steps: Range = Range("step", None, None, 1)
+    steps: Range = ALL_STEPS
 
 
 @dataclass(frozen=True, slots=True)

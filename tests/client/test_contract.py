@@ -6,7 +6,8 @@ import pytest
 
 from insitu.client.contract import Contract, Sent
 from insitu.model import Array, Variable
-from insitu.wire.messages import Event, Message, Need, Range
+from insitu.wire.blocks import Range
+from insitu.wire.messages import Event, Message, Need
 
 
 def meet(need: Need, array: Array, said: list[Message] | None = None) -> tuple[Sent, Array]:

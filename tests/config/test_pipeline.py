@@ -8,7 +8,8 @@ import pytest
 from insitu.errors import ConfigError
 from insitu.model import Variable
 from insitu.pipeline import Pipeline
-from insitu.wire.messages import Need, Range
+from insitu.wire.blocks import Range
+from insitu.wire.messages import Need
 from tests.config.yaml_files import GOOD, load
 
 V = Variable("v", np.dtype("f8"), None, ("particle",))
