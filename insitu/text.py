@@ -58,13 +58,13 @@ def quantity(value: object, units: dict[str, float] | dict[str, int]) -> float |
     return float(match[1]) * units[match[2]]
 
 
-def read_size(value: object) -> int | None:
-    """Read a number of bytes; ``None`` for anything else.
+def read_size(value: object, least: int = 1) -> int | None:
+    """Read a number of bytes, at least so many; ``None`` for anything else.
 
     >>> read_size("256 MiB"), read_size(4096), read_size("many")
     (268435456, 4096, None)
     """
     number = quantity(value, _BYTES)
-    if number is None or not math.isfinite(number) or number != int(number) or number < 1:
+    if number is None or not math.isfinite(number) or number != int(number) or number < least:
         return None
     return int(number)

@@ -35,6 +35,7 @@ from insitu.config.values import (
     Identifier,
     Indices,
     Interface,
+    Room,
     RunName,
     Seconds,
     TracesTo,
@@ -93,6 +94,10 @@ class Staging(Section):
         "no shared memory can be had; ipc: local sockets instead of shared memory; tcp: never either",
     )
     memory: Bytes = Field(default=2 * 2**30, description="bytes that one node may hold: a hard bound")
+    retain: Room = Field(
+        default=64 * 2**20,
+        description="bytes beside memory in which one node keeps copies of the newest steps, for who looks; 0 B: none",
+    )
     racks: dict[str, Names] = Field(
         default={},
         description="by a label of your choice, the hosts of a rack, as patterns: n01*; a rank without a staging node "

@@ -42,6 +42,17 @@ def read_bytes(value: object) -> int:
     return number
 
 
+def read_room(value: object) -> int:
+    """Read a number of bytes that may be none.
+
+    >>> read_room("0 B"), read_room("64 MiB")
+    (0, 67108864)
+    """
+    if (number := read_size(value, 0)) is None:
+        raise expected('a size such as "64 MiB" or "0 B", or a number of bytes')
+    return number
+
+
 def read_seconds(value: object) -> float:
     """Read a duration; infinity is none, because every wait has a bound.
 
@@ -154,6 +165,7 @@ def read_collector(value: str) -> str:
 _NUMBER_OR_TEXT = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 Bytes = Annotated[int, BeforeValidator(read_bytes), WithJsonSchema(_NUMBER_OR_TEXT)]
+Room = Annotated[int, BeforeValidator(read_room), WithJsonSchema(_NUMBER_OR_TEXT)]
 Seconds = Annotated[float, BeforeValidator(read_seconds), WithJsonSchema(_NUMBER_OR_TEXT)]
 #: Strict: ``ranks: yes`` is no 1.
 Count = Annotated[int, Field(strict=True, ge=1)]

@@ -18,6 +18,13 @@ STATES_BYTES = 64 << 20
 #: Values of one picture that a staging node sends: a screen of 2,048 x 1,024 points.
 SIGHT_VALUES = 1 << 21
 
+#: Exact cells that a staging node sends at once: half of what a viewer takes in one frame. Who wants more of a field
+#: asks for it in pieces; of a joined variable, whose rows have no numbers, this is all there is.
+SIGHT_BYTES = 32 << 20
+
+#: Steps that a staging node retains, however small they are: they are told of with each sight.
+RETAINED = 256
+
 #: Blocks in one layout, and so raw buffers behind one header. A simulation has tens of variables.
 BLOCKS = 4096
 
