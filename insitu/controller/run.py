@@ -206,6 +206,7 @@ class Run:
         return partial(
             StagingNode, recording=plan, one_by_one=bool(plan or self._replay), learners=self._pipeline.learners,
             nodes=self._config.staging.nodes, config_hash=config_hash(self._config),
+            retain_bytes=self._config.staging.retain,
         )  # fmt: skip
 
     def _listen(self, stack: ExitStack) -> tuple[Listener, Contact]:

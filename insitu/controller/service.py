@@ -179,7 +179,7 @@ class Service:
 
     def turn(self, timeout_s: float) -> None:
         """Wait for messages, at most `timeout_s`, and answer all that are there."""
-        poll([self._listener, self._waker], timeout_s)
+        poll([self._listener, self._waker], min(timeout_s, self.viewers.due_s(time.monotonic())))
         self._waker.clear()
         while (arrived := self._listener.receive()) is not None:
             identity, frames = arrived

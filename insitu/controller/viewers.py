@@ -2,20 +2,26 @@
 """Those who look at a run, and what they get: one answer to each question, and never more often than they may.
 
 Nothing here costs anything while nobody asks. A viewer that asks again before it was answered gets one answer; of its
-looks at variables the newest counts. No sockets: `send` says whether a peer took what was for it.
+looks at variables the newest counts. What all of them get of the staging nodes has a bound in bytes for each second. No
+sockets: `send` says whether a peer took what was for it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from insitu.model import Array
 from insitu.wire.messages import Buffer, Message, Ping, Refuse, Shutdown
 from insitu.wire.session import Session
 from insitu.wire.viewing import Ask, Glimpse, Look, News, Peek, Sight, Watch, Watching
 
-#: How often one viewer is told how the run does, and how often it gets a picture.
+#: How often one viewer is told how the run does, how often it gets a picture, and how often a part of a retained step.
 NEWS_S = 0.2
 SIGHT_S = 0.05
+STEP_S = 0.01
+#: What all viewers get of pictures and steps: a part of what a link between machines carries.
+SIGHT_BYTES_PER_S = 100 << 20
 #: More at once are refused. One of them is the dashboard's server, however many browsers look at it.
 VIEWERS = 16
 
@@ -60,6 +66,8 @@ class Viewers:
         self._viewers: dict[bytes, _Viewer] = {}
         self._peeked: dict[int, _Peeked] = {}
         self._number = 0
+        self._free_at = 0.0
+        self._sent_bytes = 0
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._viewers
@@ -98,10 +106,22 @@ class Viewers:
                 viewer = self._viewers[identity]
                 viewer.asks, viewer.told_at = False, now
                 self._say(identity, news)
-        for identity, viewer in list(self._viewers.items()):
-            if viewer.look is not None and now - viewer.looked_at >= SIGHT_S:
-                look, viewer.look, viewer.looked_at = viewer.look, None, now
-                self._pass_on(identity, look)
+        self._free_at = max(now, self._free_at) + self._sent_bytes / SIGHT_BYTES_PER_S
+        self._sent_bytes = 0
+        looking = [(identity, viewer) for identity, viewer in self._viewers.items() if viewer.look is not None]
+        for identity, viewer in sorted(looking, key=lambda pair: pair[1].looked_at):
+            if viewer.look is not None and now >= self._due_at(viewer) and self._pass_on(identity, viewer.look):
+                viewer.look, viewer.looked_at = None, now
+
+    def due_s(self, now: float) -> float:
+        """How long to wait at most until `answer` is called again."""
+        due_at = [self._due_at(viewer) for viewer in self._viewers.values() if viewer.look is not None]
+        return max(STEP_S, min(due_at) - now) if due_at else math.inf
+
+    def _due_at(self, viewer: _Viewer) -> float:
+        """When it is a viewer's turn to look."""
+        pace_s = SIGHT_S if viewer.look is None or viewer.look.since is None else STEP_S
+        return max(self._free_at, viewer.looked_at + pace_s)
 
     def glimpse(self, node: int, glimpse: Glimpse) -> None:
         """Pass on what a staging node has of a look, unless a newer one has taken its place."""
@@ -111,11 +131,12 @@ class Viewers:
         peeked.nodes.discard(node)
         if not peeked.nodes:
             del self._peeked[glimpse.number]
+        self._sent_bytes += sum(map(_nbytes, glimpse.buffers))
         self._say(
             peeked.viewer,
             Sight(
                 peeked.number, peeked.parts, glimpse.variable, glimpse.sequence, glimpse.index, glimpse.time,
-                glimpse.stride, glimpse.pieces, glimpse.why, glimpse.buffers,
+                glimpse.stride, glimpse.pieces, glimpse.why, glimpse.retained, glimpse.buffers,
             ),
         )  # fmt: skip
 
@@ -137,15 +158,21 @@ class Viewers:
         self._viewers.pop(identity, None)
         self._peeked = {number: peeked for number, peeked in self._peeked.items() if peeked.viewer != identity}
 
-    def _pass_on(self, identity: bytes, look: Look) -> None:
+    def _pass_on(self, identity: bytes, look: Look) -> bool:
+        """Ask the staging nodes; return whether there are any yet."""
         # A look that a node never answers, because nothing comes any more, makes way for the next one.
         self._peeked = {number: peeked for number, peeked in self._peeked.items() if peeked.viewer != identity}
         self._number += 1
-        nodes = set(self._peek(Peek(self._number, look.variable, look.at, look.most)))
+        nodes = set(self._peek(Peek(self._number, look.variable, look.select, look.most, look.since)))
         if nodes:
             self._peeked[self._number] = _Peeked(identity, look.number, len(nodes), nodes)
+        return bool(nodes)
 
     def _say(self, identity: bytes, message: Message) -> None:
         viewer = self._viewers.get(identity)
         if viewer is not None and not self._send(identity, viewer.session.send(message)):
             self.forget(identity)
+
+
+def _nbytes(buffer: Array | bytes | memoryview) -> int:
+    return len(buffer) if isinstance(buffer, bytes) else buffer.nbytes

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of variables: which are wanted, and how the staging nodes' parts make one up. No sockets, no clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from insitu.model import Array, Variable
+from insitu.selection import selected
+from insitu.wire.blocks import Range
 from insitu.wire.viewing import Look, Sight
 
 #: Values of one picture: a square of 512 x 512, about what a page has room for.
@@ -51,6 +53,7 @@ class Looks:
         self._wanted: dict[Wanted, float] = {}
         self._pictures: dict[Wanted, Picture] = {}
         self._asked: dict[Wanted, float] = {}
+        self._since: dict[Wanted, int] = {}
         self._now: tuple[int, Wanted, float] | None = None
         self._parts: list[Sight] = []
         self._number = 0
@@ -66,7 +69,7 @@ class Looks:
             return None
         for wanted, last in list(self._wanted.items()):
             if now - last > WANTED_S:
-                for known in (self._wanted, self._pictures, self._asked):
+                for known in (self._wanted, self._pictures, self._asked, self._since):
                     known.pop(wanted, None)
         due = [each for each in list(self._wanted) if now - self._asked.get(each, -EVERY_S) >= EVERY_S]
         if not due:
@@ -75,7 +78,7 @@ class Looks:
         self._number += 1
         self._now, self._parts = (self._number, wanted, now), []
         self._asked[wanted] = now
-        return Look(self._number, wanted.variable, wanted.at, CELLS)
+        return Look(self._number, wanted.variable, ranges_of(dict(wanted.at)), CELLS, self._since.get(wanted))
 
     def take(self, sight: Sight) -> bool:
         """Take in one node's part; return whether a picture is complete by it."""
@@ -85,18 +88,38 @@ class Looks:
         if len(self._parts) < sight.parts:
             return False
         wanted, self._now = self._now[1], None
+        self._since.pop(wanted, None)
+        steps = {part.sequence for part in self._parts if part.variable is not None}
+        if len(steps) > 1:
+            # The simulation stands still, and one node has retained newer steps: of the older all have their parts.
+            self._since[wanted] = min(steps)
+            return False
         if wanted in self._wanted:
             self._pictures[wanted] = assembled(self._parts, dict(wanted.at))
         return True
 
 
-def assembled(parts: Sequence[Sight], at: dict[str, int]) -> Picture:
-    """Put the parts of all nodes together."""
-    first = parts[0]
+def ranges_of(select: Mapping[str, int | slice]) -> tuple[Range, ...]:
+    """Say which cells are meant by an index, or by a slice, of some dims.
+
+    >>> ranges_of({"x": -1})
+    (Range(dim='x', start=-1, stop=None, step=1),)
+    """
+    return tuple(
+        Range(dim, which.start, which.stop, which.step or 1)
+        if isinstance(which, slice)
+        else Range(dim, which, which + 1 if which != -1 else None, 1)
+        for dim, which in select.items()
+    )
+
+
+def assembled(parts: Sequence[Sight], select: Mapping[str, int | slice]) -> Picture:
+    """Put the parts of all nodes together. A dim of which one index was selected is gone."""
+    first = next((part for part in parts if part.variable is not None or part.why), parts[0])
     why = next((part.why for part in parts if part.why), "")
-    variable = first.variable
-    if why or variable is None:
-        return Picture(variable, first.index, first.time, first.stride, np.empty(0, np.float32), why)
+    if why or first.variable is None:
+        return Picture(first.variable, first.index, first.time, first.stride, np.empty(0, np.float32), why)
+    variable = selected(first.variable, ranges_of(select))
     pieces = [
         (start, np.frombuffer(buffer, np.float32).reshape(count))
         for part in parts
@@ -105,14 +128,12 @@ def assembled(parts: Sequence[Sight], at: dict[str, int]) -> Picture:
     if variable.shape is None:
         rows = [data for _, data in pieces]
         values = np.concatenate(rows) if rows else np.empty((0, *variable.row), np.float32)
-        return Picture(variable, first.index, first.time, first.stride, values)
-    kept = [
-        (length, stride)
-        for dim, length, stride in zip(variable.dims, variable.shape, first.stride, strict=True)
-        if dim not in at
-    ]
-    values = np.full([-(-length // stride) for length, stride in kept], np.nan, np.float32)
+        return Picture(first.variable, first.index, first.time, first.stride, values)
+    values = np.full([-(-n // k) for n, k in zip(variable.shape, first.stride, strict=True)], np.nan, np.float32)
     for start, data in pieces:
         where = tuple(slice(low, low + count) for low, count in zip(start, data.shape, strict=True))
         values[where] = data
-    return Picture(variable, first.index, first.time, tuple(stride for _, stride in kept), values)
+    gone = tuple(k for k, dim in enumerate(variable.dims) if isinstance(select.get(dim), int))
+    left = tuple(k for k in range(variable.ndim) if k not in gone)
+    stride = tuple(first.stride[k] for k in left)
+    return Picture(first.variable, first.index, first.time, stride, values.squeeze(gone))

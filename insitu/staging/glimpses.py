@@ -1,34 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a step for those who look: thinned copies of its blocks, made only when somebody has asked.
+"""What a staging node shows of a step to those who look: copies of its blocks, made only when somebody has asked.
 
-A look is answered by the next committed step that has the variable, before it is folded: its blocks are then here for
+A picture is made of the next committed step that has the variable, before it is folded: its blocks are then here for
 certain, be they in a rank's own memory. The copy takes every so many cells, so that it costs what the picture holds and
-not what the field does: 1 ms for 512 x 512 cells of 8192 x 8192. Nothing waits for a picture.
+not what the field does: 1 ms for 512 x 512 cells of 8192 x 8192. Whoever asks for exact cells gets them of a retained
+step. Nothing waits for a look.
 """
 
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from insitu.model import Array, Block, Extent, Variable
+from insitu.model import Array, Block, Extent, Step, Variable
+from insitu.selection import cut, faults_of_selection, selected
 from insitu.staging.assembler import ReadyStep
-from insitu.wire.viewing import Glimpse, Peek
+from insitu.staging.retained import Retained
+from insitu.text import size
+from insitu.wire.limits import SIGHT_BYTES
+from insitu.wire.viewing import Glimpse, Peek, Pieces
 
 #: Looks that wait for a step. Of more, the oldest are forgotten: nobody waits for them any longer.
 WAITING = 16
+#: A picture that no step has answered for so long is one of the newest retained step: the simulation stands still.
+STILL_S = 1.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    peek: Peek
+    asked_at: float
 
 
 class Glimpses:
-    """The looks that one staging node has to answer."""
+    """The looks that one staging node has to answer. `clock` counts seconds."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[Peek] = deque(maxlen=WAITING)
+    def __init__(self, retained: Retained, clock: Callable[[], float] = time.monotonic) -> None:
+        self._retained = retained
+        self._clock = clock
+        self._waiting: deque[_Waiting] = deque(maxlen=WAITING)
 
-    def ask(self, peek: Peek) -> None:
-        """Remember a look for the next step."""
-        self._waiting.append(peek)
+    def ask(self, peek: Peek) -> list[Glimpse]:
+        """Answer a look from what is retained, or remember it for the steps to come."""
+        if peek.most == 0:
+            return [self._told(peek)]
+        found = None if peek.since is None else self._of_retained(peek, peek.since)
+        if found is not None:
+            return [found]
+        self._waiting.append(_Waiting(peek, self._clock()))
+        return []
+
+    def _told(self, peek: Peek) -> Glimpse:
+        """Say which steps are retained, and what the variable is like in the newest of them."""
+        retained = self._retained
+        newest = retained.newest(peek.variable)
+        step = None if newest is None else retained.read(newest, peek.variable)
+        variable = None if step is None else step.blocks[peek.variable][0].variable
+        why = "" if retained.steps else retained.why
+        return Glimpse(peek.number, variable, -1, 0, 0.0, (), (), why, retained.told(peek.variable), ())
 
     def of(self, steps: Sequence[ReadyStep]) -> list[Glimpse]:
         """Return what these steps answer; the same for all nodes that get the same steps after the same look."""
@@ -36,86 +68,124 @@ class Glimpses:
             return []
         found: list[Glimpse] = []
         for ready in steps:
-            for peek in list(self._waiting):
-                blocks = [parts[peek.variable] for parts in ready.blocks.values() if peek.variable in parts]
-                if blocks:
-                    self._waiting.remove(peek)
-                    found.append(_glimpse(peek, ready, blocks))
+            for each in list(self._waiting):
+                name = each.peek.variable
+                blocks = [parts[name] for parts in ready.blocks.values() if name in parts]
+                if blocks and each.peek.since is None:
+                    self._waiting.remove(each)
+                    found.append(_glimpse(each.peek, ready.step, blocks))
+        return found + self._take(lambda each: each.peek.since)
+
+    def overdue(self) -> list[Glimpse]:
+        """Return pictures of the newest retained step for who waits for too long; to be called now and then."""
+        if not self._waiting:
+            return []
+        late = self._clock() - STILL_S
+
+        def newest(each: _Waiting) -> int | None:
+            wants_next = each.peek.since is None
+            return self._retained.newest(each.peek.variable) if wants_next and each.asked_at < late else None
+
+        return self._take(newest)
+
+    def _take(self, since: Callable[[_Waiting], int | None]) -> list[Glimpse]:
+        """Answer those that wait for a retained step, or by now may have one, from this sequence on."""
+        found: list[Glimpse] = []
+        for each in list(self._waiting):
+            first = since(each)
+            glimpse = None if first is None else self._of_retained(each.peek, first)
+            if glimpse is not None:
+                self._waiting.remove(each)
+                found.append(glimpse)
         return found
 
+    def _of_retained(self, peek: Peek, since: int) -> Glimpse | None:
+        retained = self._retained
+        step = retained.read(since, peek.variable)
+        if step is None:
+            nothing = Glimpse(peek.number, None, -1, 0, 0.0, (), (), retained.why, (), ())
+            return nothing if retained.why and not retained.steps else None
+        return _glimpse(peek, step.step, step.blocks.get(peek.variable, []))
 
-def _glimpse(peek: Peek, ready: ReadyStep, blocks: list[Block]) -> Glimpse:
-    variable, step, at = blocks[0].variable, ready.step, dict(peek.at)
-    why = _why_not(variable, at)
-    pieces: list[tuple[Extent, Array]] = []
-    stride: Extent = ()
-    if not why and variable.joined:
-        stride, pieces = _rows(blocks, peek.most)
-    elif not why:
-        stride = stride_for(variable, at, peek.most)
-        pieces = [piece for block in blocks if (piece := thinned(block, at, stride)) is not None]
-    places = tuple((start, data.shape) for start, data in pieces)
+
+def _glimpse(peek: Peek, step: Step, blocks: list[Block]) -> Glimpse:
+    """Show what is asked for of the blocks of one variable, if any."""
+    variable = blocks[0].variable if blocks else None
+    why, stride = "", Extent()
+    pieces: list[_Part] = []
+    if variable is not None:
+        why = "; ".join(faults_of_selection(variable, peek.select).values())
+    if variable is not None and not why:
+        parts = [_selected(block, peek) for block in blocks]
+        left = selected(variable, peek.select)
+        if peek.most is None:
+            stride, pieces = (1,) * variable.ndim, _exact(parts)
+            why = _too_much(variable, parts)
+        elif variable.joined:
+            stride, pieces = _rows(left, parts, peek.most)
+        else:
+            stride = stride_for(left, peek.most)
+            pieces = [piece for start, data in parts if (piece := thinned(start, data, stride)) is not None]
+    if why:
+        pieces = []
+    places: Pieces = tuple((start, data.shape) for start, data in pieces)
     buffers = tuple(data for _, data in pieces)
-    return Glimpse(peek.number, variable, step.sequence, step.index, step.time, stride, places, why, buffers)
+    return Glimpse(peek.number, variable, step.sequence, step.index, step.time, stride, places, why, (), buffers)
 
 
-def _why_not(variable: Variable, at: Mapping[str, int]) -> str:
-    """Say why such a picture cannot be had."""
-    for dim, index in at.items():
-        if dim not in variable.dims:
-            return f"'{variable.name}' has no dim '{dim}'; it has {', '.join(variable.dims) or 'none'}"
-        if variable.shape is None:
-            return f"'{variable.name}' is joined over the ranks and has no slices"
-        length = variable.shape[variable.dims.index(dim)]
-        if index >= length:
-            return f"'{variable.name}' has {length} cells along '{dim}', and no index {index}"
-    return ""
+#: Cells of one block, and where they lie in what is selected of the variable.
+_Part = tuple[Extent, Array]
 
 
-def stride_for(variable: Variable, at: Mapping[str, int], most: int) -> Extent:
-    """Return the strides that leave at most so many cells of the whole array; 1 along a dim of which one is taken.
+def _selected(block: Block, peek: Peek) -> _Part:
+    found = cut(block.variable, peek.select, block.start, block.count)
+    return found.start, block.data[found.cells]
+
+
+def _exact(parts: list[_Part]) -> list[_Part]:
+    return [(start, np.array(data, order="C")) for start, data in parts if data.size]
+
+
+def _too_much(variable: Variable, parts: list[_Part]) -> str:
+    nbytes = sum(data.nbytes for _, data in parts)
+    if nbytes <= SIGHT_BYTES:
+        return ""
+    return f"{size(nbytes)} of it lie on a staging node, which sends {size(SIGHT_BYTES)} at once; select less"
+
+
+def stride_for(variable: Variable, most: int) -> Extent:
+    """Return the strides that leave at most so many cells of the whole array; 1 along a dim that has one.
 
     >>> field = Variable("u", np.dtype("f8"), (8192, 8192), ("y", "x"))
-    >>> stride_for(field, {}, 512 * 512), stride_for(field, {"y": 7}, 4096)
-    ((16, 16), (1, 2))
+    >>> stride_for(field, 512 * 512)
+    (16, 16)
     """
     assert variable.shape is not None
-    lengths = [1 if dim in at else n for dim, n in zip(variable.dims, variable.shape, strict=True)]
     stride = 1
-    while prod(-(-n // stride) for n in lengths) > most:
+    while prod(-(-length // stride) for length in variable.shape) > most:
         stride += 1
-    return tuple(1 if dim in at else stride for dim in variable.dims)
+    return tuple(1 if length == 1 else stride for length in variable.shape)
 
 
-def thinned(block: Block, at: Mapping[str, int], stride: Extent) -> tuple[Extent, Array] | None:
-    """Return a block's part of the thinned array, without the dims of which one index is taken, and where it lies.
+def thinned(start: Extent, data: Array, stride: Extent) -> _Part | None:
+    """Return what a block that lies at `start` has of the thinned array, and where that lies there.
 
     The cells are those whose index in the whole array is a multiple of the stride, so that the parts of all blocks fit
     together. ``None`` where the block has none of them.
     """
-    where: list[slice | int] = []
-    start: list[int] = []
-    for dim, first, count, step in zip(block.variable.dims, block.start, block.count, stride, strict=True):
-        if dim in at:
-            if not first <= at[dim] < first + count:
-                return None
-            where.append(at[dim] - first)
-            continue
-        offset = -first % step
-        if offset >= count:
-            return None
-        where.append(slice(offset, None, step))
-        start.append((first + offset) // step)
-    return tuple(start), _shown(block.data[tuple(where)])
+    offsets = [-first % step for first, step in zip(start, stride, strict=True)]
+    if any(offset >= length for offset, length in zip(offsets, data.shape, strict=True)):
+        return None
+    where = tuple(slice(offset, None, step) for offset, step in zip(offsets, stride, strict=True))
+    place = tuple((first + offset) // step for first, offset, step in zip(start, offsets, stride, strict=True))
+    return place, _shown(data[where])
 
 
-def _rows(blocks: list[Block], most: int) -> tuple[Extent, list[tuple[Extent, Array]]]:
+def _rows(variable: Variable, parts: list[_Part], most: int) -> tuple[Extent, list[_Part]]:
     """Return every so many rows of a joined variable."""
-    variable = blocks[0].variable
-    rows = sum(block.count[0] for block in blocks)
+    rows = sum(len(data) for _, data in parts)
     stride = max(1, -(-rows * max(1, prod(variable.row)) // most))
-    start = (0,) * variable.ndim
-    return (stride, *(1 for _ in variable.row)), [(start, _shown(block.data[::stride])) for block in blocks]
+    return (stride, *(1 for _ in variable.row)), [(start, _shown(data[::stride])) for start, data in parts]
 
 
 def _shown(data: Array) -> Array:

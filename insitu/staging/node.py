@@ -58,6 +58,7 @@ class StagingNode:
         learners: Mapping[str, Learner] | None = None,
         nodes: int = 1,
         config_hash: str = "",
+        retain_bytes: int = 0,
     ) -> None:
         learners = learners or {}
         with kept():
@@ -92,7 +93,16 @@ class StagingNode:
         ]
         shipped = [name for name, operator in operators.items() if operator.where == "rank"]
         self._receiver = Receiver(
-            contact, number, half, make_consumer, feeders, keepers, shipped, tracing, holder.abandoned
+            contact,
+            number,
+            half,
+            make_consumer,
+            feeders,
+            keepers,
+            shipped,
+            tracing,
+            retain_bytes=retain_bytes,
+            abandoned=holder.abandoned,
         )
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from insitu.staging.glimpses import Glimpses
 from insitu.staging.keeper import Keeper
 from insitu.staging.links import RankLinks
 from insitu.staging.ranks import RankLink
+from insitu.staging.retained import Retained
 from insitu.staging.shipped import Shipped, Whole
 from insitu.staging.silence import Silence
 from insitu.staging.tracing import Tracing
@@ -78,8 +79,9 @@ MakeConsumer = Callable[[Feed, Callable[[Folded], None]], Merger]
 class Receiver:
     """The sockets of staging node `number`. `memory_bytes` bounds the blocks that are here and not folded.
 
-    Of the operators `shipped` ranks send states instead. `tracing` notes which steps are traced. `abandoned` is called
-    when all has ended because nothing is heard of the controller any more (`insitu.staging.silence`).
+    Of the operators `shipped` ranks send states instead. `tracing` notes which steps are traced. In `retain_bytes` of
+    its own it keeps copies of the newest steps, for who looks. `abandoned` is called when all has ended because nothing
+    is heard of the controller any more (`insitu.staging.silence`).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Receiver:
         keepers: Sequence[Keeper] = (),
         shipped: Collection[str] = (),
         tracing: Tracing | None = None,
+        retain_bytes: int = 0,
         abandoned: Callable[[], None] = lambda: None,
     ) -> None:
         self._contact = contact
@@ -113,7 +116,8 @@ class Receiver:
         self._feed: Feed | None = None
         self._assembler = Assembler(())
         self._shipped = Shipped(frozenset(shipped), ())
-        self._glimpses = Glimpses()
+        self._retained = Retained(retain_bytes)
+        self._glimpses = Glimpses(self._retained)
         self._tracing = tracing or Tracing()
         self._consumer: Merger | None = None
         self._status_at = 0.0
@@ -265,13 +269,14 @@ class Receiver:
                 case Feed() as feed:
                     self._fed_by(feed)
                 case Moved() as move:
+                    self._retained.clear()  # another node has now, or has no more, what belongs to these
                     self._close(self._assembler.moved(move))
                 case Approve() as approve:
                     self._assembler.approve(approve)
                 case Commit() as commit:
                     self._commit(commit)
                 case Peek() as peek:
-                    self._glimpses.ask(peek)
+                    self._outbox.extend(self._glimpses.ask(peek))
                 case Finish(_, steps) if self._consumer is not None:
                     self._finish(self._consumer, max(steps, self._assembler.decided) if steps >= 0 else steps)
                 case Dismiss(operator, process):
@@ -309,6 +314,8 @@ class Receiver:
 
     def _submit(self, ready: list[ReadyStep]) -> None:
         if ready and self._consumer is not None:
+            if ready[-1].step.sequence >= self._retained.due:
+                self._retained.take(ready)
             self._outbox.extend(self._glimpses.of(ready))
             self._outbox.extend(self._tracing.committed(ready))
             self._folding_steps += len(ready)
@@ -348,6 +355,8 @@ class Receiver:
         self._status_at = time.monotonic()
         for keeper in self._keepers:
             self._outbox.extend(keeper.look())
+        self._retained.relax()
+        self._outbox.extend(self._glimpses.overdue())
         counters: dict[str, int | float | str] = {
             "waiting_bytes": self._waiting_bytes,
             "waiting_steps": len(self._assembler) + self._folding_steps,

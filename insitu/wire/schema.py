@@ -13,6 +13,7 @@ from insitu.wire import messages as m
 from insitu.wire import steering as w
 from insitu.wire import tracing as t
 from insitu.wire import viewing as v
+from insitu.wire.blocks import Range
 from insitu.wire.fields import (
     Wrong,
     buffers,
@@ -34,7 +35,7 @@ from insitu.wire.fields import (
     truth,
     whole,
 )
-from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, SIGHT_VALUES
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, RETAINED, SIGHT_VALUES
 from insitu.wire.records import Record, any_index, block, closed_step, variable
 
 #: What floats may be sent as, and empty for what they are.
@@ -67,18 +68,22 @@ def _ack(ack: m.Ack) -> None:
         raise Wrong(f"at most {ack.folded_bytes}, which are folded", ack.durable_bytes, "durable_bytes")
 
 
-def _need(need: m.Need) -> None:
-    dims = sorted(one.dim for one in need.select)
-    for one, other in pairwise(dims):
+def _each_dim_once(dims: list[str], where: str) -> None:
+    for one, other in pairwise(sorted(dims)):
         if one == other:
-            raise Wrong("each dim once", one, "select")
+            raise Wrong("each dim once", one, where)
+
+
+def _need(need: m.Need) -> None:
+    _each_dim_once([one.dim for one in need.select], "select")
     if min(need.steps.start or 0, need.steps.stop or 0) < 0:
         raise Wrong("sequences of at least 0", need.steps, "steps")
 
 
 def _look(look: v.Look | v.Peek) -> None:
-    if len({dim for dim, _ in look.at}) < len(look.at):
-        raise Wrong("each dim once", look.at, "at")
+    _each_dim_once([one.dim for one in look.select], "select")
+    if look.most is None and look.since is None:
+        raise Wrong("a sequence, since only retained steps are shown exactly", look.since, "since")
 
 
 def _picture(message: v.Sight | v.Glimpse) -> None:
@@ -101,7 +106,7 @@ _version = whole(m.VERSION, m.VERSION)
 
 _share_record = Record(m.Share, _share, node=whole(), address=name, low=whole(), high=whole(), of=whole(1), local=label)
 _rank_layouts = many(row(whole(), whole()))
-_range_record = Record(m.Range, dim=name, start=optional(any_index), stop=optional(any_index), step=whole(1))
+_range_record = Record(Range, dim=name, start=optional(any_index), stop=optional(any_index), step=whole(1))
 _need_record = Record(
     m.Need,
     _need,
@@ -160,8 +165,9 @@ _span = Record(
 _looking = {
     "number": whole(),
     "variable": name,
-    "at": many(row(name, whole()), DIMENSIONS),
-    "most": whole(1, SIGHT_VALUES),
+    "select": many(_range_record.field, DIMENSIONS),
+    "most": optional(whole(0, SIGHT_VALUES)),
+    "since": optional(whole()),
 }
 _seen = {
     "variable": optional(variable),
@@ -171,6 +177,7 @@ _seen = {
     "stride": many(whole(1), DIMENSIONS),
     "pieces": many(place, BLOCKS),
     "why": text,
+    "retained": many(row(whole(), any_index, truth), RETAINED),
     "buffers": buffers,
 }
 

@@ -11,9 +11,12 @@ from typing import Any
 
 from insitu.errors import RemoteProtocolError
 from insitu.model import Array, Extent, Variable
+from insitu.wire.blocks import Range
 
 #: The pieces of a picture: where each lies in the thinned array, in the order of the buffers.
 Pieces = tuple[tuple[Extent, Extent], ...]
+#: Retained steps, oldest first: the sequence, the index, and whether any block of the variable lies on that node.
+Retained = tuple[tuple[int, int, bool], ...]
 
 
 @dataclass(slots=True)
@@ -72,24 +75,34 @@ class News:
 
 @dataclass(slots=True)
 class Look:
-    """Show the next step of a variable, thinned to at most `most` values for each staging node.
+    """Show a variable at one step. `number` comes back with each part of the answer.
 
-    `at` says for some dims the one index that is wanted: a slice. `number` comes back with each part of the answer.
+    `select` says for some dims which cells are wanted. Of what they leave of the variable each staging node shows
+
+    * at most `most` values, thinned evenly, as float32; where `most` is ``None``, all of them as they are, at most
+      `limits.SIGHT_BYTES`; where it is 0, none, but which steps it retains, at once;
+    * of the next step that has the variable; or, where `since` is a sequence, of the first step since then that the
+      node has retained, or will. What is exact is always of a retained step.
+
+    A node that has no part of the variable in any retained step shows nothing of the first one. Whoever asks looks
+    whether all parts are of the same step, and if not asks again since the last of them.
     """
 
     number: int
     variable: str
-    at: tuple[tuple[str, int], ...]
-    most: int
+    select: tuple[Range, ...]
+    most: int | None
+    since: int | None = None
 
 
 @dataclass(slots=True)
 class Sight:
     """One staging node's part of a `Look`, of `parts` in all.
 
-    `variable` is as it was sent by the ranks, before it was thinned. Every `stride` of its cells along each dim is
-    here, as float32, in `pieces`, one for each buffer. Of a joined variable the pieces are rows, whose places mean
-    nothing. `why` says why there is no picture, and is else empty.
+    `variable` is as it was sent by the ranks, before anything was selected of it; ``None`` where the node has no part.
+    Every `stride` of what is selected along each dim is here, in `pieces`, one for each buffer. Of a joined variable
+    the pieces are rows, whose places mean nothing. `why` says why there is nothing to be seen, and is else empty.
+    `retained` is told where that was asked for.
     """
 
     number: int
@@ -101,6 +114,7 @@ class Sight:
     stride: Extent
     pieces: Pieces
     why: str
+    retained: Retained
     buffers: tuple[Array | bytes | memoryview, ...]
 
 
@@ -110,8 +124,9 @@ class Peek:
 
     number: int
     variable: str
-    at: tuple[tuple[str, int], ...]
-    most: int
+    select: tuple[Range, ...]
+    most: int | None
+    since: int | None = None
 
 
 @dataclass(slots=True)
@@ -126,4 +141,5 @@ class Glimpse:
     stride: Extent
     pieces: Pieces
     why: str
+    retained: Retained
     buffers: tuple[Array | bytes | memoryview, ...]

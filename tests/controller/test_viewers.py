@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Those who look at a run, without sockets: one answer to each question, and never more often than they may."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from insitu.controller.viewers import NEWS_S, SIGHT_S, VIEWERS, Viewers
+from insitu.controller.viewers import NEWS_S, SIGHT_BYTES_PER_S, SIGHT_S, STEP_S, VIEWERS, Viewers
 from insitu.errors import RemoteProtocolError
+from insitu.wire.blocks import Range
 from insitu.wire.messages import VERSION, Message, Ping, Refuse, Shutdown
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.viewing import Ask, Glimpse, Look, News, Peek, Sight, Watch, Watching
@@ -67,7 +70,7 @@ def world() -> World:
 
 
 def glimpse(number: int) -> Glimpse:
-    return Glimpse(number, None, 7, 70, 0.7, (1,), (((0,), (2,)),), "", (np.ones(2, np.float32),))
+    return Glimpse(number, None, 7, 70, 0.7, (1,), (((0,), (2,)),), "", (), (np.ones(2, np.float32),))
 
 
 def test_nothing_is_made_where_nobody_asks(world: World) -> None:
@@ -100,10 +103,10 @@ def test_of_looks_that_wait_the_newest_counts(world: World) -> None:
     for number in range(3):
         world.say(b"a", Look(number, "u", (), 100))
     world.viewers.answer(0.0)
-    world.say(b"a", Look(3, "v", (("y", 1),), 100))
+    world.say(b"a", Look(3, "v", (Range("y", 1, 2, 1),), 100))
     world.viewers.answer(SIGHT_S / 2)
     world.viewers.answer(SIGHT_S)
-    assert [(peek.variable, peek.at) for peek in world.peeks] == [("u", ()), ("v", (("y", 1),))]
+    assert [(peek.variable, peek.select) for peek in world.peeks] == [("u", ()), ("v", (Range("y", 1, 2, 1),))]
 
 
 def test_each_node_answers_a_look_once_and_to_who_has_asked(world: World) -> None:
@@ -124,6 +127,37 @@ def test_an_answer_to_a_look_that_was_replaced_is_dropped(world: World) -> None:
     world.viewers.answer(1.0)
     world.viewers.glimpse(0, glimpse(world.peeks[0].number))
     assert world.kinds(b"a") == [Watching]
+
+
+def test_a_look_waits_until_there_are_nodes_to_look_at() -> None:
+    world = World(nodes=())
+    world.join(b"a")
+    world.say(b"a", Look(1, "u", (), None, 0))
+    assert world.viewers.due_s(0.0) == STEP_S
+    for now in (0.0, 1.0):
+        world.viewers.answer(now)
+    world.nodes = (0,)
+    world.viewers.answer(2.0)
+    world.viewers.answer(3.0)
+    assert [peek.number for peek in world.peeks] == [1, 2, 3]
+    assert world.viewers.due_s(3.0) == math.inf
+
+
+def test_all_viewers_together_get_so_many_bytes_in_a_second(world: World) -> None:
+    nbytes, now, sent = 4 << 20, 0.0, 0
+    while now < 1.0:
+        for name in (b"a", b"b"):
+            world.say(name, Look(1, "u", (), None, 0))
+        before = len(world.peeks)
+        world.viewers.answer(now)
+        for peek in world.peeks[before:]:
+            for node in (0, 1):
+                part = replace(glimpse(peek.number), buffers=(np.zeros(nbytes // 2, np.uint8),))
+                world.viewers.glimpse(node, part)
+            sent += nbytes
+        now += 0.001
+    assert SIGHT_BYTES_PER_S / 2 < sent <= SIGHT_BYTES_PER_S + 2 * nbytes
+    assert abs(world.kinds(b"a").count(Sight) - world.kinds(b"b").count(Sight)) <= 2
 
 
 def test_whoever_cannot_be_reached_is_forgotten(world: World) -> None:

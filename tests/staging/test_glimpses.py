@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insitu.model import Array, Block, Step, Variable
+from insitu.staging import glimpses as module
 from insitu.staging.assembler import ReadyStep
-from insitu.staging.glimpses import WAITING, Glimpses
+from insitu.staging.glimpses import STILL_S, WAITING, Glimpses
+from insitu.staging.retained import Retained
+from insitu.wire.blocks import Range
 from insitu.wire.viewing import Glimpse, Peek
 
 
@@ -20,8 +23,8 @@ def step_of(*blocks: Block, sequence: int = 3) -> ReadyStep:
 
 
 def look(blocks: list[Block], **peek: object) -> Glimpse:
-    glimpses = Glimpses()
-    glimpses.ask(Peek(**{"number": 1, "variable": "u", "at": (), "most": 1 << 20} | peek))  # type: ignore[arg-type]
+    glimpses = Glimpses(Retained(0))
+    glimpses.ask(Peek(**{"number": 1, "variable": "u", "select": (), "most": 1 << 20} | peek))  # type: ignore[arg-type]
     [glimpse] = glimpses.of([step_of(*blocks)])
     return glimpse
 
@@ -59,8 +62,9 @@ def test_the_pieces_of_all_blocks_are_the_field_with_strides(
 
 def test_a_slice_is_taken_from_the_blocks_that_have_it() -> None:
     field = np.arange(6.0 * 4 * 5).reshape(6, 4, 5)
-    for at, wanted in (((("y", 4),), field[4]), ((("z", 2),), field[:, :, 2]), ((("y", 1), ("x", 3)), field[1, 3])):
-        glimpse = look(cut(field, [2, 3]), at=at)
+    y, z = Range("y", 4, None, 1), Range("z", -4, -1, 2)
+    for select, wanted in (((y,), field[4:]), ((z,), field[:, :, -4:-1:2]), ((y, z), field[4:, :, -4:-1:2])):
+        glimpse = look(cut(field, [2, 3]), select=select)
         np.testing.assert_array_equal(assembled(glimpse, wanted.shape), wanted.astype("f4"))
 
 
@@ -76,8 +80,8 @@ def test_of_particles_every_so_many_are_shown() -> None:
 @pytest.mark.parametrize(
     ("peek", "why"),
     [
-        ({"at": (("t", 0),)}, "'u' has no dim 't'; it has y, x"),
-        ({"at": (("y", 6),)}, "'u' has 6 cells along 'y', and no index 6"),
+        ({"select": (Range("t", 0, 1, 1),)}, 'the dims of "u" are y, x'),
+        ({"select": (Range("y", 6, 7, 1),)}, 'it selects none of the 6 cells that "u" has along y'),
     ],
 )
 def test_what_cannot_be_shown_is_said(peek: dict[str, object], why: str) -> None:
@@ -103,7 +107,7 @@ def test_a_single_number_is_one_piece() -> None:
 
 
 def test_a_look_waits_for_a_step_that_has_the_variable_and_is_answered_once() -> None:
-    glimpses = Glimpses()
+    glimpses = Glimpses(Retained(0))
     [block] = cut(np.zeros((2, 2)), [])
     glimpses.ask(Peek(7, "u", (), 10))
     assert glimpses.of([ReadyStep(Step(0, 0, 0.0), {0: {}}, {})]) == []
@@ -113,11 +117,60 @@ def test_a_look_waits_for_a_step_that_has_the_variable_and_is_answered_once() ->
 
 
 def test_looks_that_nobody_waits_for_are_forgotten() -> None:
-    glimpses = Glimpses()
+    glimpses = Glimpses(Retained(0))
     for number in range(2 * WAITING):
         glimpses.ask(Peek(number, "u", (), 10))
     found = glimpses.of([step_of(*cut(np.zeros((2, 2)), []))])
     assert [one.number for one in found] == list(range(WAITING, 2 * WAITING))
+
+
+def test_exact_cells_are_those_of_a_retained_step() -> None:
+    field, y = np.arange(24, dtype="i2").reshape(6, 4), Range("y", 1, None, 2)
+    retained = Retained(1 << 20)
+    glimpses = Glimpses(retained)
+    peek = Peek(1, "u", (y,), None, 4)
+    assert glimpses.ask(peek) == []
+    for sequence in (3, 4):
+        steps = [step_of(*cut(field + sequence, [2, 3]), sequence=sequence)]
+        retained.take(steps)
+        found = glimpses.of(steps)
+        assert len(found) == sequence - 3
+    for glimpse in (*found, *glimpses.ask(peek)):
+        assert (glimpse.sequence, glimpse.index) == (4, 40)
+        assert all(np.asarray(piece).dtype == np.int16 for piece in glimpse.buffers)
+        np.testing.assert_array_equal(assembled(glimpse, (3, 4)), (field + 4)[1::2])
+    [told] = glimpses.ask(Peek(2, "u", (), 0))
+    assert told.retained == ((3, 30, True), (4, 40, True))
+    assert told.variable is not None
+    assert told.variable.shape == (6, 4)
+
+
+def test_more_cells_than_one_message_has_are_said_to_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SIGHT_BYTES", 100)
+    retained = Retained(1 << 20)
+    retained.take([step_of(*cut(np.zeros((6, 4)), [3]))])
+    [glimpse] = Glimpses(retained).ask(Peek(1, "u", (), None, 0))
+    assert glimpse.why == "192 B of it lie on a staging node, which sends 100 B at once; select less"
+    assert glimpse.buffers == ()
+
+
+def test_what_retains_nothing_says_so_at_once() -> None:
+    for most in (0, None):
+        [glimpse] = Glimpses(Retained(0)).ask(Peek(1, "u", (), most, 0))
+        assert "staging.retain is 0 B" in glimpse.why
+
+
+def test_where_the_simulation_stands_still_the_newest_retained_step_is_shown() -> None:
+    now = [0.0]
+    retained = Retained(1 << 20)
+    glimpses = Glimpses(retained, lambda: now[0])
+    retained.take([step_of(*cut(np.zeros((2, 2)), []))])
+    assert glimpses.ask(Peek(1, "u", (), 10)) == []
+    assert glimpses.overdue() == []
+    now[0] += 1.01 * STILL_S
+    [glimpse] = glimpses.overdue()
+    assert (glimpse.number, glimpse.sequence) == (1, 3)
+    assert glimpses.overdue() == []
 
 
 def test_what_is_shown_is_a_copy() -> None:

@@ -265,11 +265,13 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "the end of nobody": m.Finished(WHOLE),
         "a trace of no window": t.TracedWindow("no such operator", WHOLE, ()),
         "a span that ends before it begins": t.Spans((t.Span("x", "internal", CONTEXT, CONTEXT, WHOLE, 0, {}),)),
-        "a glimpse that nobody asked for": v.Glimpse(WHOLE, _HUGE, WHOLE, 0, 0.0, (1, 1), (), "", ()),
+        "a glimpse that nobody asked for": v.Glimpse(WHOLE, _HUGE, WHOLE, 0, 0.0, (1, 1), (), "", (), ()),
     },
     Link.VIEWER_CONTROLLER: {
         "a question": v.Ask(),
-        "a look at nothing": v.Look(WHOLE, "no such variable", (("no such dim", WHOLE),), 1),
+        "a look at nothing": v.Look(
+            WHOLE, "no such variable", (m.Range("no such dim", -1 << 63, WHOLE, WHOLE),), None, WHOLE
+        ),
     },
     Link.CONSOLE_CONTROLLER: {
         "an action of no kind": w.Request(WHOLE, "explode", {"a": np.zeros(3), "b": [None, {}]}, "", ""),
