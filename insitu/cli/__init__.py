@@ -35,6 +35,7 @@ COMMANDS = {
     "operators": "List the operators, learners and controllers, or describe one.",
     "report": "Show what a run did.",
     "dashboard": "Show runs in a browser.",
+    "attach": "Look at the steps of a run that goes on.",
     "top": "Show in the terminal how a run does.",
     "doctor": "Say what this machine offers to a run.",
     "schema": "Print the JSON Schema of the configuration.",

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.calls import insitu
@@ -100,10 +101,13 @@ def test_the_page_about_attaching_does_what_it_says(tmp_path: Path) -> None:
             wait_until(lambda: not contact.exists(), 30.0, "the end of the run")
         log = (tmp_path / "run.log").read_text()
     assert "the feed is 0.018" in printed, log
-    assert re.search(r"v has \(64, 64\) cells, of \('y', 'x'\) at step \d*0\n", printed)
-    assert re.search(r"the last one is step \d*0 after [1-9]\d* more", printed)
+    assert re.search(r"v has \(64, 64\) cells, of \('y', 'x'\) float64 at step \d*0\n", printed)
+    assert re.search(r"the last row has \('x',\) at step \d*0 after [1-9]\d* more", printed)
+    assert re.search(r"step +\d*0  time \d+ +v \S+ 0\.\d+ 0\.\d+\n", printed)
+    with np.load(tmp_path / "v.npz") as saved:
+        assert saved["v"].shape == (32, 64)
     assert "windows of moments so far" in printed
-    assert (tmp_path / "last.png").stat().st_size > 1000
+    assert (tmp_path / "newest.png").stat().st_size > 1000
     report = json.loads((tmp_path / "runs" / "gray-scott" / "report.json").read_text())
     assert (report["status"], report["reasons"]) == ("done", [])
 
