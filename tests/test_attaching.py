@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a picture becomes for who is attached; ``docs/attach.md`` attaches to a run that goes on."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import insitu
+from insitu.attaching.finding import find
 from insitu.attaching.run import _array
+from insitu.attaching.saving import save, together
 from insitu.dashboard.pictures import assembled, ranges_of
 from insitu.errors import LocalProtocolError, RunError
 from insitu.model import Array, Block, Step, Variable
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.glimpses import Glimpses
 from insitu.staging.retained import Retained
+from insitu.wire.contact import Contact
 from insitu.wire.viewing import Peek, Sight
+from tests.cli import calls
 
 U = Variable("u", np.dtype("f8"), (6, 8), ("y", "x"), "K", "temperature")
 WHOLE = np.arange(48.0).reshape(6, 8)
@@ -68,3 +77,73 @@ def test_what_cannot_be_seen_is_said() -> None:
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"Cannot read the contact file .*contact\.json"):
         insitu.attach(tmp_path)
+
+
+def test_the_newest_run_that_goes_on_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("INSITU_CONTACT", raising=False)
+    with pytest.raises(RunError, match=r"No run goes on in .*runs \(there is none\); name one"):
+        find(None)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name, pid in (("melt", os.getpid()), ("dead", gone.pid), ("ended", 0)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        if pid:
+            Contact(name, "tcp://127.0.0.1:1", pid, socket.gethostname(), str(folder)).write(folder / "contact.json")
+    assert find(None) == Path("runs/melt/contact.json")
+    assert find("runs/dead") == Path("runs/dead/contact.json")
+    monkeypatch.setenv("INSITU_CONTACT", "elsewhere.json")
+    assert find(None) == Path("elsewhere.json")
+    monkeypatch.delenv("INSITU_CONTACT")
+    (tmp_path / "runs" / "melt" / "contact.json").unlink()
+    with pytest.raises(RunError, match=rf"dead: its process {gone.pid} is gone") as error:
+        find(None)
+    assert "ended: it has ended" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--select", "y"], "--select y: write a dim and its cells, as in y=0:64, y=::4 or x=7"),
+        (["--select", "y=1:2:0"], "--select y=1:2:0: write a dim"),
+        (["--save", "u.csv"], "u.csv can be no file of steps: its name ends in none of .zarr, .nc, .npz"),
+        (["--save", "no/u.nc"], "u.nc cannot be written: there is no directory"),
+        (["--save", "is.npz"], "is.npz is there already; remove it, or give another name"),
+    ],
+)
+def test_what_cannot_be_saved_is_said_before_the_run_is_asked(
+    arguments: list[str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "is.npz").touch()
+    done = calls.insitu("attach", "no-run", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert why in done.stderr
+
+
+def test_steps_in_a_file_are_the_steps(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    steps = [
+        {"u": xr.DataArray(WHOLE.astype("f4") + n, {"step": n, "time": 0.5 * n, "x": np.arange(8)}, ("y", "x"), "u")}
+        for n in (3, 4)
+    ]
+    for name in ("u.zarr", "u.nc", "u.npz"):
+        save(together(steps), tmp_path / name)
+    for opened in (
+        xr.open_zarr(tmp_path / "u.zarr", chunks=None, consolidated=False),
+        xr.open_dataset(tmp_path / "u.nc"),
+    ):
+        with opened:
+            xr.testing.assert_equal(opened["u"].load(), together(steps)["u"])
+    with np.load(tmp_path / "u.npz") as arrays:
+        np.testing.assert_array_equal(arrays["u"], together(steps)["u"])
+        assert arrays["step"].tolist() == [3, 4]
+    flags = together([{"u": step["u"] * 1j} for step in steps])
+    with pytest.raises(RunError, match=r"Cannot write .*w\.nc: .* \.zarr takes every dtype\."):
+        save(flags, tmp_path / "w.nc")
+    with pytest.raises(LocalProtocolError, match=r"another shape in each step \(\(6, 8\), \(5, 8\)\)"):
+        together([steps[0], {"u": steps[1]["u"][1:]}])
+    other = [{**step, "v": step["u"].isel(x=slice(0, 4)).rename("v")} for step in steps]
+    with pytest.raises(LocalProtocolError, match="u, v do not fit into one dataset"):
+        together(other)

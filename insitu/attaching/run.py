@@ -163,21 +163,15 @@ class AttachedRun:
 
         An array of more than `most` cells (at most 2**21) is thinned, evenly in all dims: the coordinates are the
         indices that are there. The values are float32, of complex numbers the magnitude; NaN where a part is missing.
-        ``step`` and ``time`` are those of the step; of a joined variable the rows are in no certain order. Where the
-        simulation stands still, it is the newest retained step.
+        ``step`` and ``time`` are those of the step; of a joined variable the rows are in no certain order.
 
         Raises `TimeoutError` when no step comes within `timeout` seconds, `RunError` when the run ends before, and
         `LocalProtocolError` for a variable that is never seen outside its ranks, for it is put by none, or folded by no
         operator.
         """
         chosen, deadline = checked(select), time.monotonic() + timeout
-        since = None
-        while True:
-            parts = self._asking.look(variable, ranges_of(chosen), most, since, deadline)
-            steps = {part.sequence for part in parts if part.variable is not None}
-            if len(steps) <= 1:
-                return _array(variable, assembled(parts, chosen), chosen)
-            since = min(steps)  # all have retained their part of it
+        parts = self._asking.look(variable, ranges_of(chosen), most, None, deadline)
+        return _array(variable, assembled(parts, chosen), chosen)
 
     def plot(
         self, variable: str, select: Mapping[str, int | slice] | None = None, *, timeout: float = STEP_S, **how: Any

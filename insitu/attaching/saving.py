@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps in a file, in the form that its name says."""
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -12,6 +14,12 @@ from insitu.errors import ConfigError, LocalProtocolError, RunError
 
 #: What a file may be called.
 FORMS = (".zarr", ".nc", ".npz")
+#: xarray's engines for NetCDF with the packages that each needs, the best first; the last one has few dtypes.
+_ENGINES: dict[Literal["netcdf4", "h5netcdf", "scipy"], tuple[str, ...]] = {
+    "netcdf4": ("netCDF4",),
+    "h5netcdf": ("h5netcdf", "h5py"),
+    "scipy": ("scipy",),
+}
 
 
 def require_free(path: Path) -> None:
@@ -46,10 +54,15 @@ def save(steps: xr.Dataset, path: Path) -> None:
         if path.suffix == ".zarr":
             steps.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
         elif path.suffix == ".nc":
-            steps.to_netcdf(path)
+            steps.to_netcdf(path, engine=_netcdf())
         else:
             arrays = {str(name): np.asarray(array) for name, array in steps.variables.items()}
             np.savez(path, **arrays)  # type: ignore[arg-type]  # its flag allow_pickle has a name of its own
     except (OSError, ValueError, TypeError, ImportError) as error:
         cure = " NetCDF needs netCDF4, h5netcdf or scipy; .zarr takes every dtype." if path.suffix == ".nc" else ""
-        raise RunError(f"Cannot write {path}: {error}.{cure}") from error
+        raise RunError(f"Cannot write {path}: {str(error).rstrip('.')}.{cure}") from error
+
+
+def _netcdf() -> Literal["netcdf4", "h5netcdf", "scipy"] | None:
+    """Return the best engine of which all is installed: xarray would take one of which only a part is."""
+    return next((engine for engine, needs in _ENGINES.items() if all(map(find_spec, needs))), None)

@@ -9,11 +9,12 @@ import numpy as np
 from insitu.model import Array, Variable
 from insitu.selection import selected
 from insitu.wire.blocks import Range
-from insitu.wire.viewing import Look, Sight
+from insitu.wire.viewing import NEWEST, Look, Sight
 
 #: Values of one picture: a square of 512 x 512, about what a page has room for.
 CELLS = 512 * 512
-#: A look that was not answered for so long is asked again: no step came, or a staging node is gone.
+#: A look that was not answered for so long is asked again, now for the newest retained step: the simulation stands
+#: still, or a staging node is gone.
 PATIENCE_S = 2.0
 #: How often one picture is made, and how long it is wanted after somebody has last asked for it.
 EVERY_S = 0.1
@@ -65,8 +66,10 @@ class Looks:
 
     def next(self, now: float) -> Look | None:
         """Return what is to be asked for, if anything is and nothing else is under way."""
-        if self._now is not None and now - self._now[2] < PATIENCE_S:
-            return None
+        if self._now is not None:
+            if now - self._now[2] < PATIENCE_S:
+                return None
+            self._since.setdefault(self._now[1], NEWEST)
         for wanted, last in list(self._wanted.items()):
             if now - last > WANTED_S:
                 for known in (self._wanted, self._pictures, self._asked, self._since):
@@ -78,7 +81,7 @@ class Looks:
         self._number += 1
         self._now, self._parts = (self._number, wanted, now), []
         self._asked[wanted] = now
-        return Look(self._number, wanted.variable, ranges_of(dict(wanted.at)), CELLS, self._since.get(wanted))
+        return Look(self._number, wanted.variable, ranges_of(dict(wanted.at)), CELLS, self._since.pop(wanted, None))
 
     def take(self, sight: Sight) -> bool:
         """Take in one node's part; return whether a picture is complete by it."""
@@ -88,7 +91,6 @@ class Looks:
         if len(self._parts) < sight.parts:
             return False
         wanted, self._now = self._now[1], None
-        self._since.pop(wanted, None)
         steps = {part.sequence for part in self._parts if part.variable is not None}
         if len(steps) > 1:
             # The simulation stands still, and one node has retained newer steps: of the older all have their parts.

@@ -7,10 +7,8 @@ not what the field does: 1 ms for 512 x 512 cells of 8192 x 8192. Whoever asks f
 step. Nothing waits for a look.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -21,37 +19,25 @@ from insitu.staging.assembler import ReadyStep
 from insitu.staging.retained import Retained
 from insitu.text import size
 from insitu.wire.limits import SIGHT_BYTES
-from insitu.wire.viewing import Glimpse, Peek, Pieces
+from insitu.wire.viewing import NEWEST, Glimpse, Peek, Pieces
 
 #: Looks that wait for a step. Of more, the oldest are forgotten: nobody waits for them any longer.
 WAITING = 16
-#: A picture that no step has answered for so long is one of the newest retained step: the simulation stands still.
-STILL_S = 1.0
-
-
-@dataclass(slots=True)
-class _Waiting:
-    peek: Peek
-    asked_at: float
 
 
 class Glimpses:
-    """The looks that one staging node has to answer. `clock` counts seconds."""
+    """The looks that one staging node has to answer."""
 
-    def __init__(self, retained: Retained, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, retained: Retained) -> None:
         self._retained = retained
-        self._clock = clock
-        self._waiting: deque[_Waiting] = deque(maxlen=WAITING)
+        self._waiting: deque[Peek] = deque(maxlen=WAITING)
 
     def ask(self, peek: Peek) -> list[Glimpse]:
         """Answer a look from what is retained, or remember it for the steps to come."""
-        if peek.most == 0:
-            return [self._told(peek)]
-        found = None if peek.since is None else self._of_retained(peek, peek.since)
-        if found is not None:
-            return [found]
-        self._waiting.append(_Waiting(peek, self._clock()))
-        return []
+        found = self._told(peek) if peek.most == 0 else self._of_retained(peek)
+        if found is None:
+            self._waiting.append(peek)
+        return [] if found is None else [found]
 
     def _told(self, peek: Peek) -> Glimpse:
         """Say which steps are retained, and what the variable is like in the newest of them."""
@@ -68,44 +54,28 @@ class Glimpses:
             return []
         found: list[Glimpse] = []
         for ready in steps:
-            for each in list(self._waiting):
-                name = each.peek.variable
-                blocks = [parts[name] for parts in ready.blocks.values() if name in parts]
-                if blocks and each.peek.since is None:
-                    self._waiting.remove(each)
-                    found.append(_glimpse(each.peek, ready.step, blocks))
-        return found + self._take(lambda each: each.peek.since)
-
-    def overdue(self) -> list[Glimpse]:
-        """Return pictures of the newest retained step for who waits for too long; to be called now and then."""
-        if not self._waiting:
-            return []
-        late = self._clock() - STILL_S
-
-        def newest(each: _Waiting) -> int | None:
-            wants_next = each.peek.since is None
-            return self._retained.newest(each.peek.variable) if wants_next and each.asked_at < late else None
-
-        return self._take(newest)
-
-    def _take(self, since: Callable[[_Waiting], int | None]) -> list[Glimpse]:
-        """Answer those that wait for a retained step, or by now may have one, from this sequence on."""
-        found: list[Glimpse] = []
-        for each in list(self._waiting):
-            first = since(each)
-            glimpse = None if first is None else self._of_retained(each.peek, first)
-            if glimpse is not None:
-                self._waiting.remove(each)
+            for peek in list(self._waiting):
+                blocks = [parts[peek.variable] for parts in ready.blocks.values() if peek.variable in parts]
+                if blocks and peek.since in (None, NEWEST) and peek.most is not None:
+                    self._waiting.remove(peek)
+                    found.append(_glimpse(peek, ready.step, blocks))
+        for peek in list(self._waiting):
+            if (glimpse := self._of_retained(peek)) is not None:
+                self._waiting.remove(peek)
                 found.append(glimpse)
         return found
 
-    def _of_retained(self, peek: Peek, since: int) -> Glimpse | None:
+    def _of_retained(self, peek: Peek) -> Glimpse | None:
+        """Answer a look from what is retained, where it is by now; ``None`` where it has to wait."""
         retained = self._retained
-        step = retained.read(since, peek.variable)
-        if step is None:
-            nothing = Glimpse(peek.number, None, -1, 0, 0.0, (), (), retained.why, (), ())
-            return nothing if retained.why and not retained.steps else None
-        return _glimpse(peek, step.step, step.blocks.get(peek.variable, []))
+        since = retained.newest(peek.variable) if peek.since == NEWEST else peek.since
+        step = None if since is None else retained.read(since, peek.variable)
+        if step is not None:
+            return _glimpse(peek, step.step, step.blocks.get(peek.variable, []))
+        nothing = peek.since is not None and retained.why and not retained.steps
+        if nothing and (peek.most is None or peek.since != NEWEST):
+            return Glimpse(peek.number, None, -1, 0, 0.0, (), (), retained.why, (), ())
+        return None
 
 
 def _glimpse(peek: Peek, step: Step, blocks: list[Block]) -> Glimpse:

@@ -356,7 +356,6 @@ class Receiver:
         for keeper in self._keepers:
             self._outbox.extend(keeper.look())
         self._retained.relax()
-        self._outbox.extend(self._glimpses.overdue())
         counters: dict[str, int | float | str] = {
             "waiting_bytes": self._waiting_bytes,
             "waiting_steps": len(self._assembler) + self._folding_steps,

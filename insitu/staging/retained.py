@@ -12,7 +12,8 @@ than earned is left out, and the stride doubles. So no more is ever spent than w
 Rule 3: when the time since the last copy has earned more than two of them, the stride halves.
 
 The copies lie one behind the other, and the newest takes the place of the oldest. The bytes are taken once, when the
-first step comes, and used again and again. A step that somebody reads stays for `HOLD_S`, though others find no room.
+first step comes, and used again and again. A step that somebody reads stays for `HOLD_S`, though others find no room;
+of many that are read, the last `HELD`.
 """
 
 import time
@@ -36,6 +37,8 @@ BURST_S = 0.02
 SPARE = 2.5
 #: How long a step that was asked for stays: until who reads it in pieces has asked for the next one.
 HOLD_S = 1.0
+#: How many of these: who reads one after the other must not keep new ones out.
+HELD = 4
 #: Where copies begin: what NumPy and the processor like best.
 _ALIGNED = 64
 
@@ -48,7 +51,6 @@ class RetainedStep:
     blocks: dict[str, list[Block]]
     begin: int
     end: int
-    held_until: float = 0.0
 
 
 class Retained:
@@ -65,6 +67,7 @@ class Retained:
         self._limit_bytes = limit_bytes
         self._clock = clock
         self._ring: Array | None = None
+        self._held: deque[tuple[int, float]] = deque(maxlen=HELD)
         self._head = 0
         self._balance_s = BURST_S
         self._counted_at = self._copied_at = clock()
@@ -105,12 +108,14 @@ class Retained:
 
         Where no retained step has a block of it, this node has no part of it, as far as it knows: then the first step.
         """
+        if not self.steps or self.steps[-1].step.sequence < since:
+            return None
         candidates = [each for each in self.steps if each.step.sequence >= since]
         found = next((each for each in candidates if variable in each.blocks), None)
         if found is None and not any(variable in each.blocks for each in self.steps):
             found = next(iter(candidates), None)
         if found is not None:
-            found.held_until = self._clock() + HOLD_S
+            self._hold(found.step.sequence)
         return found
 
     def newest(self, variable: str) -> int | None:
@@ -120,6 +125,11 @@ class Retained:
     def told(self, variable: str) -> tuple[tuple[int, int, bool], ...]:
         """Return of each step its sequence, its index, and whether a block of the variable lies here."""
         return tuple((each.step.sequence, each.step.index, variable in each.blocks) for each in self.steps)
+
+    def _hold(self, sequence: int) -> None:
+        others = [each for each in self._held if each[0] != sequence]
+        self._held.clear()
+        self._held.extend([*others, (sequence, self._clock() + HOLD_S)])
 
     def _earn(self, now: float) -> None:
         self._balance_s = min(BURST_S, self._balance_s + SHARE * (now - self._counted_at))
@@ -156,7 +166,8 @@ class Retained:
         out = list(takewhile(goes, self.steps))  # they lie in the order in which they came
         if len(self.steps) - len(out) == RETAINED:
             out = [self.steps[0]]
-        if any(each.held_until > now for each in out):
+        held = {sequence for sequence, until in self._held if until > now}
+        if any(each.step.sequence in held for each in out):
             return None
         for _ in out:
             self.steps.popleft()

@@ -167,7 +167,7 @@ _looking = {
     "variable": name,
     "select": many(_range_record.field, DIMENSIONS),
     "most": optional(whole(0, SIGHT_VALUES)),
-    "since": optional(whole()),
+    "since": optional(whole(v.NEWEST)),
 }
 _seen = {
     "variable": optional(variable),

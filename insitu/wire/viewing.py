@@ -15,6 +15,8 @@ from insitu.wire.blocks import Range
 
 #: The pieces of a picture: where each lies in the thinned array, in the order of the buffers.
 Pieces = tuple[tuple[Extent, Extent], ...]
+#: Since when `Look` wants the newest step that is retained.
+NEWEST = -1
 #: Retained steps, oldest first: the sequence, the index, and whether any block of the variable lies on that node.
 Retained = tuple[tuple[int, int, bool], ...]
 
@@ -82,7 +84,8 @@ class Look:
     * at most `most` values, thinned evenly, as float32; where `most` is ``None``, all of them as they are, at most
       `limits.SIGHT_BYTES`; where it is 0, none, but which steps it retains, at once;
     * of the next step that has the variable; or, where `since` is a sequence, of the first step since then that the
-      node has retained, or will. What is exact is always of a retained step.
+      node has retained, or will; or, where it is `NEWEST`, of the newest step that it has retained, without one of the
+      next step. What is exact is always of a retained step.
 
     A node that has no part of the variable in any retained step shows nothing of the first one. Whoever asks looks
     whether all parts are of the same step, and if not asks again since the last of them.

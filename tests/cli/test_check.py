@@ -98,7 +98,7 @@ def test_mistakes_go_to_stderr_all_at_once_with_status_2(path: Path) -> None:
     path.write_text(path.read_text().replace("ranks: 2", "ranks: many").replace("nodes: 2", "node: 2"))
     result = insitu("check", path, "--set", "operators.speed.window=0")
     assert (result.exit_code, result.stdout) == (2, "")
-    known = "cluster, nodes, transport, memory, racks"
+    known = "cluster, nodes, transport, memory, retain, racks"
     assert result.stderr == dedent(f"""\
         melt.yaml:4: simulation.ranks: expected an integer of at least 1, got "many"
         melt.yaml:6: staging.node: unknown key; did you mean "nodes"? (known are {known})

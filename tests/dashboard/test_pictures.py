@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is looked at is asked for, one after the other and as often as it may be; the nodes' parts make up a picture."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from insitu.dashboard.pictures import EVERY_S, PATIENCE_S, WANTED_S, Looks, Wanted, assembled
 from insitu.model import Variable
-from insitu.wire.viewing import Sight
+from insitu.wire.viewing import NEWEST, Sight
 
 FIELD = Variable("u", np.dtype("f8"), (5, 4), ("y", "x"))
 VALUES = np.arange(20, dtype=np.float32).reshape(5, 4)
@@ -61,8 +63,21 @@ def test_only_one_look_is_under_way_until_nobody_can_expect_its_answer_any_more(
     assert looks.next(PATIENCE_S / 2) is None
     second = looks.next(PATIENCE_S)
     assert second is not None
+    assert (first.since, second.since) == (None, NEWEST)
     assert not looks.take(sight(first.number, 1, 0, VALUES))
     assert looks.take(sight(second.number, 1, 0, VALUES))
+
+
+def test_where_nodes_have_retained_different_steps_the_older_is_asked_for() -> None:
+    looks = Looks()
+    looks.want(Wanted("u"), 0.0)
+    look = looks.next(0.0)
+    assert look is not None
+    assert not looks.take(replace(sight(look.number, 2, 0, VALUES[:3]), sequence=8))
+    assert not looks.take(sight(look.number, 2, 3, VALUES[3:]))
+    again = looks.next(EVERY_S)
+    assert again is not None
+    assert again.since == 7
 
 
 def test_several_wanted_take_turns_and_none_comes_too_often() -> None:

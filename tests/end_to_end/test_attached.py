@@ -33,7 +33,10 @@ LONGEST_S = 1.0
 def running(start_shared: Start) -> Running:
     operators = {name: total(name, window=WINDOW) for name in ARRAYS}
     operators["rows"] = total("particles", over="space")
-    running = start_shared(*program("watched"), ranks=RANKS, nodes=2, operators=operators, run="watched")
+    staging = {"retain": "64 KiB"}  # some fifty steps
+    running = start_shared(
+        *program("watched"), ranks=RANKS, nodes=2, operators=operators, staging=staging, run="watched"
+    )
     running.until("runs", "watched", "results.zarr", "uneven", "zarr.json")
     return running
 
@@ -107,6 +110,14 @@ def test_steps_from_one_on_are_of_several_variables(run: AttachedRun) -> None:
     middle = run["short"].steps[-5]
     for arrays in islice(run.steps(["short", "uneven"], from_step=middle), 8):
         assert right(arrays["short"]) == right(arrays["uneven"]) >= middle // 10
+
+
+def test_where_the_first_is_gone_the_oldest_comes(run: AttachedRun) -> None:
+    while run["uneven"].steps[0] == 0:
+        next(run.steps("uneven"))
+    with pytest.warns(UserWarning, match="Step 0 is not retained any more; steps [1-9]"):
+        steps = run.steps("uneven", from_step=0)
+    right(next(steps))
 
 
 def test_live_steps_are_those_that_come_from_now_on(run: AttachedRun) -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from insitu.model import Array, Block, Step, Variable
 from insitu.staging import glimpses as module
 from insitu.staging.assembler import ReadyStep
-from insitu.staging.glimpses import STILL_S, WAITING, Glimpses
+from insitu.staging.glimpses import WAITING, Glimpses
 from insitu.staging.retained import Retained
 from insitu.wire.blocks import Range
-from insitu.wire.viewing import Glimpse, Peek
+from insitu.wire.viewing import NEWEST, Glimpse, Peek
 
 
 def step_of(*blocks: Block, sequence: int = 3) -> ReadyStep:
@@ -160,17 +160,14 @@ def test_what_retains_nothing_says_so_at_once() -> None:
         assert "staging.retain is 0 B" in glimpse.why
 
 
-def test_where_the_simulation_stands_still_the_newest_retained_step_is_shown() -> None:
-    now = [0.0]
+def test_where_the_simulation_stands_still_the_newest_retained_step_can_be_shown() -> None:
     retained = Retained(1 << 20)
-    glimpses = Glimpses(retained, lambda: now[0])
-    retained.take([step_of(*cut(np.zeros((2, 2)), []))])
-    assert glimpses.ask(Peek(1, "u", (), 10)) == []
-    assert glimpses.overdue() == []
-    now[0] += 1.01 * STILL_S
-    [glimpse] = glimpses.overdue()
-    assert (glimpse.number, glimpse.sequence) == (1, 3)
-    assert glimpses.overdue() == []
+    glimpses, newest = Glimpses(retained), Peek(1, "u", (), 10, NEWEST)
+    assert glimpses.ask(newest) == []  # then it is the next
+    assert [each.sequence for each in glimpses.of([step_of(*cut(np.zeros((2, 2)), []), sequence=2)])] == [2]
+    retained.take([step_of(*cut(np.zeros((2, 2)), []), sequence=k) for k in (3, 4)])
+    assert [each.sequence for each in glimpses.ask(newest)] == [4]
+    assert glimpses.ask(Peek(2, "u", (), 10)) == []
 
 
 def test_what_is_shown_is_a_copy() -> None:
