@@ -37,7 +37,7 @@ def seen(select: dict[str, int | slice], most: int, variable: Variable = U, data
         rank: {variable.name: Block(variable, (3 * rank, 0), part)} for rank, part in enumerate((data[:3], data[3:]))
     }
     [glimpse] = glimpses.of([ReadyStep(Step(4, 40, 0.4), blocks, {})])
-    fields = ("variable", "sequence", "index", "time", "stride", "pieces", "why", "retained", "buffers")
+    fields = ("variable", "sequence", "index", "time", "stride", "pieces", "why", "buffers")
     return Sight(1, 1, *(getattr(glimpse, field) for field in fields))
 
 

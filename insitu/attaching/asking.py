@@ -54,7 +54,9 @@ class Asking:
                 raise TimeoutError(
                     f"Run '{self.run}' has not said how it does within {NEWS_S:g} s; is its controller still there?"
                 )
-        return found[-1].snapshot
+        snapshot = found[-1].snapshot
+        self._seen.update(str(each["name"]) for each in snapshot["variables"] if each["needed"])
+        return snapshot
 
     def variables(self) -> dict[str, dict[str, Any]]:
         """Ask what the ranks put so far, by name."""
@@ -106,8 +108,6 @@ class Asking:
                 f"No operator folds '{variable}', so it does not leave its ranks; add one to the configuration, or "
                 "record it."
             )
-        if known:
-            self._seen.add(variable)
 
     def _heard(self, take: Callable[[News | Sight], bool], deadline: float, what: str) -> bool:
         """Take in what is said; return whether that was all. Raises `RunError` where nothing more will be said."""

@@ -68,8 +68,11 @@ class Exact:
             parts = self._asking.look(name, (), 0, None, deadline)
             _require_seen(name, parts)
             self._learn(name, parts)
-            common = set.intersection(*({sequence for sequence, _, _ in part.retained} for part in parts))
-            here = {sequence: index for part in parts for sequence, index, has in part.retained if has}
+            told = [
+                np.frombuffer(buffer, np.int64).reshape(-1, 3).tolist() for part in parts for buffer in part.buffers
+            ]
+            common = set.intersection(*({sequence for sequence, _, _ in rows} for rows in told))
+            here = {sequence: index for rows in told for sequence, index, has in rows if has}
             found = {
                 sequence: index
                 for sequence, index in here.items()

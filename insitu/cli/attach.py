@@ -57,8 +57,9 @@ def command(
         require_free(path)
     try:
         with attach(contact) as run:
-            known = _known(run)
-            _overview(run, known, Console())
+            snapshot = _begun(run)
+            known = {str(each["name"]): each for each in snapshot["variables"]}
+            _overview(run, snapshot["progress"], known, Console())
             names = list(variables) or _small(known)
             if path is not None:
                 _save(run, names, cells, from_step, wanted, path)
@@ -86,20 +87,21 @@ def _cells(select: tuple[str, ...]) -> dict[str, int | slice]:
     return found
 
 
-def _known(run: AttachedRun) -> dict[str, dict[str, Any]]:
-    """Wait until the simulation has put something, and return what."""
+def _begun(run: AttachedRun) -> dict[str, Any]:
+    """Wait until the simulation has put something, and return how the run does then."""
     told = False
-    while not (known := run.variables):
+    while not (snapshot := run.snapshot())["variables"]:
         if not told:
             click.echo(f"Run '{run.name}' has no step yet; waiting for the first.", err=True)
             told = True
         threading.Event().wait(_LOOK_S)
-    return known
+    return snapshot
 
 
-def _overview(run: AttachedRun, known: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+def _overview(
+    run: AttachedRun, progress: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], console: Console
+) -> None:
     """Say which run it is, and what it has."""
-    progress = run.snapshot()["progress"]
     step = "no step yet" if progress["index"] is None else f"step {progress['index']}, time {progress['time']:.6g}"
     console.print(f"{run.name}: {step}, in {run.directory}", soft_wrap=True, highlight=False, markup=False)
     table = Table("variable", "dtype", "shape", "dims", "retained steps", box=None, pad_edge=False)

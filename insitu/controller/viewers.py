@@ -120,8 +120,8 @@ class Viewers:
 
     def _due_at(self, viewer: _Viewer) -> float:
         """When it is a viewer's turn to look."""
-        pace_s = SIGHT_S if viewer.look is None or viewer.look.since is None else STEP_S
-        return max(self._free_at, viewer.looked_at + pace_s)
+        picture = viewer.look is not None and viewer.look.since is None and viewer.look.most != 0
+        return max(self._free_at, viewer.looked_at + (SIGHT_S if picture else STEP_S))
 
     def glimpse(self, node: int, glimpse: Glimpse) -> None:
         """Pass on what a staging node has of a look, unless a newer one has taken its place."""
@@ -136,7 +136,7 @@ class Viewers:
             peeked.viewer,
             Sight(
                 peeked.number, peeked.parts, glimpse.variable, glimpse.sequence, glimpse.index, glimpse.time,
-                glimpse.stride, glimpse.pieces, glimpse.why, glimpse.retained, glimpse.buffers,
+                glimpse.stride, glimpse.pieces, glimpse.why, glimpse.buffers,
             ),
         )  # fmt: skip
 

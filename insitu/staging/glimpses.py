@@ -18,7 +18,7 @@ from insitu.selection import cut, faults_of_selection, selected
 from insitu.staging.assembler import ReadyStep
 from insitu.staging.retained import Retained
 from insitu.text import size
-from insitu.wire.limits import SIGHT_BYTES
+from insitu.wire.limits import BLOCKS, SIGHT_BYTES
 from insitu.wire.viewing import NEWEST, Glimpse, Peek, Pieces
 
 #: Looks that wait for a step. Of more, the oldest are forgotten: nobody waits for them any longer.
@@ -46,7 +46,8 @@ class Glimpses:
         step = None if newest is None else retained.read(newest, peek.variable)
         variable = None if step is None else step.blocks[peek.variable][0].variable
         why = "" if retained.steps else retained.why
-        return Glimpse(peek.number, variable, -1, 0, 0.0, (), (), why, retained.told(peek.variable), ())
+        told = retained.told(peek.variable)
+        return Glimpse(peek.number, variable, -1, 0, 0.0, (), (((0, 0), told.shape),), why, (told,))
 
     def of(self, steps: Sequence[ReadyStep]) -> list[Glimpse]:
         """Return what these steps answer; the same for all nodes that get the same steps after the same look."""
@@ -74,7 +75,7 @@ class Glimpses:
             return _glimpse(peek, step.step, step.blocks.get(peek.variable, []))
         nothing = peek.since is not None and retained.why and not retained.steps
         if nothing and (peek.most is None or peek.since != NEWEST):
-            return Glimpse(peek.number, None, -1, 0, 0.0, (), (), retained.why, (), ())
+            return Glimpse(peek.number, None, -1, 0, 0.0, (), (), retained.why, ())
         return None
 
 
@@ -96,11 +97,13 @@ def _glimpse(peek: Peek, step: Step, blocks: list[Block]) -> Glimpse:
         else:
             stride = stride_for(left, peek.most)
             pieces = [piece for start, data in parts if (piece := thinned(start, data, stride)) is not None]
+        if not why and len(pieces) > BLOCKS:
+            why = f"{len(pieces)} blocks of it lie on a staging node, which sends {BLOCKS} at once; select less"
     if why:
         pieces = []
     places: Pieces = tuple((start, data.shape) for start, data in pieces)
     buffers = tuple(data for _, data in pieces)
-    return Glimpse(peek.number, variable, step.sequence, step.index, step.time, stride, places, why, (), buffers)
+    return Glimpse(peek.number, variable, step.sequence, step.index, step.time, stride, places, why, buffers)
 
 
 #: Cells of one block, and where they lie in what is selected of the variable.

@@ -89,14 +89,14 @@ class Retained:
             self._cost_s = self._copied_at - begin_s
             self._balance_s -= self._cost_s
         self._last = several[-1].step.sequence
-        self.due = _after(self._last, self.stride)
+        self._plan()
 
     def relax(self) -> None:
         """Retain more of the steps where there is time to; to be called now and then, also while none come."""
         self._earn(self._clock())
         if self.stride > 1 and (self._counted_at - self._copied_at) * SHARE > SPARE * self._cost_s:
             self.stride //= 2
-            self.due = _after(self._last, self.stride)
+            self._plan()
 
     def clear(self) -> None:
         """Forget all steps: from now on others have parts of them, or what was theirs is here."""
@@ -122,14 +122,18 @@ class Retained:
         """Return the sequence of the newest step of which a block of the variable lies here."""
         return next((each.step.sequence for each in reversed(self.steps) if variable in each.blocks), None)
 
-    def told(self, variable: str) -> tuple[tuple[int, int, bool], ...]:
-        """Return of each step its sequence, its index, and whether a block of the variable lies here."""
-        return tuple((each.step.sequence, each.step.index, variable in each.blocks) for each in self.steps)
+    def told(self, variable: str) -> Array:
+        """Return a row for each step: its sequence, its index, and whether a block of the variable lies here."""
+        rows = [(each.step.sequence, each.step.index, variable in each.blocks) for each in self.steps]
+        return np.array(rows, np.int64).reshape(-1, 3)
 
     def _hold(self, sequence: int) -> None:
         others = [each for each in self._held if each[0] != sequence]
         self._held.clear()
         self._held.extend([*others, (sequence, self._clock() + HOLD_S)])
+
+    def _plan(self) -> None:
+        self.due = _after(self._last, self.stride) if self._limit_bytes else WHOLE
 
     def _earn(self, now: float) -> None:
         self._balance_s = min(BURST_S, self._balance_s + SHARE * (now - self._counted_at))
@@ -137,6 +141,8 @@ class Retained:
 
     def _copy(self, ready: ReadyStep, now: float) -> None:
         """Copy a step into the ring, where there is room for it or can be made."""
+        if not self._limit_bytes:
+            return
         blocks = [block for parts in ready.blocks.values() for block in parts.values()]
         nbytes = max(_ALIGNED, sum(_aligned(block.data.nbytes) for block in blocks))
         if nbytes > self._limit_bytes:
@@ -146,14 +152,23 @@ class Retained:
         begin = self._room(nbytes, now)
         if begin is None:
             return
-        if self._ring is None:
-            self._ring = np.empty(self._limit_bytes, np.uint8)
+        if self._ring is None and not self._allocate():
+            return
+        assert self._ring is not None
         retained = RetainedStep(ready.step, {}, begin, begin + nbytes)
         for block in blocks:
             retained.blocks.setdefault(block.variable.name, []).append(_copied(block, self._ring[begin:]))
             begin += _aligned(block.data.nbytes)
         self.steps.append(retained)
         self._head = retained.end
+
+    def _allocate(self) -> bool:
+        try:
+            self._ring = np.empty(self._limit_bytes, np.uint8)
+        except MemoryError:
+            self.why = f"a staging node has no {size(self._limit_bytes)} for them; lower staging.retain"
+            self._limit_bytes = 0
+        return self._limit_bytes > 0
 
     def _room(self, nbytes: int, now: float) -> int | None:
         """Make room behind the newest step, or where the ring begins; return where, or ``None`` where one stays."""

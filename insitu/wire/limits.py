@@ -22,7 +22,7 @@ SIGHT_VALUES = 1 << 21
 #: asks for it in pieces; of a joined variable, whose rows have no numbers, this is all there is.
 SIGHT_BYTES = 32 << 20
 
-#: Steps that a staging node retains, however small they are: they are told of with each sight.
+#: Steps that a staging node retains, however small they are: all are looked through for each look.
 RETAINED = 256
 
 #: Blocks in one layout, and so raw buffers behind one header. A simulation has tens of variables.

@@ -35,7 +35,7 @@ from insitu.wire.fields import (
     truth,
     whole,
 )
-from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, RETAINED, SIGHT_VALUES
+from insitu.wire.limits import BLOCKS, BUFFER_BYTES, DIMENSIONS, ITEMS, SIGHT_VALUES
 from insitu.wire.records import Record, any_index, block, closed_step, variable
 
 #: What floats may be sent as, and empty for what they are.
@@ -177,7 +177,6 @@ _seen = {
     "stride": many(whole(1), DIMENSIONS),
     "pieces": many(place, BLOCKS),
     "why": text,
-    "retained": many(row(whole(), any_index, truth), RETAINED),
     "buffers": buffers,
 }
 

@@ -17,8 +17,6 @@ from insitu.wire.blocks import Range
 Pieces = tuple[tuple[Extent, Extent], ...]
 #: Since when `Look` wants the newest step that is retained.
 NEWEST = -1
-#: Retained steps, oldest first: the sequence, the index, and whether any block of the variable lies on that node.
-Retained = tuple[tuple[int, int, bool], ...]
 
 
 @dataclass(slots=True)
@@ -105,7 +103,8 @@ class Sight:
     `variable` is as it was sent by the ranks, before anything was selected of it; ``None`` where the node has no part.
     Every `stride` of what is selected along each dim is here, in `pieces`, one for each buffer. Of a joined variable
     the pieces are rows, whose places mean nothing. `why` says why there is nothing to be seen, and is else empty.
-    `retained` is told where that was asked for.
+    Where only that was asked for, the one piece is a table of the retained steps, oldest first, in int64: the sequence,
+    the index, and 1 where a block of the variable lies on that node.
     """
 
     number: int
@@ -117,7 +116,6 @@ class Sight:
     stride: Extent
     pieces: Pieces
     why: str
-    retained: Retained
     buffers: tuple[Array | bytes | memoryview, ...]
 
 
@@ -144,5 +142,4 @@ class Glimpse:
     stride: Extent
     pieces: Pieces
     why: str
-    retained: Retained
     buffers: tuple[Array | bytes | memoryview, ...]

@@ -70,7 +70,7 @@ def world() -> World:
 
 
 def glimpse(number: int) -> Glimpse:
-    return Glimpse(number, None, 7, 70, 0.7, (1,), (((0,), (2,)),), "", (), (np.ones(2, np.float32),))
+    return Glimpse(number, None, 7, 70, 0.7, (1,), (((0,), (2,)),), "", (np.ones(2, np.float32),))
 
 
 def test_nothing_is_made_where_nobody_asks(world: World) -> None:

@@ -16,7 +16,7 @@ VALUES = np.arange(20, dtype=np.float32).reshape(5, 4)
 def sight(number: int, parts: int, start: int, data: np.ndarray, why: str = "") -> Sight:
     places = () if why else (((start, 0), data.shape),)
     buffers = () if why else (data.tobytes(),)
-    return Sight(number, parts, FIELD, 7, 70, 0.7, (1, 1), places, why, (), buffers)
+    return Sight(number, parts, FIELD, 7, 70, 0.7, (1, 1), places, why, buffers)
 
 
 def test_the_parts_of_all_nodes_make_up_the_picture() -> None:
@@ -41,7 +41,7 @@ def test_what_is_missing_is_not_finite() -> None:
 def test_rows_of_particles_are_put_together() -> None:
     atoms = Variable("atoms", np.dtype("f8"), None, ("atom", "axis"), row=(3,))
     parts = [
-        Sight(1, 2, atoms, 7, 70, 0.7, (2, 1), (((0, 0), (n, 3)),), "", (), (np.full((n, 3), n, "f4").tobytes(),))
+        Sight(1, 2, atoms, 7, 70, 0.7, (2, 1), (((0, 0), (n, 3)),), "", (np.full((n, 3), n, "f4").tobytes(),))
         for n in (2, 0, 1)
     ]
     assert assembled(parts, {}).values[:, 0].tolist() == [2, 2, 1]

@@ -177,12 +177,19 @@ def test_a_step_that_is_too_large_is_said_to_be() -> None:
     assert Retained(0).due > 1 << 62
 
 
+def test_a_ring_that_no_memory_could_hold_is_none() -> None:
+    retained = Retained(1 << 62)
+    retained.take([step_of(0), step_of(1)])
+    assert retained.why == "a staging node has no 4.19e+06 TiB for them; lower staging.retain"
+    assert retained.due > 1 << 62
+
+
 def test_what_was_dropped_is_no_step_and_what_lies_elsewhere_is_one() -> None:
     retained = Retained(1 << 20, Clock())
     elsewhere = ReadyStep(Step(1, -1, 0.0), {}, {}, elsewhere=True)
     retained.take([ReadyStep(Step(0, 0, 0.0), {}, {}), elsewhere, step_of(2)])
-    assert retained.told("u") == ((1, -1, False), (2, 20, True))
-    assert retained.told("v") == ((1, -1, False), (2, 20, False))
+    assert retained.told("u").tolist() == [[1, -1, False], [2, 20, True]]
+    assert retained.told("v").tolist() == [[1, -1, False], [2, 20, False]]
 
 
 def test_a_reader_gets_the_first_step_that_has_the_variable() -> None:

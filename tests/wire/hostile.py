@@ -265,7 +265,7 @@ INSANE: dict[Link, dict[str, m.Message]] = {
         "the end of nobody": m.Finished(WHOLE),
         "a trace of no window": t.TracedWindow("no such operator", WHOLE, ()),
         "a span that ends before it begins": t.Spans((t.Span("x", "internal", CONTEXT, CONTEXT, WHOLE, 0, {}),)),
-        "a glimpse that nobody asked for": v.Glimpse(WHOLE, _HUGE, WHOLE, 0, 0.0, (1, 1), (), "", (), ()),
+        "a glimpse that nobody asked for": v.Glimpse(WHOLE, _HUGE, WHOLE, 0, 0.0, (1, 1), (), "", ()),
     },
     Link.VIEWER_CONTROLLER: {
         "a question": v.Ask(),
