@@ -18,7 +18,7 @@ from insitu.errors import LocalProtocolError
 from insitu.wire.viewing import Look
 from tests.cli import calls
 from tests.end_to_end.conftest import Start
-from tests.end_to_end.programs.shapes import RANKS, SHAPE, field, particles
+from tests.end_to_end.programs.shapes import RANKS, SHAPE, field, particles, scalar
 from tests.end_to_end.programs.watched import ARRAYS
 from tests.end_to_end.runs import Running, program, told, total
 
@@ -32,7 +32,7 @@ LONGEST_S = 1.0
 @pytest.fixture(scope="module")
 def running(start_shared: Start) -> Running:
     operators = {name: total(name, window=WINDOW) for name in ARRAYS}
-    operators["rows"] = total("particles", over="space")
+    operators |= {f"{name}s": total(name, over="space") for name in ("particles", "agreed", "lonely")}
     staging = {"retain": "64 KiB"}  # some fifty steps
     running = start_shared(
         *program("watched"), ranks=RANKS, nodes=2, operators=operators, staging=staging, run="watched"
@@ -88,6 +88,13 @@ def test_of_particles_all_rows_are_there(run: AttachedRun) -> None:
     rows = np.concatenate([particles(rank, int(array.step) // 10) for rank in range(RANKS)])
     assert sorted(map(tuple, array.values)) == sorted(map(tuple, rows))
     assert array.units == "m/s"
+
+
+def test_a_single_number_is_one_whoever_puts_it(run: AttachedRun) -> None:
+    agreed = run["agreed"][-1]
+    assert (agreed.dims, float(agreed)) == ((), scalar(int(agreed.step) // 10))
+    for lonely in (run["lonely"][-1], next(run.steps("lonely"))):
+        assert (lonely.dtype, 10 * int(lonely)) == (np.int64, int(lonely.step))
 
 
 def test_a_large_field_comes_in_pieces(run: AttachedRun, monkeypatch: pytest.MonkeyPatch) -> None:

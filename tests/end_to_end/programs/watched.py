@@ -9,9 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+
 import insitu
 from insitu.client.launcher import rank_and_size
-from tests.end_to_end.programs.shapes import particles, parts
+from tests.end_to_end.programs.shapes import particles, parts, scalar
 
 #: Fewer steps than a test needs to look at them would be an end before its time.
 PAUSE_S, STEPS = 0.02, 5000
@@ -30,6 +32,9 @@ def main() -> None:
                     if name in ARRAYS:
                         step.put(name, block, **where)
                 step.put("particles", particles(rank, n), dims=("particle", "axis"), units="m/s")
+                step.put("agreed", scalar(n))
+                if rank == 0 and n % 3 == 0:
+                    step.put("lonely", np.int64(n))
             longest_s = max(longest_s, time.monotonic() - begin)
             done = n + 1
             if sim.stopping:
