@@ -48,7 +48,7 @@ WAYS: dict[At, dict[At, str]] = {
         At.DROPPED: "damaged, or dropped elsewhere, or its node is gone, or the rank ends",
     },
     At.UNDER_WAY: {
-        At.FREE: "received; lent memory: folded",
+        At.FREE: "received; lent memory, free folded: folded",
         At.DROPPED: "lost with a connection",
     },
 }
