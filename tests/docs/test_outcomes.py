@@ -11,6 +11,41 @@ ROOT = Path(__file__).parents[2]
 
 #: What a row of a page begins with, and the test that proves it.
 TESTS = {
+    "dataflow.md": {
+        "a staging node is never started": "end_to_end/test_gone.py::"
+        "test_staging_nodes_that_never_start_end_the_run_before_the_simulation",
+        "a staging node is killed": "end_to_end/test_killed.py::"
+        "test_a_staging_node_that_is_killed_takes_along_only_some_steps",
+        "a staging node stands still": "end_to_end/test_faults.py::"
+        "test_a_staging_node_and_a_controller_that_stand_still_for_20_s_and_go_on",
+        "the network to a staging node stands still": "end_to_end/test_faults.py::"
+        "test_a_network_that_hangs_and_heals_loses_nothing_and_one_that_does_not_costs_one_wait",
+        "a connection breaks and comes back": "end_to_end/test_faults.py::"
+        "test_a_network_that_hangs_and_heals_loses_nothing_and_one_that_does_not_costs_one_wait",
+        "the controller was never started": "end_to_end/test_external.py::"
+        "test_an_old_contact_file_costs_a_wait_and_the_simulation_goes_on",
+        "the controller is killed": "end_to_end/test_killed.py::"
+        "test_a_controller_that_is_killed_leaves_the_simulation_to_its_end",
+        "the controller stands still": "end_to_end/test_faults.py::"
+        "test_a_staging_node_and_a_controller_that_stand_still_for_20_s_and_go_on",
+        "a run of the same name begins": "end_to_end/test_gone.py::"
+        "test_a_run_of_the_same_name_begins_while_ranks_of_one_whose_controller_was_killed_go_on",
+        "a rank is killed in the middle of a step": "end_to_end/test_gone.py::"
+        "test_a_rank_that_is_killed_in_mid_step_while_the_others_go_on_takes_along_later_steps",
+        "a rank cannot load an operator": "analytics/test_where.py::"
+        "test_an_operator_that_a_rank_cannot_prepare_is_told_with_the_cure",
+        "an operator raises": "end_to_end/test_operators.py::test_the_siblings_and_the_simulation_go_on",
+        "the simulation forks": "client/test_fork.py::"
+        "test_children_of_a_simulation_publish_nothing_and_leave_it_its_memory",
+        "the keys of the contact file": "end_to_end/test_external.py::"
+        "test_a_contact_file_with_other_keys_is_told_at_once",
+        "somebody sends what is no message": "end_to_end/test_security.py::test_nonsense_from_a_socket_harms_nobody",
+        "the wall clock jumps": "end_to_end/test_clock_jumps.py::test_every_wait_keeps_its_bound_and_results_are_right",
+        "the disk is full": "end_to_end/test_policies.py::"
+        "test_a_full_disk_makes_steps_wait_and_then_drops_them_for_all_ranks",
+        "no shared memory is to be had": "end_to_end/test_security.py::"
+        "test_without_room_for_shared_memory_it_goes_on_and_says_so",
+    },
     "steering.md": {
         "all ranks have applied it": "steering/test_processes.py::"
         "test_all_ranks_take_each_value_at_the_same_step_and_a_record_gives_the_same_bits",

@@ -24,6 +24,7 @@ def left(start_shared: Start) -> Left:
     operators = {
         "sum": total(window=10),
         **{f"in_{where}": faulty(where) for where in WHERE},
+        "on_ranks": faulty("update") | {"where": "rank"},
     }
     running = start_shared(*program("steady", "--steps", STEPS), ranks=RANKS, nodes=2, operators=operators)
     left = running.wait()
@@ -44,6 +45,7 @@ def test_the_run_has_failed_and_says_which_operators_have(left: Left) -> None:
     assert left.report["status"] == "failed"
     for where in WHERE:
         assert any(f"in_{where}" in reason for reason in left.report["reasons"]), where
+    assert any("'on_ranks': " in reason for reason in left.report["reasons"])
     assert not any("'sum'" in reason for reason in left.report["reasons"])
 
 
