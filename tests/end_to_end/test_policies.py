@@ -17,6 +17,8 @@ STEPS = 120
 STEP_BYTES = 2 * MIB
 BUFFER_BYTES = 8 * STEP_BYTES
 NODE_BYTES = 2 * BUFFER_BYTES
+#: Beside that a node keeps copies for who looks.
+RETAIN_BYTES = 2 * STEP_BYTES
 
 
 def run(
@@ -39,7 +41,7 @@ def run(
         *program("heavy", "--steps", steps, "--kib", STEP_BYTES // 1024, "--pause", pause_s)[bool(within) :],
         ranks=2,
         operators=slow(0.05) | (slowly or {}) | {"other": total(over="space")},
-        staging={"memory": f"{NODE_BYTES} B", "transport": transport},
+        staging={"memory": f"{NODE_BYTES} B", "retain": f"{RETAIN_BYTES} B", "transport": transport},
         variables={"*": {"policy": policy, "buffer": f"{BUFFER_BYTES} B", "max_wait": 20, **keys}},
     )
     grown_bytes = most_memory(running)
@@ -48,7 +50,7 @@ def run(
     ranks = told(running.folder, 2)
     # With `spill` the step on its way to the disk, too.
     assert max(rank["grown_bytes"] for rank in ranks) < 1.2 * BUFFER_BYTES
-    assert grown_bytes < 1.2 * NODE_BYTES
+    assert grown_bytes < 1.2 * (NODE_BYTES + RETAIN_BYTES)
     return left, ranks
 
 
@@ -78,11 +80,15 @@ def test_every_so_many_steps_one_is_waited_for_and_a_fold_that_has_time_gets_mor
     left, ranks = run(start, "every", "shm", steps, slowly={"slow": operator}, pause_s=pause_s, **keys)
     each = left.results("each")["step"].values
     assert set(range(0, steps, every)) <= set(each.tolist())
-    # Not at once after the start, or after a change: there is room for some in the buffer, and other things to do.
-    nearly_all, part, few = (np.mean(np.isin(range(*some), each)) for some in ((20, 60), (80, 120), (140, steps)))
-    assert nearly_all >= 0.9  # all of them, on a machine that has nothing else to do
-    assert part > 1.2 * few
+    # All but what finds the buffer full: on a machine that has nothing else to do that is none while the fold is fast.
+    assert left.report["steps"]["dropped_because"].keys() == {
+        f"no room in its buffer of {room * STEP_BYTES} bytes (policy: every)"
+    }
+    # Not at once after the start, or after a change: there is room for some in the buffer.
+    most, part, few = (np.mean(np.isin(range(*some), each)) for some in ((20, 60), (80, 120), (140, steps)))
     assert few <= (room + 2) / every  # each that is waited for, and those that find room beside it
+    assert part > 1.2 * few
+    assert most > max(0.5, 2 * few)
     assert max(rank["longest_s"] for rank in ranks) < (room + 1) * fold_s + 1.0  # while the buffer is folded
 
 
