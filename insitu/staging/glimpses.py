@@ -7,6 +7,7 @@ not what the field does: 1 ms for 512 x 512 cells of 8192 x 8192. Whoever asks f
 step. Nothing waits for a look.
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from math import prod
@@ -134,10 +135,10 @@ def stride_for(variable: Variable, most: int) -> Extent:
     (16, 16)
     """
     assert variable.shape is not None
-    stride = 1
-    while prod(-(-length // stride) for length in variable.shape) > most:
-        stride += 1
-    return tuple(1 if length == 1 else stride for length in variable.shape)
+    shape = variable.shape
+    strides = range(1, max(shape, default=1) + 1)
+    enough = bisect_left(strides, True, key=lambda stride: prod(-(-length // stride) for length in shape) <= most)
+    return tuple(1 if length == 1 else enough + 1 for length in shape)
 
 
 def thinned(start: Extent, data: Array, stride: Extent) -> _Part | None:

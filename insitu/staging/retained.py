@@ -13,7 +13,7 @@ Rule 3: when the time since the last copy has earned more than two of them, the 
 
 The copies lie one behind the other, and the newest takes the place of the oldest. The bytes are taken once, when the
 first step comes, and used again and again. A step that somebody reads stays for `HOLD_S`, though others find no room;
-of many that are read, the last `HELD`.
+of many that are read, the last ones, at most `HELD` and half of the ring.
 """
 
 import time
@@ -35,6 +35,9 @@ BURST_S = 0.02
 #: How many copies the time since the last one must have earned until the stride halves: after that it has still earned
 #: more than one for each, also where no copy takes as long as the other.
 SPARE = 2.5
+#: How much a costly copy still counts after the next one. Nodes that forgot it at once would change their strides all
+#: the time where memory is not always as fast, and have few steps in common.
+FADES = 0.75
 #: How long a step that was asked for stays: until who reads it in pieces has asked for the next one.
 HOLD_S = 1.0
 #: How many of these: who reads one after the other must not keep new ones out.
@@ -54,9 +57,18 @@ class RetainedStep:
 
 
 class Retained:
-    """The retained steps of one node, in at most `limit_bytes`; 0 retains none. `clock` counts seconds."""
+    """The retained steps of one node, in at most `limit_bytes`; 0 retains none.
 
-    def __init__(self, limit_bytes: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    `clock` counts seconds, and `busy` those in which this thread has the processor: a copy does not cost more because
+    others want it too.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        busy: Callable[[], float] = time.thread_time,
+    ) -> None:
         #: The first sequence for which `take` is to be called: the only thing that a step costs that is not retained.
         self.due = 0 if limit_bytes else WHOLE
         self.stride = 1
@@ -66,8 +78,9 @@ class Retained:
         self.why = "" if limit_bytes else "this run retains no steps: staging.retain is 0 B"
         self._limit_bytes = limit_bytes
         self._clock = clock
+        self._busy = busy
         self._ring: Array | None = None
-        self._held: deque[tuple[int, float]] = deque(maxlen=HELD)
+        self._held: list[tuple[int, float]] = []
         self._head = 0
         self._balance_s = BURST_S
         self._counted_at = self._copied_at = clock()
@@ -80,14 +93,16 @@ class Retained:
             if ready.step.sequence % self.stride or not (ready.blocks or ready.elsewhere):
                 continue
             self.relax()
-            begin_s = self._counted_at
             if self._balance_s < 0:
                 self.stride *= 2
                 break
-            self._copy(ready, begin_s)
-            self._copied_at = self._clock()
-            self._cost_s = self._copied_at - begin_s
-            self._balance_s -= self._cost_s
+            begin_s = self._busy()
+            copied = self._copy(ready)
+            cost_s = self._busy() - begin_s
+            self._copied_at = self._counted_at
+            self._balance_s -= cost_s
+            if copied:
+                self._cost_s = max(cost_s, FADES * self._cost_s)
         self._last = several[-1].step.sequence
         self._plan()
 
@@ -115,7 +130,7 @@ class Retained:
         if found is None and not any(variable in each.blocks for each in self.steps):
             found = next(iter(candidates), None)
         if found is not None:
-            self._hold(found.step.sequence)
+            self._hold(found)
         return found
 
     def newest(self, variable: str) -> int | None:
@@ -127,10 +142,17 @@ class Retained:
         rows = [(each.step.sequence, each.step.index, variable in each.blocks) for each in self.steps]
         return np.array(rows, np.int64).reshape(-1, 3)
 
-    def _hold(self, sequence: int) -> None:
-        others = [each for each in self._held if each[0] != sequence]
-        self._held.clear()
-        self._held.extend([*others, (sequence, self._clock() + HOLD_S)])
+    def _hold(self, read: RetainedStep) -> None:
+        """Let a step stay for a while; of those before it, the last ones that leave half of the ring to others."""
+        sizes = {each.step.sequence: each.end - each.begin for each in self.steps}
+        before = [each for each in reversed(self._held) if each[0] != read.step.sequence and each[0] in sizes]
+        self._held = [(read.step.sequence, self._clock() + HOLD_S)]
+        room = self._limit_bytes // 2 - sizes[read.step.sequence]
+        for each in before[: HELD - 1]:
+            room -= sizes[each[0]]
+            if room < 0:
+                break
+            self._held.insert(0, each)
 
     def _plan(self) -> None:
         self.due = _after(self._last, self.stride) if self._limit_bytes else WHOLE
@@ -139,21 +161,19 @@ class Retained:
         self._balance_s = min(BURST_S, self._balance_s + SHARE * (now - self._counted_at))
         self._counted_at = now
 
-    def _copy(self, ready: ReadyStep, now: float) -> None:
-        """Copy a step into the ring, where there is room for it or can be made."""
+    def _copy(self, ready: ReadyStep) -> bool:
+        """Copy a step into the ring; return whether there is room for it, or some could be made."""
         if not self._limit_bytes:
-            return
+            return False
         blocks = [block for parts in ready.blocks.values() for block in parts.values()]
         nbytes = max(_ALIGNED, sum(_aligned(block.data.nbytes) for block in blocks))
         if nbytes > self._limit_bytes:
             self.why = f"a step takes {size(nbytes)} on a staging node, and staging.retain is {size(self._limit_bytes)}"
-            return
+            return False
         self.why = ""
-        begin = self._room(nbytes, now)
-        if begin is None:
-            return
-        if self._ring is None and not self._allocate():
-            return
+        begin = self._room(nbytes)
+        if begin is None or (self._ring is None and not self._allocate()):
+            return False
         assert self._ring is not None
         retained = RetainedStep(ready.step, {}, begin, begin + nbytes)
         for block in blocks:
@@ -161,6 +181,7 @@ class Retained:
             begin += _aligned(block.data.nbytes)
         self.steps.append(retained)
         self._head = retained.end
+        return True
 
     def _allocate(self) -> bool:
         try:
@@ -170,7 +191,7 @@ class Retained:
             self._limit_bytes = 0
         return self._limit_bytes > 0
 
-    def _room(self, nbytes: int, now: float) -> int | None:
+    def _room(self, nbytes: int) -> int | None:
         """Make room behind the newest step, or where the ring begins; return where, or ``None`` where one stays."""
         wraps = self._head + nbytes > self._limit_bytes
         begin = 0 if wraps else self._head
@@ -181,7 +202,7 @@ class Retained:
         out = list(takewhile(goes, self.steps))  # they lie in the order in which they came
         if len(self.steps) - len(out) == RETAINED:
             out = [self.steps[0]]
-        held = {sequence for sequence, until in self._held if until > now}
+        held = {sequence for sequence, until in self._held if until > self._counted_at}
         if any(each.step.sequence in held for each in out):
             return None
         for _ in out:

@@ -30,7 +30,7 @@ class Node:
 
     def __init__(self, cost_s: float, limit_bytes: int = 1 << 20) -> None:
         self.clock, self.cost_s, self.spent_s = Clock(), cost_s, 0.0
-        self.retained = Retained(limit_bytes, self.clock)
+        self.retained = Retained(limit_bytes, self.clock, self.clock)
 
     def run(self, sequences: range, every_s: float, batch: int = 1) -> None:
         for first in sequences[::batch]:
