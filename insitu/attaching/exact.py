@@ -2,7 +2,7 @@
 """Retained steps of a run, read exactly: which there are, and their cells, put together from all staging nodes.
 
 What is retained of a step on only some nodes is no step: one is read in two parts. First all nodes agree on a step,
-which costs next to nothing and keeps it for a second; then its cells are fetched, of a large field in pieces. Where one
+which costs next to nothing and keeps it for a moment; then its cells are fetched, of a large field in pieces. Where one
 node has let go of the step meanwhile, there is nothing of it, never a part.
 """
 

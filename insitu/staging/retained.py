@@ -38,8 +38,9 @@ SPARE = 2.5
 #: How much a costly copy still counts after the next one. Nodes that forgot it at once would change their strides all
 #: the time where memory is not always as fast, and have few steps in common.
 FADES = 0.75
-#: How long a step that was asked for stays: until who reads it in pieces has asked for the next one.
-HOLD_S = 1.0
+#: How long a step that was asked for stays: until who reads it in pieces has asked for the next one, which takes some
+#: 50 ms. A ring of a few steps has no room for others meanwhile.
+HOLD_S = 0.3
 #: How many of these: who reads one after the other must not keep new ones out.
 HELD = 4
 #: Where copies begin: what NumPy and the processor like best.

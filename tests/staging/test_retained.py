@@ -160,12 +160,23 @@ def test_a_step_that_is_read_stays_for_a_while() -> None:
     node.run(range(4), 0.01)
     read = node.retained.read(1, "u")
     assert read is not None
-    node.run(range(4, 40), 0.01)
+    node.run(range(4, 30), 0.01)
     assert node.sequences[0] == 1
     np.testing.assert_array_equal(read.blocks["u"][0].data, np.arange(4.0) + 1)
     node.clock.now += HOLD_S
-    node.run(range(40, 50), 0.01)
-    assert node.sequences == [46, 47, 48, 49]
+    node.run(range(30, 40), 0.01)
+    assert node.sequences == [36, 37, 38, 39]
+
+
+def test_who_reads_all_steps_leaves_half_of_the_ring_to_new_ones() -> None:
+    node = Node(0.0, 64 * 8)
+    node.run(range(8), 0.001)
+    for sequence in range(8):
+        assert node.retained.read(sequence, "u") is not None
+    node.run(range(8, 12), 0.001)
+    assert node.sequences == list(range(4, 12))
+    node.run(range(12, 20), 0.001)
+    assert node.sequences[:4] == [4, 5, 6, 7]
 
 
 def test_a_step_that_is_too_large_is_said_to_be() -> None:
