@@ -95,6 +95,17 @@ class Exact:
             "or raise staging.retain."
         )
 
+    def newest(self, names: Sequence[str], select: Select, since: int, deadline: float) -> tuple[int, Arrays]:
+        """Return the newest retained step since a sequence, and its sequence; wait for one where there is none.
+
+        Raises as `first` does.
+        """
+        newer = [sequence for sequence, _ in self.listed(names, deadline) if sequence >= since]
+        found = self.read(names, select, newer[-1], deadline) if newer else None
+        if found is not None:
+            return newer[-1], found
+        return self.first(names, select, newer[-1] + 1 if newer else since, deadline)
+
     def first(self, names: Sequence[str], select: Select, since: int, deadline: float) -> tuple[int, Arrays]:
         """Wait for the first step since a sequence that all nodes have retained, and return its sequence and the step.
 

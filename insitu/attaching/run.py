@@ -137,12 +137,7 @@ class AttachedRun:
                 if backlog:
                     arrays = self._exact.read(names, select, backlog.pop(0), deadline)
                 else:
-                    newer = [sequence for sequence, _ in self._exact.listed(names, deadline) if sequence >= since]
-                    at, arrays = (
-                        (newer[-1], self._exact.read(names, select, newer[-1], deadline)) if newer else (-1, None)
-                    )
-                    if arrays is None:
-                        at, arrays = self._exact.first(names, select, since, deadline)
+                    at, arrays = self._exact.newest(names, select, since, deadline)
                     since = at + 1
             except RunError:
                 if not self.over:

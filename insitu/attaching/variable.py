@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from insitu.attaching.exact import Exact, Select, checked
-from insitu.errors import LocalProtocolError
+from insitu.errors import InsituError, LocalProtocolError
 from insitu.text import count
 
 #: How long a step is waited for: a simulation may compute for a while between two.
@@ -55,18 +55,25 @@ class RetainedVariable:
         if isinstance(which, slice):
             several = self._exact.recent([self.name], self._select, which, deadline)
             return stacked([each[self.name] for each in several])
-        found = self._exact.recent([self.name], self._select, slice(which, which + 1 or None), deadline)
-        if not found and which == -1:
-            found = [self._exact.first([self.name], self._select, 0, deadline)[1]]
+        if which == -1:
+            return self._exact.newest([self.name], self._select, 0, deadline)[1][self.name]
+        found = self._exact.recent([self.name], self._select, slice(which, which + 1), deadline)
         if not found:
             raise IndexError(f"'{self.name}' has {count(len(self), 'retained step')}, and no [{which}].")
         return found[0][self.name]
 
     def __iter__(self) -> Iterator[xr.DataArray]:
-        yield from (each[self.name] for each in self._exact.recent([self.name], self._select, slice(None), _soon()))
+        """Read those that are retained by now, one after the other; those that are gone until then are left out."""
+        for sequence, _ in self._exact.listed([self.name], _soon()):
+            arrays = self._exact.read([self.name], self._select, sequence, _soon())
+            if arrays is not None:
+                yield arrays[self.name]
 
     def __repr__(self) -> str:
-        steps = self.steps
+        try:
+            steps = self.steps
+        except (InsituError, TimeoutError) as error:
+            return f"<'{self.name}': {error}>"
         which = f", {steps[0]} to {steps[-1]}" if steps else ""
         return f"<'{self.name}': {count(len(steps), 'retained step')}{which}>"
 

@@ -73,6 +73,7 @@ def test_the_newest_steps_are_as_they_were_put(run: AttachedRun) -> None:
     assert several.dims == ("step", "y", "x")
     assert [right(each) for each in several] == sorted(several.step.values // 10)
     assert len(run["uneven"]) > 3
+    assert len({right(each) for each in run["uneven"]}) > 3
     assert str(run["uneven"]).startswith("<'uneven': ")
 
 
@@ -179,6 +180,7 @@ class TestEnd:
             for each in steps:
                 right(each)
         assert run.over
+        assert "has ended" in repr(run["uneven"])
         left = running.wait()
         assert left.status == 0, left.stderr
         said = told(running.folder, RANKS)

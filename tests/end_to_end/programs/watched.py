@@ -16,7 +16,7 @@ from insitu.client.launcher import rank_and_size
 from tests.end_to_end.programs.shapes import particles, parts, scalar
 
 #: Fewer steps than a test needs to look at them would be an end before its time.
-PAUSE_S, STEPS = 0.02, 5000
+PAUSE_S, STEPS = 0.03, 5000
 #: The arrays that are put: two in uneven parts, of which one rank has none, and one in columns.
 ARRAYS = ("uneven", "short", "columns")
 
