@@ -31,6 +31,7 @@ def jumping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return library
 
 
+@pytest.mark.stress
 def test_every_wait_keeps_its_bound_and_results_are_right(
     start: Start, jumping: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def check_windows(left: Left, cells: int) -> int:
     return len(whole)
 
 
+@pytest.mark.stress
 def test_a_rank_that_is_killed_in_mid_step_while_the_others_go_on_takes_along_later_steps(start: Start) -> None:
     """Ranks that were started by hand are nobody's to stop: they put to their end, and what can be whole no more is
     dropped at once and counted.
@@ -90,6 +91,7 @@ def test_a_rank_that_is_killed_in_mid_step_while_the_others_go_on_takes_along_la
     np.testing.assert_array_equal(each["total"], sum(range(24)) + 24 * each["step"])
 
 
+@pytest.mark.stress
 def test_a_run_of_the_same_name_begins_while_ranks_of_one_whose_controller_was_killed_go_on(start: Start) -> None:
     """They end within their bound; what they still say reaches nobody of the new run, whose results are right."""
     steps = 60

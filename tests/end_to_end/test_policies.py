@@ -99,6 +99,7 @@ def test_with_a_disk_nothing_is_dropped_and_nobody_waits(start: Start) -> None:
     assert {event["source"] for event in left.events("spill")} <= {"rank 0", "rank 1", "rank 2"}
 
 
+@pytest.mark.stress
 def test_what_has_waited_in_vain_goes_to_the_disk_and_nothing_is_dropped(start: Start) -> None:
     """The fold stands still for longer than ranks wait, and goes on while they do."""
     slower = {"use": "tests.end_to_end.folds:Slower", "pauses_s": [0.25, 0.0], "since": [0, 6]}
@@ -118,6 +119,7 @@ def check_spilled(left: Left, steps: int) -> None:
     assert 0 < report["ranks"]["most_on_disk_bytes"] <= steps * STEP_BYTES
 
 
+@pytest.mark.stress
 def test_where_it_is_to_abort_the_simulation_ends_after_the_wait_and_what_was_folded_is_kept(start: Start) -> None:
     max_wait_s = 0.2
     running = start(

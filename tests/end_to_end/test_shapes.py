@@ -100,8 +100,8 @@ def test_another_configuration_may_fold_something_else_of_it(left: Left) -> None
     came, comes = (
         [step.elapsed_s for step in Recording(each.directory / "recording.zarr").steps] for each in (left, again)
     )
-    assert came[PAUSED] - came[PAUSED - 1] > 0.9 * PAUSE_S
-    assert comes[PAUSED] - comes[PAUSED - 1] > PAUSE_S / 4  # on a busy machine the one before may be late
+    for elapsed_s in (came, comes):
+        assert elapsed_s[PAUSED] - elapsed_s[PAUSED - 1] > PAUSE_S / 4  # on a busy machine the one before may be late
     steps = np.stack([field("uneven", n) for n in range(STEPS)])
     expected = [steps[first : first + 5].sum(axis=0) for first in range(0, STEPS, 5)]
     np.testing.assert_array_equal(again.results("sum")["total"], expected)
