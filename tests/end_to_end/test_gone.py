@@ -29,7 +29,7 @@ def test_staging_nodes_that_never_start_end_the_run_before_the_simulation(
     """Workers that hang while they are loaded, and others whose operator hangs while it is prepared."""
     late = {"late": total() | {"use": "tests.end_to_end.folds:Late"}}
     begin, runs = time.monotonic(), [start(*program("steady"), hasty=True, operators=late)]
-    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", '["tests.end_to_end.hanging"]')
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", '["tests.end_to_end.programs.hanging"]')
     runs.append(start(*program("steady"), hasty=True, nodes=2))
     why = (
         f"The Dask workers did not start their staging nodes within {hasty.WARM_S:g} s. See whether their processes",
