@@ -116,6 +116,9 @@ class Service:
         self._refused: set[bytes] = set()
         self._pinged_at = self._plan_by = 0.0
         self._gone_at: dict[int, float] = {}
+        #: The staging nodes that cannot be looked at any more, and since when all steps are whole on the others.
+        self._unseen: set[int] = set()
+        self._whole_since = 0
         self._waker = Waker()
         self.steering = Steering(terms.steering, self._say, journal, record, schedule, self._waker.wake)
         followers = followers or Followers()
@@ -451,10 +454,14 @@ class Service:
                 self._traces.hear(peer, spans)
 
     def _peek(self, peek: Peek) -> list[int]:
-        """Ask the staging nodes for a picture; return which."""
-        nodes = self._stream.unfinished if self._stream is not None else []
+        """Let the staging nodes show something; return which. No step is whole that others have had parts of."""
+        if self._stream is None:
+            return []
+        nodes = self._stream.unfinished
+        if (left := set(self._stream.fed).difference(nodes)) != self._unseen:
+            self._unseen, self._whole_since = left, self._stream.tracker.watermark + 1
         for node in nodes:
-            self._send(self.nodes[node], peek)
+            self._send(self.nodes[node], replace(peek, begin=self._whole_since))
         return nodes
 
     def _event(self, peer: Peer, event: Event) -> None:

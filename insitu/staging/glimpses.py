@@ -35,6 +35,7 @@ class Glimpses:
 
     def ask(self, peek: Peek) -> list[Glimpse]:
         """Answer a look from what is retained, or remember it for the steps to come."""
+        self._retained.forget(peek.begin)
         found = self._told(peek) if peek.most == 0 else self._of_retained(peek)
         if found is None:
             self._waiting.append(peek)

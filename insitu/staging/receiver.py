@@ -269,7 +269,6 @@ class Receiver:
                 case Feed() as feed:
                     self._fed_by(feed)
                 case Moved() as move:
-                    self._retained.clear()  # another node has now, or has no more, what belongs to these
                     self._close(self._assembler.moved(move))
                 case Approve() as approve:
                     self._assembler.approve(approve)

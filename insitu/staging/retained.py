@@ -114,10 +114,10 @@ class Retained:
             self.stride //= 2
             self._plan()
 
-    def clear(self) -> None:
-        """Forget all steps: from now on others have parts of them, or what was theirs is here."""
-        self.steps.clear()
-        self._head = 0
+    def forget(self, before: int) -> None:
+        """Forget the steps before a sequence: parts of them were on nodes that have left."""
+        while self.steps and self.steps[0].step.sequence < before:
+            self.steps.popleft()
 
     def read(self, since: int, variable: str) -> RetainedStep | None:
         """Return the first step since this sequence that has the variable, and keep it for a while.

@@ -327,7 +327,7 @@ KINDS: dict[int, Record] = {
     53: Record(v.News, buffers=buffers),
     54: Record(v.Look, _look, **_looking),
     55: Record(v.Sight, _picture, number=whole(), parts=whole(1), **_seen),
-    56: Record(v.Peek, _look, **_looking),
+    56: Record(v.Peek, _look, **_looking, begin=whole()),
     57: Record(v.Glimpse, _picture, number=whole(), **_seen),
     60: Record(n.LearnerHello, version=_version, run=name, operator=name, host=name, pid=whole(), process=whole()),
     61: Record(n.Sources, nodes=many(row(whole(), name))),

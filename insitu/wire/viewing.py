@@ -121,13 +121,17 @@ class Sight:
 
 @dataclass(slots=True)
 class Peek:
-    """A `Look`, as the controller passes it on to a staging node."""
+    """A `Look`, as the controller passes it on to a staging node.
+
+    What was retained before sequence `begin` is no step any more: nodes that had parts of it have left.
+    """
 
     number: int
     variable: str
     select: tuple[Range, ...]
     most: int | None
     since: int | None = None
+    begin: int = 0
 
 
 @dataclass(slots=True)

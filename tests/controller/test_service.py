@@ -63,6 +63,7 @@ from insitu.wire.steering import (
     Scaled,
     SteeringTerms,
 )
+from insitu.wire.viewing import Look, Peek, Watch, Watching
 from tests.end_to_end.folds import Total
 from tests.waiting import wait_until
 from tests.wire.fakes import FakeCaller
@@ -688,6 +689,10 @@ def test_a_node_that_leaves_hands_over_what_it_has_and_nothing_is_lost(make: Mak
         (True, True, 2)
     ] * 2
     assert (it.service.left, it.service.lacking) == ({1}, 0)
+    viewer = it._caller(Link.VIEWER_CONTROLLER, Watch(VERSION, "melt", "n19", 301))
+    viewer.hear(Watching)
+    viewer.say(Look(0, "u", (), 0))
+    assert it.nodes[0].hear(Peek).begin == 4  # of the steps before it had parts
     assert it.service.tracker is not None
     assert it.service.tracker.counts.dropped.total() == 0
 

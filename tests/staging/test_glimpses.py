@@ -145,6 +145,13 @@ def test_exact_cells_are_those_of_a_retained_step() -> None:
     assert told.variable.shape == (6, 4)
 
 
+def test_steps_of_which_nodes_that_have_left_had_parts_are_none() -> None:
+    retained = Retained(1 << 20)
+    retained.take([step_of(*cut(np.zeros((2, 2)), []), sequence=k) for k in range(4)])
+    [told] = Glimpses(retained).ask(Peek(1, "u", (), 0, begin=2))
+    assert np.asarray(told.buffers[0])[:, 0].tolist() == [2, 3]
+
+
 def test_more_cells_than_one_message_has_are_said_to_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SIGHT_BYTES", 100)
     retained = Retained(1 << 20)
