@@ -113,6 +113,7 @@ def test_a_controller_that_is_killed_leaves_its_workers_to_others_after_a_while(
 ) -> None:
     """The nodes end, threads, doors and what they hold, and the next run finds the workers as they were."""
     with Client(address_in(scheduler_file), timeout=10, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
         before = client.run(kept)
         client.run(abandon_after, 6.0)  # three pings
         try:

@@ -110,6 +110,7 @@ class Node:
     def approve(self) -> None:
         """Let the node commit what it closes by itself, and wait until it does."""
         self.controller.say(Approve(0, self.layouts, ()))
+        wait_until(lambda: self.layouts in self.receiver._assembler._approved, what="the approval")
 
     def steps_closed(self) -> list[int]:
         return [step.sequence for closed in self.controller.all(Closed) for step in closed.steps]
