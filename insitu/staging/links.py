@@ -22,6 +22,9 @@ from insitu.wire.segment import Segment
 from insitu.wire.session import Link, Session, Side
 from insitu.wire.sockets import Listener, Pollable, listen, poll
 
+#: Messages over ZeroMQ that follow each other within this time are a stream: to take in what has gathered costs less
+#: than to wake up for each of them.
+CLOSE_S = 0.00025
 #: Messages taken in before anything is answered, so that nobody waits for an endless stream of others.
 MESSAGES_PER_TURN = 256
 
@@ -44,8 +47,10 @@ class RankLinks:
         self.listener: Listener
         #: The name of the local socket that leads here too, empty where there are none.
         self.local = ""
-        #: Whether something came through lanes just now, and none of those ranks waits for an answer.
+        #: Whether something came just now that more will follow, as far as is known: through lanes, and none of those
+        #: ranks waits for an answer, or over ZeroMQ soon after something else.
         self.streams = False
+        self._came_at = 0.0
         self._contact = contact
         self._memory_bytes = memory_bytes
         self._feeders = feeders
@@ -109,6 +114,8 @@ class RankLinks:
 
     def receive(self) -> None:
         """Take in what came over ZeroMQ."""
+        before, self._came_at = self._came_at, time.monotonic()
+        self.streams = self.streams or self._came_at - before < CLOSE_S
         for _ in range(MESSAGES_PER_TURN):
             arrived = self.listener.receive()
             if arrived is None:
