@@ -9,6 +9,7 @@ share.
 This module imports nothing but NumPy, because contenders run in environments of their own (`benchmarks.peers`).
 """
 
+import gc
 import json
 import threading
 import time
@@ -136,6 +137,9 @@ def _produce(work: Workload, rank: int, timed: Callable[[int], float]) -> None:
     for n in range(work.lead):
         timed(n)
     wait_for(work.warm)
+    # Else Python looks through all that the process has loaded at one of the steps that are timed: once in a run, which
+    # one of another length does not feel, and for longer the more a contender has loaded for its own preparations.
+    gc.collect()
     calls = np.empty(work.steps)
     begin = time.monotonic()
     for n in range(work.steps):
