@@ -112,7 +112,8 @@ def main() -> None:
     work = Workload.load(sys.argv[1])
     with insitu.Client() as sim:
         note_threads(Path(work.folder), f"rank {sim.rank}")
-        write(Path(work.folder) / "threads.controller.json", json.dumps({"pid": os.getppid(), "names": {}}))
+        if sim.rank == 0:
+            write(Path(work.folder) / "threads.controller.json", json.dumps({"pid": os.getppid(), "names": {}}))
         rank, rows = sim.rank, work.block[0]
         shape, start = (rows * work.ranks, *work.block[1:]), (rows * rank, *(0 for _ in work.block[1:]))
 
