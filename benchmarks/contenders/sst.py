@@ -13,15 +13,15 @@ from adios2 import bindings
 from benchmarks.consumers import Consumer
 from benchmarks.workload import Array, Workload, produce
 
+#: How often a stream is opened anew.
+OPENINGS = 5
+
 
 def consume(work: Workload) -> None:
     adios, consumer = bindings.ADIOS(), Consumer(work)
     if work.answers:
         os.mkfifo(work.note("answers"))
-    engines = []
-    for rank in range(work.ranks):
-        io = _io(adios, f"read.{rank}", work)
-        engines.append((io, io.Open(str(work.note(f"stream.{rank}")), bindings.Mode.Read)))
+    engines = [_reader(adios, rank, work) for rank in range(work.ranks)]
     answer = _pipe(work, os.O_WRONLY)
     block = np.ones(work.block)
     while consumer:
@@ -59,6 +59,18 @@ def publish(work: Workload, rank: int) -> None:
 def _pipe(work: Workload, flags: int) -> int | None:
     """Open the way back; both streams are open by then, so the pipe is there."""
     return os.open(work.note("answers"), flags) if work.answers else None
+
+
+def _reader(adios: bindings.ADIOS, rank: int, work: Workload) -> tuple[bindings.IO, bindings.Engine]:
+    """Open a rank's stream. ADIOS2 takes a note of its own that is being written for one of a writer that is gone."""
+    for attempt in range(OPENINGS):
+        io = _io(adios, f"read.{rank}.{attempt}", work)
+        try:
+            return io, io.Open(str(work.note(f"stream.{rank}")), bindings.Mode.Read)
+        except RuntimeError:
+            if attempt == OPENINGS - 1:
+                raise
+    raise AssertionError
 
 
 def _io(adios: bindings.ADIOS, name: str, work: Workload) -> bindings.IO:
