@@ -24,7 +24,7 @@ from insitu.learner import Learner
 from insitu.model import Variable, has_cells, parameter_of
 from insitu.operator import Operator, SeriesOperator
 from insitu.selection import faults_of_selection, sent, steps_taken
-from insitu.wire.blocks import Range
+from insitu.wire.blocks import ALL_STEPS, Range
 from insitu.wire.messages import Need
 
 #: The results of operators by the operator's name, and within by their own.
@@ -121,7 +121,7 @@ class Pipeline:
     def _need(self, name: str) -> Need:
         rules = self.config.rules(name)
         ranges = {dim: Range(dim, *indices(text)) for dim, text in rules.select.items()}
-        steps = ranges.pop("step", Range("step", None, None, 1))
+        steps = ranges.pop("step", ALL_STEPS)
         return Need(name, tuple(ranges.values()), rules.dtype or "", rules.codec, rules.tolerance or 0.0, steps)
 
     def steps_due(self, name: str, since: int, upto: int) -> int:

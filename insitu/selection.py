@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from insitu.model import Array, Extent, Variable
-from insitu.wire.blocks import Range
+from insitu.wire.blocks import ALL_STEPS, Range
 from insitu.wire.messages import Need
 
 
@@ -80,7 +80,7 @@ def steps_taken(several: Sequence[Range], every: bool, since: int, upto: int) ->
     >>> steps_taken([thirds, halves], True, 0, 11), steps_taken([thirds, halves], False, 0, 11)
     (2, 8)
     """
-    if all(one == Range("step", None, None, 1) for one in several):
+    if all(one == ALL_STEPS for one in several):
         return upto - since + 1
     sequences = np.arange(since, upto + 1)
     taken = [_taken(one, sequences) for one in several]

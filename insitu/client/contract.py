@@ -15,7 +15,7 @@ import numpy as np
 
 from insitu.model import Array, Extent, Variable, parameter_of
 from insitu.selection import cut, faults_of_selection, sent, takes_step
-from insitu.wire.blocks import BlockSpec, Range
+from insitu.wire.blocks import ALL_STEPS, BlockSpec
 from insitu.wire.messages import Event, Message, Need, Offer, Tally, Traffic
 
 
@@ -56,10 +56,9 @@ class Contract:
         needs = tuple(needs)
         self._needs = {need.name: need for need in needs}
         self._say = say
-        every = Range("step", None, None, 1)
         #: Whether anybody wants to know the parameters of each step.
         self.wants_parameters = any(parameter_of(need.name) is not None for need in needs)
-        self._steps = {need.name: need.steps for need in needs if need.steps != every}
+        self._steps = {need.name: need.steps for need in needs if need.steps != ALL_STEPS}
         self._spec_ids: dict[BlockSpec, int] = {}
         self._overflowed: set[str] = set()
         self._volumes: dict[str, Volume] = {}

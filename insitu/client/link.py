@@ -140,7 +140,7 @@ class NodeLink:
     @property
     def met(self) -> bool:
         """Whether the node has said how much it takes, and whether it has mapped the segment and the lane."""
-        return self._credit.limit_bytes > 0 and self.lent is not None and self._offered is None
+        return self.credit_bytes > 0 and self.lent is not None and self._offered is None
 
     @property
     def idle(self) -> bool:
@@ -161,7 +161,7 @@ class NodeLink:
 
     def accepts(self, nbytes: int) -> bool:
         """Whether the node could ever take a message of this size. Before the first credit nobody knows."""
-        return nbytes <= self._credit.limit_bytes or self._credit.limit_bytes == 0
+        return self.credit_bytes == 0 or self._credit.could_fit(nbytes)
 
     @property
     def unsent(self) -> list[Published]:
@@ -324,10 +324,10 @@ class NodeLink:
         return True
 
     def _count(self, message: Published) -> None:
-        if type(message) is PublishLent:
+        if isinstance(message, PublishLent):
             sizes = [nbytes for _, nbytes in message.places]
         else:
-            sizes = [nbytes_of(buffer) for buffer in message.buffers]  # type: ignore[union-attr]
+            sizes = [nbytes_of(buffer) for buffer in message.buffers]
         before = self._sent.get(message.layout)
         self._sent[message.layout] = sizes if before is None else list(map(add, before, sizes))
 

@@ -19,7 +19,7 @@ class _Kept:
     """The slots of a step that is needed by some: its staging nodes, and this rank where it folds."""
 
     step: Step
-    slots: tuple[Slot, ...]
+    slots: list[Slot]
     needed_by: int
 
 
@@ -77,7 +77,7 @@ class Outbox:
         Raises `TooLarge` where one of them can never take its part.
         """
         messages = self._cutter.messages(step, blocks)
-        slots = tuple([one.slot for one in blocks if one.slot is not None])
+        slots = [one.slot for one in blocks if one.slot is not None]
         held = self._folding is not None and self._folding.hold(step, blocks)
         self._kept[step.sequence] = _Kept(step, slots, len(messages) + held)
         for link, message, nbytes in messages:

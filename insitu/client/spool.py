@@ -12,7 +12,8 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from io import FileIO
+from typing import Any
 
 import numpy as np
 
@@ -169,12 +170,12 @@ def _write(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _read(file: IO[bytes], data: memoryview, offset: int) -> bool:
+def _read(file: FileIO, data: memoryview, offset: int) -> bool:
     """Fill `data`; return whether there was as much. (`os.preadv` would do without a seek, and is not everywhere.)"""
     try:
         file.seek(offset)
         while len(data):
-            read = file.readinto(data)  # type: ignore[attr-defined]
+            read = file.readinto(data)
             if not read:
                 return False
             data = data[read:]

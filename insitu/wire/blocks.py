@@ -23,3 +23,6 @@ class Range:
     start: int | None
     stop: int | None
     step: int
+
+
+ALL_STEPS = Range("step", None, None, 1)

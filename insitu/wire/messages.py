@@ -44,7 +44,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from insitu.model import Array, Extent, Variable
-from insitu.wire.blocks import BlockSpec, Range
+from insitu.wire.blocks import ALL_STEPS, BlockSpec, Range
 from insitu.wire.learning import Dismiss, Join, Learned, LearnerHello, Lesson, Meet, Sources, Subscribe
 from insitu.wire.steering import (
     Answer,
@@ -96,9 +96,6 @@ class Share:
     high: int
     of: int
     local: str = ""
-
-
-ALL_STEPS = Range("step", None, None, 1)
 
 
 @dataclass(frozen=True, slots=True)

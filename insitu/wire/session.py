@@ -319,13 +319,13 @@ class Session:
         if type(message) is Layout:
             self._learn(message, error)
         else:
-            self._check(cast(Publish, message), error)
+            self._check(cast("Publish | PublishLent | PublishEncoded", message), error)
 
     def _check(self, publish: Publish | PublishLent | PublishEncoded, error: type[ProtocolError]) -> None:
         layout = self.layouts.get(publish.layout)
         if layout is None:
             raise error(f"Publish.layout: layout {publish.layout} was not announced; {len(self.layouts)} were.")
-        blocks = len(publish.places if type(publish) is PublishLent else publish.buffers)  # type: ignore[union-attr]
+        blocks = len(publish.places if isinstance(publish, PublishLent) else publish.buffers)
         if blocks != len(layout.blocks):
             raise error(f"{type(publish).__name__}: layout {layout.id} has {len(layout.blocks)} blocks, not {blocks}.")
 
