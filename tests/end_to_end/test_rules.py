@@ -16,8 +16,8 @@ OPERATORS = {
 }
 
 
-def tank(folder: Path, steering: Any, *options: object, **keys: Any) -> Left:
-    simulation = {"command": program("tank", *options), "ranks": 2}
+def tank(folder: Path, steering: Any, *options: object, ranks: int = 2, **keys: Any) -> Left:
+    simulation = {"command": program("tank", *options), "ranks": ranks}
     running = Running(folder, {"run": "tank", "simulation": simulation, "steering": steering} | keys)
     try:
         return running.wait()
@@ -75,7 +75,11 @@ def test_rules_act_on_the_simulation_and_every_wish_has_its_receipt(tmp_path: Pa
 
 
 def test_a_pid_settles_against_a_disturbance_and_controllers_that_fail_are_stopped_by_name(tmp_path: Path) -> None:
-    """From step 400 on the tank leaks. The run ends when it has settled again, however busy the machine is."""
+    """From step 400 on the tank leaks. The run ends when it has settled again, however busy the machine is.
+
+    One rank: the tank's ranks do not wait for each other, an action is as late as they are apart, and a loop that is too
+    late never settles.
+    """
     one = {"of": "level", "result": "mean"}
     kp, ki, wanted, leak = 0.3, 0.2, 2.0, 400
     settled = f"step > {leak + 100} and abs(level.mean - {wanted}) < 0.01"
@@ -90,6 +94,7 @@ def test_a_pid_settles_against_a_disturbance_and_controllers_that_fail_are_stopp
             "rules": [{"name": "settled", "when": settled, "for": "100 steps", "do": "stop"}],
         },
         *("--steps", 100_000, "--leak", leak),
+        ranks=1,
         operators={"level": OPERATORS["level"]},
         outputs=[{"of": "level"}],
     )  # fmt: skip
