@@ -77,8 +77,8 @@ def test_rules_act_on_the_simulation_and_every_wish_has_its_receipt(tmp_path: Pa
 def test_a_pid_settles_against_a_disturbance_and_controllers_that_fail_are_stopped_by_name(tmp_path: Path) -> None:
     """From step 400 on the tank leaks. The run ends when it has settled again, however busy the machine is.
 
-    One rank: the tank's ranks do not wait for each other, an action is as late as they are apart, and a loop that is too
-    late never settles.
+    One rank: the tank's ranks do not wait for each other, an action is as late as they are apart, and a loop that is
+    too late never settles.
     """
     one = {"of": "level", "result": "mean"}
     kp, ki, wanted, leak = 0.3, 0.2, 2.0, 400
