@@ -31,7 +31,7 @@ WHOLE = np.arange(48.0).reshape(6, 8)
 
 def seen(select: dict[str, int | slice], most: int, variable: Variable = U, data: Array = WHOLE) -> Sight:
     """What one staging node shows of a step of two ranks."""
-    glimpses = Glimpses(Retained(0))
+    glimpses = Glimpses(Retained(0), lambda variable: True)
     glimpses.ask(Peek(1, variable.name, ranges_of(select), most))
     blocks = {
         rank: {variable.name: Block(variable, (3 * rank, 0), part)} for rank, part in enumerate((data[:3], data[3:]))

@@ -92,6 +92,8 @@ class Looks:
             return False
         wanted, self._now = self._now[1], None
         steps = {part.sequence for part in self._parts if part.variable is not None}
+        if not steps and not any(part.why for part in self._parts):
+            return False  # no rank has sent it to any node yet
         if len(steps) > 1:
             # The simulation stands still, and one node has retained newer steps: of the older all have their parts.
             self._since[wanted] = min(steps)

@@ -9,7 +9,7 @@ step. Nothing waits for a look.
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -27,10 +27,11 @@ WAITING = 16
 
 
 class Glimpses:
-    """The looks that one staging node has to answer."""
+    """The looks that one staging node has to answer. `announced` says whether any rank sends it a variable."""
 
-    def __init__(self, retained: Retained) -> None:
+    def __init__(self, retained: Retained, announced: Callable[[str], bool]) -> None:
         self._retained = retained
+        self._announced = announced
         self._waiting: deque[Peek] = deque(maxlen=WAITING)
 
     def ask(self, peek: Peek) -> list[Glimpse]:
@@ -52,14 +53,18 @@ class Glimpses:
         return Glimpse(peek.number, variable, -1, 0, 0.0, (), (((0, 0), told.shape),), why, (told,))
 
     def of(self, steps: Sequence[ReadyStep]) -> list[Glimpse]:
-        """Return what these steps answer; the same for all nodes that get the same steps after the same look."""
+        """Return what these steps answer; the same for all nodes that get the same steps after the same look.
+
+        A node to which nobody sends the variable shows nothing of the first one.
+        """
         if not self._waiting:
             return []
         found: list[Glimpse] = []
         for ready in steps:
             for peek in list(self._waiting):
                 blocks = [parts[peek.variable] for parts in ready.blocks.values() if peek.variable in parts]
-                if blocks and peek.since in (None, NEWEST) and peek.most is not None:
+                here = blocks or not self._announced(peek.variable)
+                if here and peek.since in (None, NEWEST) and peek.most is not None:
                     self._waiting.remove(peek)
                     found.append(_glimpse(peek, ready.step, blocks))
         for peek in list(self._waiting):
@@ -77,8 +82,12 @@ class Glimpses:
             return _glimpse(peek, step.step, step.blocks.get(peek.variable, []))
         nothing = peek.since is not None and retained.why and not retained.steps
         if nothing and (peek.most is None or peek.since != NEWEST):
-            return Glimpse(peek.number, None, -1, 0, 0.0, (), (), retained.why, ())
-        return None
+            return _nothing(peek, retained.why)
+        return _nothing(peek) if peek.since == NEWEST and not self._announced(peek.variable) else None
+
+
+def _nothing(peek: Peek, why: str = "") -> Glimpse:
+    return Glimpse(peek.number, None, -1, 0, 0.0, (), (), why, ())
 
 
 def _glimpse(peek: Peek, step: Step, blocks: list[Block]) -> Glimpse:

@@ -87,6 +87,15 @@ class RankLinks:
     def __iter__(self) -> Iterator[RankLink]:
         return iter(self._links.values())
 
+    def announced(self, variable: str) -> bool:
+        """Whether a rank has said that it sends blocks of a variable. Costs O(layouts)."""
+        return any(
+            block.variable.name == variable
+            for link in self._links.values()
+            for layout in link.session.layouts.values()
+            for block in layout.blocks
+        )
+
     def poll(self, sockets: Iterable[Pollable], wait_s: float) -> list[Pollable]:
         """Wait for these sockets, for ranks and for their lanes; return which of the sockets have something."""
         all_of_them = [self.listener, *sockets]

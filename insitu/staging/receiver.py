@@ -117,7 +117,7 @@ class Receiver:
         self._assembler = Assembler(())
         self._shipped = Shipped(frozenset(shipped), ())
         self._retained = Retained(retain_bytes)
-        self._glimpses = Glimpses(self._retained)
+        self._glimpses = Glimpses(self._retained, self._ranks.announced)
         self._tracing = tracing or Tracing()
         self._consumer: Merger | None = None
         self._status_at = 0.0

@@ -85,8 +85,9 @@ class Look:
       node has retained, or will; or, where it is `NEWEST`, of the newest step that it has retained, without one of the
       next step. What is exact is always of a retained step.
 
-    A node that has no part of the variable in any retained step shows nothing of the first one. Whoever asks looks
-    whether all parts are of the same step, and if not asks again since the last of them.
+    A node that has no part of the variable in any retained step shows nothing of the first one, and one to which no
+    rank sends the variable nothing of the next step, whichever that is. Whoever asks looks whether all parts are of the
+    same step, and if not asks again since the last of them.
     """
 
     number: int

@@ -51,6 +51,16 @@ def test_why_there_is_no_picture_is_kept() -> None:
     assert assembled([sight(1, 1, 0, VALUES, why="'u' has no dim 't'")], {}).why == "'u' has no dim 't'"
 
 
+def test_what_no_node_has_yet_is_asked_for_again() -> None:
+    looks, wanted = Looks(), Wanted("u")
+    looks.want(wanted, 0.0)
+    for now in (0.0, EVERY_S):
+        look = looks.next(now)
+        assert look is not None
+        assert not looks.take(replace(sight(look.number, 1, 0, VALUES), variable=None, pieces=(), buffers=()))
+        assert looks.want(wanted, now) is None
+
+
 def test_nothing_is_asked_for_that_nobody_wants() -> None:
     assert Looks().next(0.0) is None
 

@@ -98,6 +98,13 @@ def test_a_single_number_is_one_whoever_puts_it(run: AttachedRun) -> None:
         assert (lonely.dtype, 10 * int(lonely)) == (np.int64, int(lonely.step))
 
 
+def test_a_picture_comes_also_of_what_only_one_staging_node_gets(run: AttachedRun) -> None:
+    for name in ("lonely", "uneven"):
+        picture = run.next(name, timeout=10)
+        n = int(picture.step) // 10
+        np.testing.assert_array_equal(picture, n if name == "lonely" else field(name, n))
+
+
 def test_a_large_field_comes_in_pieces(run: AttachedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("insitu.attaching.exact.PIECE_BYTES", 100)
     right(run["uneven"][-1])

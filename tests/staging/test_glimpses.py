@@ -17,13 +17,17 @@ from insitu.wire.blocks import Range
 from insitu.wire.viewing import NEWEST, Glimpse, Peek
 
 
+def everything(variable: str) -> bool:
+    return True
+
+
 def step_of(*blocks: Block, sequence: int = 3) -> ReadyStep:
     parts = {rank: {block.variable.name: block} for rank, block in enumerate(blocks)}
     return ReadyStep(Step(sequence, 10 * sequence, 0.5), parts, {})
 
 
 def look(blocks: list[Block], **peek: object) -> Glimpse:
-    glimpses = Glimpses(Retained(0))
+    glimpses = Glimpses(Retained(0), everything)
     glimpses.ask(Peek(**{"number": 1, "variable": "u", "select": (), "most": 1 << 20} | peek))  # type: ignore[arg-type]
     [glimpse] = glimpses.of([step_of(*blocks)])
     return glimpse
@@ -107,7 +111,7 @@ def test_a_single_number_is_one_piece() -> None:
 
 
 def test_a_look_waits_for_a_step_that_has_the_variable_and_is_answered_once() -> None:
-    glimpses = Glimpses(Retained(0))
+    glimpses = Glimpses(Retained(0), everything)
     [block] = cut(np.zeros((2, 2)), [])
     glimpses.ask(Peek(7, "u", (), 10))
     assert glimpses.of([ReadyStep(Step(0, 0, 0.0), {0: {}}, {})]) == []
@@ -116,8 +120,18 @@ def test_a_look_waits_for_a_step_that_has_the_variable_and_is_answered_once() ->
     assert glimpses.of([step_of(block)]) == []
 
 
+def test_a_node_to_which_nobody_sends_the_variable_shows_nothing_of_the_next_step() -> None:
+    glimpses = Glimpses(Retained(0), lambda variable: variable == "u")
+    [block] = cut(np.zeros((2, 2)), [])
+    glimpses.ask(Peek(7, "energy", (), 10))
+    [found] = glimpses.of([step_of(block, sequence=k) for k in (1, 2)])
+    assert (found.number, found.sequence, found.variable, found.why) == (7, 1, None, "")
+    [newest] = glimpses.ask(Peek(8, "energy", (), 10, NEWEST))
+    assert (newest.variable, newest.why) == (None, "")
+
+
 def test_looks_that_nobody_waits_for_are_forgotten() -> None:
-    glimpses = Glimpses(Retained(0))
+    glimpses = Glimpses(Retained(0), everything)
     for number in range(2 * WAITING):
         glimpses.ask(Peek(number, "u", (), 10))
     found = glimpses.of([step_of(*cut(np.zeros((2, 2)), []))])
@@ -127,7 +141,7 @@ def test_looks_that_nobody_waits_for_are_forgotten() -> None:
 def test_exact_cells_are_those_of_a_retained_step() -> None:
     field, y = np.arange(24, dtype="i2").reshape(6, 4), Range("y", 1, None, 2)
     retained = Retained(1 << 20)
-    glimpses = Glimpses(retained)
+    glimpses = Glimpses(retained, everything)
     peek = Peek(1, "u", (y,), None, 4)
     assert glimpses.ask(peek) == []
     for sequence in (3, 4):
@@ -148,7 +162,7 @@ def test_exact_cells_are_those_of_a_retained_step() -> None:
 def test_steps_of_which_nodes_that_have_left_had_parts_are_none() -> None:
     retained = Retained(1 << 20)
     retained.take([step_of(*cut(np.zeros((2, 2)), []), sequence=k) for k in range(4)])
-    [told] = Glimpses(retained).ask(Peek(1, "u", (), 0, begin=2))
+    [told] = Glimpses(retained, everything).ask(Peek(1, "u", (), 0, begin=2))
     assert np.asarray(told.buffers[0])[:, 0].tolist() == [2, 3]
 
 
@@ -156,20 +170,20 @@ def test_more_cells_than_one_message_has_are_said_to_be_too_many(monkeypatch: py
     monkeypatch.setattr(module, "SIGHT_BYTES", 100)
     retained = Retained(1 << 20)
     retained.take([step_of(*cut(np.zeros((6, 4)), [3]))])
-    [glimpse] = Glimpses(retained).ask(Peek(1, "u", (), None, 0))
+    [glimpse] = Glimpses(retained, everything).ask(Peek(1, "u", (), None, 0))
     assert glimpse.why == "192 B of it lie on a staging node, which sends 100 B at once; select less"
     assert glimpse.buffers == ()
 
 
 def test_what_retains_nothing_says_so_at_once() -> None:
     for most in (0, None):
-        [glimpse] = Glimpses(Retained(0)).ask(Peek(1, "u", (), most, 0))
+        [glimpse] = Glimpses(Retained(0), everything).ask(Peek(1, "u", (), most, 0))
         assert "staging.retain is 0 B" in glimpse.why
 
 
 def test_where_the_simulation_stands_still_the_newest_retained_step_can_be_shown() -> None:
     retained = Retained(1 << 20)
-    glimpses, newest = Glimpses(retained), Peek(1, "u", (), 10, NEWEST)
+    glimpses, newest = Glimpses(retained, everything), Peek(1, "u", (), 10, NEWEST)
     assert glimpses.ask(newest) == []  # then it is the next
     assert [each.sequence for each in glimpses.of([step_of(*cut(np.zeros((2, 2)), []), sequence=2)])] == [2]
     retained.take([step_of(*cut(np.zeros((2, 2)), []), sequence=k) for k in (3, 4)])
