@@ -2,11 +2,12 @@
 """Starts the processes of a contender that is written by hand, or is a peer, and takes the time of a workload."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ from benchmarks.workload import LIMIT_S, Timing, Workload, blocks_of, timing, wa
 ROOT = Path(__file__).parents[1]
 #: The pages of large messages stay mapped, as they do in a process of insitu: a peer is as fast as it can be.
 KEPT_MAPPED = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
+#: How often a contender is started that dies of a segmentation fault.
+ATTEMPTS = 5
+
+
+class Crashed(RuntimeError):
+    """A process of a contender died of a segmentation fault."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,18 @@ class ByHand:
         return ""
 
     def __call__(self, work: Workload) -> Timing:
-        """Start it all, wait for its end."""
+        """Start it all, wait for its end; start it again where it crashed, and say so."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return self._once(work, attempt)
+            except Crashed as crash:
+                print(f"{self.module} crashed: {str(crash).splitlines()[-1]}", flush=True)
+        return self._once(work, ATTEMPTS)
+
+    def _once(self, work: Workload, attempt: int) -> Timing:
+        folder = Path(work.folder) / f"attempt.{attempt}"
+        folder.mkdir()
+        work = replace(work, folder=str(folder))
         python = python_of(self.peer) if self.peer else Path(sys.executable)
         assert python is not None
         program = [str(python), "-m", "benchmarks.contenders", self.module, str(work.save())]
@@ -64,7 +82,7 @@ def memcpy(work: Workload) -> Timing:
 
 
 def _run_all(commands: list[list[str]], environment: dict[str, str], work: Workload) -> None:
-    """Wait for all processes. Raises `RuntimeError` with what it said for the first one that fails."""
+    """Wait for all processes. Raises `RuntimeError` with what it said for the first one that fails, or `Crashed`."""
     with tempfile.TemporaryFile("w+") as said:
         processes = [
             subprocess.Popen(command, env=environment, cwd=work.folder, stdout=said, stderr=said)
@@ -83,7 +101,8 @@ def _run_all(commands: list[list[str]], environment: dict[str, str], work: Workl
                 process.wait()
         if any(process.returncode for process in processes):
             said.seek(0)
-            raise RuntimeError(f"{' '.join(commands[0][1:])} failed:\n{said.read()}")
+            crashed = any(process.returncode == -signal.SIGSEGV for process in processes)
+            raise (Crashed if crashed else RuntimeError)(f"{' '.join(commands[0][1:])} failed:\n{said.read()}")
 
 
 def _wait_for_any(processes: list["subprocess.Popen[bytes]"]) -> None:

@@ -6,16 +6,12 @@ each block is answered, that goes through a pipe: a stream back took 40 ms, as l
 """
 
 import os
-from contextlib import suppress
 
 import numpy as np
 from adios2 import bindings
 
 from benchmarks.consumers import Consumer
 from benchmarks.workload import Array, Workload, produce
-
-#: How often a stream is opened anew.
-OPENINGS = 5
 
 
 def consume(work: Workload) -> None:
@@ -63,16 +59,9 @@ def _pipe(work: Workload, flags: int) -> int | None:
 
 
 def _reader(adios: bindings.ADIOS, rank: int, work: Workload) -> tuple[bindings.IO, bindings.Engine]:
-    """Open a rank's stream. ADIOS2 takes a note of its own that is being written for one of a writer that is gone."""
-
-    def opened(attempt: int) -> tuple[bindings.IO, bindings.Engine]:
-        io = _io(adios, f"read.{rank}.{attempt}", work)
-        return io, io.Open(str(work.note(f"stream.{rank}")), bindings.Mode.Read)
-
-    for attempt in range(1, OPENINGS):
-        with suppress(RuntimeError):
-            return opened(attempt)
-    return opened(OPENINGS)
+    """Open a rank's stream."""
+    io = _io(adios, f"read.{rank}", work)
+    return io, io.Open(str(work.note(f"stream.{rank}")), bindings.Mode.Read)
 
 
 def _io(adios: bindings.ADIOS, name: str, work: Workload) -> bindings.IO:
