@@ -54,4 +54,5 @@ def publish(work: Workload, rank: int) -> None:
     produce(work, rank, send)
     wait_for(work.note("end"))
     bridge.client.close()
+    MPI.Finalize()  # else its segment stays
     os._exit(0)  # what is left of it waits for the scheduler, which is gone by then
