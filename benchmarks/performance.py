@@ -67,12 +67,40 @@ def write(found: Measured) -> None:
 def sections(found: Measured) -> dict[str, list[str]]:
     """Return the lines of each part of the page."""
     throughput, answers = found["put_receive"]["rows"], found["round_trip"]["rows"]
+    statistics = found["statistics"]["rows"]
+    reached = goals(throughput, answers, statistics)
+    return {
+        "machine": [machine(found)],
+        **by_size(throughput),
+        "round trips": table(
+            ["µs", "median", "95 %"], picked(answers, "contender", "round_trip_p50_us", "round_trip_p95_us")
+        ),
+        "statistics": table(["", "steps/s"], picked(statistics, "contender", "steps/s")),
+        "scaling": [
+            "![The cost of a step](pictures/scaling.png)",
+            "",
+            *table(
+                ["ranks", "variables", "transport", "µs a step", "µs a block"],
+                picked(found["scaling"]["rows"], "ranks", "variables", "transport", "step_us", "block_us"),
+            ),
+        ],
+        **of_operators(found),
+        "goals": table(
+            ["", "goal", "measured", ""],
+            (
+                [goal.what, f"{goal.sign} {text(goal.bound)}", text(goal.value), "" if goal.reached else "not reached"]
+                for goal in reached
+            ),
+        ),
+    }
+
+
+def by_size(throughput: Rows) -> dict[str, list[str]]:
+    """Return the tables with a column for each size of a block."""
     sizes = list(dict.fromkeys(row["block_KiB"] for row in throughput))
     names = list(dict.fromkeys(row["contender"] for row in throughput))
     at = {(row["contender"], row["block_KiB"]): row for row in throughput}
-    trips = {row["contender"]: row for row in answers}
     return {
-        "machine": [machine(found)],
         "throughput": table(
             ["MiB/s", *map(size_text, sizes)],
             ([name, *(text(float(at[name, size]["MiB/s"])) for size in sizes)] for name in names),
@@ -81,75 +109,26 @@ def sections(found: Measured) -> dict[str, list[str]]:
             ["µs: median, 95 %, longest", *map(size_text, sizes)],
             ([name, *(call_text(at[name, size]) for size in sizes)] for name in names),
         ),
-        "round trips": table(
-            ["µs", "median", "95 %"],
-            (
-                [name, *(text(trips[name][f"round_trip_{key}_us"]) for key in ("p50", "p95"))]
-                for name in names
-                if name in trips
-            ),
-        ),
-        "statistics": table(
-            ["", "steps/s"], ([row["contender"], text(row["steps/s"])] for row in found["statistics"]["rows"])
-        ),
-        "scaling": [
-            "![The cost of a step](pictures/scaling.png)",
-            "",
-            *table(
-                ["ranks", "variables", "transport", "µs a step", "µs a block"],
-                (
-                    [
-                        str(row["ranks"]),
-                        str(row["variables"]),
-                        row["transport"],
-                        text(row["step_us"]),
-                        text(row["block_us"]),
-                    ]
-                    for row in found["scaling"]["rows"]
-                ),
-            ),
-        ],
+    }
+
+
+def of_operators(found: Measured) -> dict[str, list[str]]:
+    """Return the tables of what operators take, and how that grows."""
+    keys = ("operator", "folded_GB/s", "of np.sum", "with_result_GB/s", "a_16th_GB/s", "library", "library_GB/s")
+    head = ["GB/s of input", "folded", "of np.sum", "with the result", "a 16th of the cells", "library", "its", "ratio"]
+    grown = found["operators_growth"]["rows"]
+    return {
         "operators": table(
-            [
-                "GB/s of input",
-                "folded",
-                "of np.sum",
-                "with the result",
-                "a 16th of the cells",
-                "library",
-                "its",
-                "ratio",
-            ],
-            (
-                [
-                    row["operator"],
-                    text(row["folded_GB/s"]),
-                    text(row["of np.sum"]),
-                    text(row["with_result_GB/s"]),
-                    text(row["a_16th_GB/s"]),
-                    row["library"],
-                    text(row["library_GB/s"]),
-                    text(row["of library"]),
-                ]
-                for row in found["operators"]["rows"]
-            ),
+            head,
+            picked(found["operators"]["rows"], *keys, "of library"),
         ),
         "growth": table(
             ["", "against", "from", "to", "ms", "", "exponent"],
             (
-                [
-                    *(row["operator"], row["against"]),
-                    *(text(row[key]) for key in ("from", "to", "first_ms", "last_ms")),
-                    f"{row['exponent']:.2f}",
-                ]
-                for row in found["operators_growth"]["rows"]
-            ),
-        ),
-        "goals": table(
-            ["", "goal", "measured", ""],
-            (
-                [goal.what, f"{goal.sign} {text(goal.bound)}", text(goal.value), "" if goal.reached else "not reached"]
-                for goal in goals(throughput, answers, found["statistics"]["rows"])
+                [*cells, f"{row['exponent']:.2f}"]
+                for row, cells in zip(
+                    grown, picked(grown, "operator", "against", "from", "to", "first_ms", "last_ms"), strict=True
+                )
             ),
         ),
     }
@@ -164,6 +143,10 @@ def machine(found: Measured) -> str:
         f"CPython {on['python']}; peers: {', '.join(needs[0].replace('==', ' ') for needs in PEERS.values())}."
     )
     return said + "".join(f" Left out: {name} ({why})." for name, why in left_out.items())
+
+
+def picked(rows: Rows, *keys: str) -> list[list[str]]:
+    return [[text(row[key]) for key in keys] for row in rows]
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
