@@ -53,8 +53,9 @@ from insitu.wire.messages import (
     Shutdown,
     Status,
 )
+from insitu.wire.pages import keep_pages_mapped
 from insitu.wire.session import Link, Session, Side
-from insitu.wire.sockets import Waker, connect, keep_pages_mapped
+from insitu.wire.sockets import Waker, connect
 from insitu.wire.tracing import Traced
 from insitu.wire.viewing import Peek
 

@@ -339,7 +339,8 @@ def test_a_forked_child_connects_anew_and_the_parent_goes_on() -> None:
 
 PAGES = """
 import resource, sys, threading
-from insitu.wire.sockets import connect, keep_pages_mapped, listen, poll
+from insitu.wire.pages import keep_pages_mapped
+from insitu.wire.sockets import connect, listen, poll
 if sys.argv[1:] == ["keep"]:
     keep_pages_mapped()
 def faults():
