@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from insitu.config.words import nearest
+from insitu.dashboard.pictures import unseen
 from insitu.dashboard.viewer import Viewer
 from insitu.errors import LocalProtocolError, RunError
 from insitu.wire.blocks import Range
@@ -85,9 +86,9 @@ class Asking:
                 asked_at = now
                 self._viewer.look(Look(self._number, variable, select, most, since))
             if self._heard(take, deadline, f"a step of '{variable}'"):
-                if since is not None or most == 0 or any(part.variable is not None or part.why for part in parts):
+                if since is not None or most == 0 or not unseen(parts):
                     return parts
-                asked_at = -AGAIN_S  # no rank has sent it to any node yet
+                asked_at = -AGAIN_S
         waited_s = deadline - begin
         raise TimeoutError(f"Run '{self.run}': no step of '{variable}' came within {max(0.0, waited_s):.3g} s.")
 

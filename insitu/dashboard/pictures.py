@@ -91,9 +91,9 @@ class Looks:
         if len(self._parts) < sight.parts:
             return False
         wanted, self._now = self._now[1], None
+        if unseen(self._parts):
+            return False
         steps = {part.sequence for part in self._parts if part.variable is not None}
-        if not steps and not any(part.why for part in self._parts):
-            return False  # no rank has sent it to any node yet
         if len(steps) > 1:
             # The simulation stands still, and one node has retained newer steps: of the older all have their parts.
             self._since[wanted] = min(steps)
@@ -115,6 +115,11 @@ def ranges_of(select: Mapping[str, int | slice]) -> tuple[Range, ...]:
         else Range(dim, which, which + 1 if which != -1 else None, 1)
         for dim, which in select.items()
     )
+
+
+def unseen(parts: Sequence[Sight]) -> bool:
+    """Whether no node has a part, and none says why: no rank has sent it to any of them yet."""
+    return not any(part.variable is not None or part.why for part in parts)
 
 
 def assembled(parts: Sequence[Sight], select: Mapping[str, int | slice]) -> Picture:

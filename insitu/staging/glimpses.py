@@ -60,18 +60,24 @@ class Glimpses:
         if not self._waiting:
             return []
         found: list[Glimpse] = []
-        for ready in steps:
-            for peek in list(self._waiting):
-                blocks = [parts[peek.variable] for parts in ready.blocks.values() if peek.variable in parts]
-                here = blocks or not self._announced(peek.variable)
-                if here and peek.since in (None, NEWEST) and peek.most is not None:
-                    self._waiting.remove(peek)
-                    found.append(_glimpse(peek, ready.step, blocks))
         for peek in list(self._waiting):
-            if (glimpse := self._of_retained(peek)) is not None:
+            glimpse = self._of_next(peek, steps) or self._of_retained(peek)
+            if glimpse is not None:
                 self._waiting.remove(peek)
                 found.append(glimpse)
         return found
+
+    def _of_next(self, peek: Peek, steps: Sequence[ReadyStep]) -> Glimpse | None:
+        """Answer a look from steps that were just committed, where it is one at the next step."""
+        if peek.most is None or peek.since not in (None, NEWEST):
+            return None
+        if not self._announced(peek.variable):
+            return _glimpse(peek, steps[0].step, [])
+        for ready in steps:
+            blocks = [parts[peek.variable] for parts in ready.blocks.values() if peek.variable in parts]
+            if blocks:
+                return _glimpse(peek, ready.step, blocks)
+        return None
 
     def _of_retained(self, peek: Peek) -> Glimpse | None:
         """Answer a look from what is retained, where it is by now; ``None`` where it has to wait."""
