@@ -102,7 +102,6 @@ class Run:
         self._progress = progress
         self._begin = time.monotonic()
         self._first_step_s: float | None = None
-        self._published = 0
         self._said: set[str] = set()
         self._force = force
         self._begun = False
@@ -148,9 +147,9 @@ class Run:
         stack.callback(record.close)
         self._service = Service(
             listener, self._terms(), self._pipeline.folded, config.staging.nodes,
-            journal=self._journal.write, deliver=self._sink.put, release=self._sink.release,
-            record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot, followers=self._sink.followers,
-            learners=self._pipeline.learners, records=bool(config.recorded),
+            journal=self._journal.write, describe=self._sink.published, deliver=self._sink.put,
+            release=self._sink.release, record=record, schedule=self._scheduled(), snapshot=self._feed.snapshot,
+            followers=self._sink.followers, learners=self._pipeline.learners, records=bool(config.recorded),
             traces=self._traces,
         )  # fmt: skip
         self._recruiting = Recruiting(
@@ -286,11 +285,6 @@ class Run:
             self._recruiting.look(self._service.lacking)
         if self._first_step_s is None and tracker.counts.whole:
             self._first_step_s = time.monotonic() - self._begin
-        known = len(tracker.offered) + len(tracker.variables)
-        # A whole step is what every rank has declared the variables of.
-        if tracker.counts.whole and known > self._published:
-            self._published = known
-            self._sink.published(tracker.offered, tracker.variables)
         self._sink.stopped(self._service.failed)
         self._sink.turn()
         differing = self._service.steering.declared.differing.values()

@@ -17,7 +17,7 @@ from insitu.controller.gather import Rows, Window
 from insitu.controller.learners import Learners
 from insitu.controller.record import ActionRecord
 from insitu.controller.steering import Steering
-from insitu.controller.stream import Stream
+from insitu.controller.stream import Describe, Stream
 from insitu.controller.tracker import Tracker
 from insitu.controller.viewers import Viewers
 from insitu.errors import RemoteProtocolError
@@ -69,10 +69,11 @@ PING_S = 2.0
 class Service:
     """The controller of one run with `nodes` staging nodes.
 
-    `journal` gets every event with its source, `deliver` every window and row that is complete, and `release` large
-    states that nobody will ask for. `record` gets what became of actions; `schedule` are those of an earlier record.
-    `followers` have the results that consoles follow. Where nodes record (`records`), none can join or leave.
-    `traces` get what is told of traced steps, where any are.
+    `journal` gets every event with its source, `describe` the variables as soon as there are more of them, `deliver`
+    every window and row that is complete, after their variables, and `release` large states that nobody will ask for.
+    `record` gets what became of actions; `schedule` are those of an earlier record. `followers` have the results that
+    consoles follow. Where nodes record (`records`), none can join or leave. `traces` get what is told of traced steps,
+    where any are.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Service:
         nodes: int,
         *,
         journal: Callable[[str, Event], None],
+        describe: Describe,
         deliver: Callable[[Window | Rows], None],
         release: Callable[[Held], None],
         record: ActionRecord,
@@ -108,6 +110,7 @@ class Service:
         self._records = records
         self._learning = set(learners or ())
         self._journal = journal
+        self._describe = describe
         self._deliver = deliver
         self._release = release
         self._traces = traces
@@ -398,7 +401,8 @@ class Service:
             return
         stream = self._stream = Stream(
             self._terms, self._operators, self.size, self.ranks, self.nodes, self.failed,
-            send=self._send, journal=self._journal, deliver=self._deliver, release=self._release,
+            send=self._send, journal=self._journal, describe=self._describe, deliver=self._deliver,
+            release=self._release,
         )  # fmt: skip
         stream.begin()
         self.learners.begin({node: self.nodes[node].address for node in stream.fed})

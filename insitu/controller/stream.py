@@ -13,6 +13,7 @@ from insitu.controller.gather import Gather, Rows, Window
 from insitu.controller.lastwords import LastWords
 from insitu.controller.tracker import Tracker
 from insitu.errors import RemoteProtocolError
+from insitu.model import Variable
 from insitu.operator import Operator
 from insitu.plan import Site
 from insitu.wire.messages import (
@@ -36,6 +37,9 @@ from insitu.wire.messages import (
 #: The one stream that a run has.
 MEMBER = 0
 
+#: Is told of the variables that ranks put so far, as they put them and as they came whole.
+Describe = Callable[[Mapping[str, Variable], Mapping[str, Variable]], None]
+
 #: What ranks and staging nodes say about the stream.
 FromRank = Offer | Layout | Dropped | Adopted
 FromNode = Closed | Fed | Partial | Held | Finished
@@ -45,7 +49,8 @@ class Stream:
     """The stream of `size` ranks. `ranks` and `nodes` are the peers, as far as they are there.
 
     The first plan is that of the nodes that are there, by where the ranks are of which that is known; `begin` tells it.
-    Of the operators `stopped` nothing is delivered. `journal`, `deliver` and `release` are those of the `Service`.
+    Of the operators `stopped` nothing is delivered. `journal`, `describe`, `deliver` and `release` are those of the
+    `Service`.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Stream:
         *,
         send: Send,
         journal: Callable[[str, Event], None],
+        describe: Describe,
         deliver: Callable[[Window | Rows], None],
         release: Callable[[Held], None],
     ) -> None:
@@ -76,10 +82,12 @@ class Stream:
         self._stopped = stopped
         self._send = send
         self._journal = journal
+        self._describe = describe
         self._deliver = deliver
         self._release = release
         self._gather = Gather(operators, self.fed, self.feeding.homes if terms.folds else None)
         self._last_words = LastWords()
+        self._described = 0
         #: Why no rank will say anything more; empty while they may.
         self.concluded = ""
         self._finished: set[int] = set()
@@ -165,6 +173,7 @@ class Stream:
     def decide(self) -> None:
         """Decide on the steps that can be, and say so; let go of nodes that leave, once nothing there is undecided."""
         commit = self.tracker.decide()
+        self._describe_new()
         for node, approval in self.tracker.take_approvals():
             self._send(self._nodes[node], approval)  # first, so that what is approved is known to be folded
         if commit is not None:
@@ -176,6 +185,15 @@ class Stream:
             self._let_go()
         for event in self.tracker.take_events():
             self._journal("controller", event)
+
+    def _describe_new(self) -> None:
+        """Tell of variables before anything that is made of them can be delivered, which may be in the same turn."""
+        tracker = self.tracker
+        known = len(tracker.offered) + len(tracker.variables)
+        # A whole step is what every rank has declared the variables of.
+        if tracker.counts.whole and known > self._described:
+            self._described = known
+            self._describe(tracker.offered, tracker.variables)
 
     def finish(self) -> None:
         """Ask the staging nodes for all that is left."""

@@ -109,6 +109,7 @@ def test_children_of_a_simulation_publish_nothing_and_leave_it_its_memory(
             operators,
             1,
             journal=lambda source, event: None,
+            describe=lambda offered, whole: None,
             deliver=delivered.append,
             release=lambda held: None,
             record=record,

@@ -96,6 +96,7 @@ class Controller:
             {"sum": Total(of="u", over="step", window=2, where="rank" if folds else "staging")},
             nodes,
             journal=lambda source, event: self.journal.append((source, event)),
+            describe=lambda offered, whole: None,
             deliver=self.delivered.append,
             release=self.released.append,
             record=record,

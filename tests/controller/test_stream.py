@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from insitu.controller.admission import Peer, Terms
-from insitu.controller.gather import Rows, Window
 from insitu.controller.stream import Stream
 from insitu.errors import RemoteProtocolError
 from insitu.model import Variable
@@ -19,12 +18,14 @@ from insitu.wire.messages import (
     ClosedStep,
     Commit,
     Dropped,
+    Entry,
     Event,
     Feed,
     Held,
     Layout,
     Message,
     NodeGone,
+    Partial,
     Skip,
 )
 from insitu.wire.session import Link, Session, Side
@@ -50,7 +51,8 @@ class Planned:
     def __init__(self, ranks: Sequence[str], nodes: Sequence[str], folds: bool = False, racks: Sequence[str] = ()):
         self.heard: list[tuple[str, Message]] = []
         self.journal: list[Event] = []
-        self.delivered: list[Window | Rows] = []
+        #: What was told of results, in order: the names of variables, and the operators of what was delivered.
+        self.told: list[str] = []
         self.released: list[Held] = []
         self.stopped: dict[str, str] = {}
         self.ranks, self.nodes = peers(Link.RANK_CONTROLLER, ranks), peers(Link.NODE_CONTROLLER, nodes)
@@ -67,7 +69,8 @@ class Planned:
             self.stopped,
             send=lambda peer, message: self.heard.append((peer.name, message)),
             journal=lambda source, event: self.journal.append(event),
-            deliver=self.delivered.append,
+            describe=lambda offered, whole: self.told.extend(whole),
+            deliver=lambda done: self.told.append(done.operator),
             release=self.released.append,
         )  # fmt: skip
         self.stream.begin()
@@ -110,6 +113,19 @@ def test_a_lone_node_is_told_what_it_may_commit_before_what_is_decided() -> None
     assert it.to("node 0", Approve, Commit) == [Approve(0, ((0, 0), (1, 0)), ()), Commit(0, 0, (), ())]
 
 
+def test_a_variable_is_told_of_before_what_is_made_of_it() -> None:
+    """A node says in the same breath what it closed and what came of it, also of a variable that was not put before."""
+    it = Planned(["n1"], ["n1"])
+    v = BlockSpec(U.renamed("v"), (0,), (8,))
+    it.stream.hear_rank(it.ranks[0], Layout(1, (v,)))
+    for window, layout in enumerate((0, 1)):
+        steps = tuple(ClosedStep(n, n, float(n), 0, 32, ()) for n in (2 * window, 2 * window + 1))
+        entry = Entry(window, 2, steps[0].sequence, steps[1].sequence, steps[1].time, ((0,), (8,)), {"number": 2})
+        it.stream.hear_node(0, Closed(0, (((0, layout),),), steps))
+        it.stream.hear_node(0, Partial("sum", 0, window, entry.first, entry.last, True, (entry,)))
+    assert it.told == ["u", "sum", "u", "v", "sum"]
+
+
 def test_all_but_the_one_who_drops_a_step_are_told_once() -> None:
     it = Planned(["n1"] * 3, ["n1"])
     for rank in (1, 2):
@@ -135,7 +151,7 @@ def test_what_is_held_of_a_stopped_operator_is_let_go_of() -> None:
     it.stopped["sum"] = "it raised"
     it.stream.fail("sum")
     it.stream.hear_node(0, held)
-    assert (it.released, it.delivered) == ([held], [])
+    assert (it.released, it.told) == ([held], [])
 
 
 def test_a_plan_that_nobody_made_is_a_fault_of_the_rank() -> None:

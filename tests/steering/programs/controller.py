@@ -34,6 +34,7 @@ def main() -> None:
             {},
             0,
             journal=journal,
+            describe=lambda offered, whole: None,
             deliver=lambda done: None,
             release=lambda held: None,
             record=record,
