@@ -34,7 +34,10 @@ def test_a_rank_that_fails_ends_the_run_and_keeps_what_was_folded(start: Start, 
         assert "rank 1 is gone" in report["reasons"]
         others = [told_by(left.directory.parents[1], rank) for rank in (0, 2)]
         assert max(one["longest_s"] for one in others) < SLACK_S  # nothing of what they put waits for the dead
-        assert [one["steps"] for one in others] == [report["steps"]["produced"]] * 2  # all that they put is counted
+        put = {one["steps"] for one in others}
+        assert len(put) == 1
+        # All that they put is counted; a rank that started before them may have put more, and have said so.
+        assert max(put) <= report["steps"]["produced"] <= max(*put, 50)
         assert report["steps"]["dropped_because"].keys() == {"rank 1 had ended before"}
     else:
         why = "operator 'late': in window 1: ZeroDivisionError: nothing to divide by in update"
