@@ -224,7 +224,7 @@ def one_state(folder: Path, pid: int, browser: Any, url: str, viewers: int, seco
         page.close()
     taken = steps(folder, begin, end)
     put_at = {n: at for n, at, _ in taken}
-    first = {}
+    first: dict[int, float] = {}
     for n, at in seen:
         first.setdefault(n, at / 1000)
     ages = sorted(at - put_at[n] for n, at in first.items() if n in put_at)

@@ -84,7 +84,8 @@ def of_particles(parts: int, rng: np.random.Generator) -> dict[str, Case]:
         box=[box] * 3, cutoff=2.5, window=STEPS,
     )  # fmt: skip
     fields = {"position": walks, "id": np.tile(np.arange(n), (STEPS, 1))}
-    msd = Case(load("msd")(of="position", id="id", over=both, window=STEPS), (place, number), fields, "NumPy", _msd)
+    made: Any = load("msd")
+    msd = Case(made(of="position", id="id", over=both, window=STEPS), (place, number), fields, "NumPy", _msd)
     return {"rdf": rdf, "msd": msd}
 
 

@@ -18,6 +18,7 @@ Time is the thread's own, on one thread, so that other programs on the machine d
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -80,7 +81,7 @@ def contenders(case: Case) -> tuple[dict[str, Callable[[], float]], str]:
     def rate(run: Callable[[], object], share: float = 1.0) -> float:
         return share * case.nbytes / seconds(run) / 1e9
 
-    timed = {
+    timed: dict[str, Callable[[], float]] = {
         "np.sum": partial(rate, lambda: [array.sum() for array in arrays]),
         "folded": partial(rate, lambda: folded(operator, data)),
         "with result": partial(rate, lambda: window(operator, data)),
@@ -95,7 +96,7 @@ def contenders(case: Case) -> tuple[dict[str, Callable[[], float]], str]:
 def compared(n: int, parts: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return a row for each operator, with fields divided by `parts`, and which libraries are missing."""
     whole, part = cases(parts), cases(16 * parts)
-    table, missing = [], {}
+    table, missing = [], dict[str, str]()
     for name in sorted(OPERATORS):
         print(f"{name}:", flush=True)
         timed, why = contenders(whole[name])
@@ -139,14 +140,14 @@ def growing(n: int, values: Sequence[int]) -> list[dict[str, Any]]:
     steps, both = of_whole_steps(4, rng), cases(16)
     ways: dict[tuple[str, str], Callable[[int], Callable[[], float]]] = {}
     for name in ("pca", "dmd"):
-        ways[name, "components"] = lambda k, name=name: _windows(steps[name], components=k)
-    ways["kmeans", "clusters"] = lambda k: _windows(steps["kmeans"], clusters=k)
-    ways["diffusion_map", "landmarks"] = lambda k: _windows(steps["diffusion_map"], landmarks=8 * k)
+        ways[name, "components"] = partial(_wider, steps[name], "components")
+    ways["kmeans", "clusters"] = partial(_wider, steps["kmeans"], "clusters")
+    ways["diffusion_map", "landmarks"] = lambda k: _wider(steps["diffusion_map"], "landmarks", 8 * k)
     ways["sobol", "members"] = lambda k: _windows(of_members(16, rng, groups=8 * k))
     for name in ("pca", "dmd", "kmeans", "diffusion_map"):
-        ways[name, "places"] = lambda k, name=name: placed(steps[name], k)
+        ways[name, "places"] = partial(placed, steps[name])
     for name in ("histogram", "extremes"):
-        ways[name, "places"] = lambda k, name=name: placed(both[name], k)
+        ways[name, "places"] = partial(placed, both[name])
     table = []
     for (name, against), way in ways.items():
         print(f"{name} against {against}:", flush=True)
@@ -161,9 +162,12 @@ def growing(n: int, values: Sequence[int]) -> list[dict[str, Any]]:
     return table
 
 
-def _windows(case: Case, **keys: Any) -> Callable[[], float]:
-    operator = case.operator.model_copy(update=keys)
-    return partial(seconds, partial(window, operator, batches(case)))
+def _wider(case: Case, key: str, value: int) -> Callable[[], float]:
+    return _windows(replace(case, operator=case.operator.model_copy(update={key: value})))
+
+
+def _windows(case: Case) -> Callable[[], float]:
+    return partial(seconds, partial(window, case.operator, batches(case)))
 
 
 def main() -> None:

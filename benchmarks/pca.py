@@ -56,7 +56,7 @@ def theirs(batches: list[np.ndarray]) -> Callable[[], np.ndarray]:
 
 def degrees(modes: np.ndarray, exact: np.ndarray) -> float:
     q = np.linalg.qr(modes.T.astype(float))[0]
-    return float(np.degrees(np.arcsin(min(1.0, np.linalg.norm(exact - (exact @ q) @ q.T, 2)))))
+    return float(np.degrees(np.arcsin(min(1.0, float(np.linalg.norm(exact - (exact @ q) @ q.T, 2))))))
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
         took = time.thread_time() - begin
         if name not in errors:
             errors[name] = degrees(modes(), exact)
-        return options.samples / took
+        return float(options.samples / took)
 
     contenders = {
         "scikit-learn IncrementalPCA": partial(theirs, arrays),

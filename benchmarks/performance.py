@@ -10,7 +10,6 @@ Peers that are not installed are left out: ``python -m benchmarks.peers`` instal
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
@@ -56,9 +55,8 @@ def write(found: Measured) -> None:
         begin, end = f"<!-- {name}: written by benchmarks.performance -->", f"<!-- end of {name} -->"
         if begin not in page or end not in page:
             sys.exit(f"{PAGE} has no place for '{name}'; put it between\n{begin}\n{end}")
-        # A function, because a replacement text would have its backslashes read.
-        inside = "\n".join([begin, *lines, end])
-        page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, inside=inside: inside, page, flags=re.DOTALL)
+        before, rest = page.split(begin, 1)
+        page = "\n".join([before + begin, *lines, end + rest.split(end, 1)[1]])
     PAGE.write_text(page)
     draw(found["scaling"]["rows"], PICTURE)
     print(f"written: {PAGE}, {PICTURE}")

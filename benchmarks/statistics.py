@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from dask import delayed
+from dask.delayed import delayed
 from distributed import Client, LocalCluster
 
 from benchmarks.by_hand import ByHand

@@ -72,7 +72,7 @@ def controller(ranks: int) -> Iterator[tuple[Service, Path]]:
         terms = Terms("benchmark", ranks, 1 << 20, 5.0, "block", 1, "drop", 0, "", "tcp", (), steering)
         ignored: Callable[..., None] = lambda *_: None  # noqa: E731
         service = Service(
-            listener, terms, {}, 0, journal=ignored, deliver=ignored, release=ignored, record=record,
+            listener, terms, {}, 0, journal=ignored, describe=ignored, deliver=ignored, release=ignored, record=record,
             snapshot=lambda service: {},
         )  # fmt: skip
         contact = Path(folder) / "contact.json"

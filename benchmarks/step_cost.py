@@ -98,7 +98,7 @@ def measured(steps: int) -> list[dict[str, Any]]:
         cpu_s, switches = account.between(begin_s, begin_s + took.seconds)
         total[process, account.name][0] += cpu_s / steps * 1e6
         total[process, account.name][1] += switches / steps
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"process": process, "thread": name, "cpu_us": cpu, "switches": switches}
         for (process, name), (cpu, switches) in sorted(total.items())
         if cpu >= 0.2

@@ -58,7 +58,7 @@ class Place:
 
 def batch(
     variables: Iterable[Variable],
-    arrays: Mapping[str, Sequence[npt.ArrayLike]],
+    arrays: Mapping[str, Sequence[npt.ArrayLike] | Array],
     *,
     first: int = 0,
     start: Mapping[str, Extent] | None = None,

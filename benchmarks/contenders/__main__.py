@@ -17,8 +17,9 @@ def main() -> None:
     if which == "mpi":
         from mpi4py import MPI
 
-        which = MPI.COMM_WORLD.rank
-    rank = int(which)
+        rank = MPI.COMM_WORLD.rank
+    else:
+        rank = int(which)
     if rank == work.ranks:
         contender.consume(work)
     else:

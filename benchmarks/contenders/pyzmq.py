@@ -22,7 +22,7 @@ def consume(work: Workload) -> None:
         write(work.note("port"), str(port))
         while consumer:
             identity, block = socket.recv_multipart(copy=False)
-            consumer.take(identity.bytes[0] - 1, np.frombuffer(block, np.float64))
+            consumer.take(identity.bytes[0] - 1, np.frombuffer(block.buffer, np.float64))
             if work.answers:
                 socket.send_multipart([identity.bytes, b""])
 
@@ -34,7 +34,7 @@ def publish(work: Workload, rank: int) -> None:
         socket.connect(f"tcp://127.0.0.1:{wait_for(work.note('port'))}")
 
         def send(_: int, block: Array) -> None:
-            socket.send(block, copy=COPY)
+            socket.send(block.data, 0, COPY)
             if work.answers:
                 socket.recv()
 

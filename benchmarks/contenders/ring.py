@@ -51,7 +51,8 @@ def publish(work: Workload, rank: int) -> None:
     def reserve(_: int) -> Array:
         if not room:
             room.extend(os.read(free, 4096))
-        return ring[room[0]]
+        slot: Array = ring[room[0]]
+        return slot
 
     def commit(_: int) -> None:
         os.write(full, bytes([rank, room.popleft()]))
