@@ -5,6 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import xarray as xr
 
 import insitu
+from insitu.attaching.asking import AGAIN_S, Asking
 from insitu.attaching.finding import find
 from insitu.attaching.run import _array
 from insitu.attaching.saving import save, together
@@ -22,8 +27,10 @@ from insitu.staging.assembler import ReadyStep
 from insitu.staging.glimpses import Glimpses
 from insitu.staging.retained import Retained
 from insitu.wire.contact import Contact
-from insitu.wire.viewing import Peek, Sight
+from insitu.wire.session import Link
+from insitu.wire.viewing import Ask, Look, News, Peek, Sight, Watch, Watching
 from tests.cli import calls
+from tests.wire.fakes import FakeListener
 
 U = Variable("u", np.dtype("f8"), (6, 8), ("y", "x"), "K", "temperature")
 WHOLE = np.arange(48.0).reshape(6, 8)
@@ -67,6 +74,30 @@ def test_of_a_joined_variable_there_are_rows_without_indices() -> None:
     array = _array("p", assembled([seen({}, 48, particles)], {}), {})
     assert sorted(map(tuple, array.values)) == sorted(map(tuple, WHOLE))
     assert set(array.coords) == {"step", "time"}
+
+
+def test_a_variable_that_no_node_has_yet_is_looked_for_again_at_once() -> None:
+    """Before the first step nobody knows who sends a variable where, and the first step need not have it."""
+    controller = FakeListener(Link.VIEWER_CONTROLLER)
+    contact = Contact("melt", controller.listener.address, os.getpid(), "n17", "melt")
+
+    def look() -> list[Sight]:
+        with closing(Asking(contact)) as asking:
+            return asking.look("u", (), 48, None, time.monotonic() + AGAIN_S / 2)
+
+    with closing(controller), ThreadPoolExecutor(1) as thread:
+        looked = thread.submit(look)
+        controller.hear(Watch)
+        controller.say(Watching("melt"))
+        controller.hear(Ask)
+        controller.say(News.of({"variables": []}))
+        nothing = Sight(controller.hear(Look).number, 2, None, 0, 0, 0.0, (), (), "", ())
+        for _ in range(2):
+            controller.say(nothing)
+        number = controller.hear(Look, 2).number
+        controller.say(replace(seen({}, 48), number=number, parts=2))
+        controller.say(replace(nothing, number=number))
+        assert [part.variable for part in looked.result()] == [U, None]
 
 
 def test_what_cannot_be_seen_is_said() -> None:
