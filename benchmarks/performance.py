@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that docs/performance.md shows.
 
-    python -m benchmarks.performance            measure it: about a quarter of an hour on a quiet machine
+    python -m benchmarks.performance            measure it: about twenty minutes on a quiet machine
     python -m benchmarks.performance --quick    the same in four, to see that all of it works
     python -m benchmarks.performance --write    put what was measured last into docs/performance.md, and draw its plot
 

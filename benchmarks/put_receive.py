@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rank to one staging node: MiB/s end to end, time inside `put`, and the round trip of a small block.
 
-    python -m benchmarks.put_receive [--rounds 3] [--quick]
+    python -m benchmarks.put_receive [--rounds 5] [--quick]
 
 Every element is read once by whoever receives it (`np.sum`). Contenders, in turn:
 
@@ -117,7 +117,7 @@ def round_trips(contenders: dict[str, Contender], n: int) -> list[dict[str, Any]
 
 
 def main() -> None:
-    options = arguments(__doc__)
+    options = arguments(__doc__, rounds=5)
     contenders, missing = present(CONTENDERS)
     rows = [
         row

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a step costs against the number of ranks, and against the number of variables; through shared memory and tcp.
 
-    python -m benchmarks.scaling [--rounds 1] [--quick]
+    python -m benchmarks.scaling [--rounds 3] [--quick]
 
 Blocks are small (8 KiB), so that what is measured is insitu and not the memory: a sum of every block of every variable
 in each step, on one staging node. Ranks are threads of two processes, each with a client and sockets of its own, so
@@ -113,7 +113,7 @@ def step_us(ranks: int, variables: int, transport: str) -> float:
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=1)
+    options = arguments(__doc__)
     against_ranks, against_variables = (QUICK_RANKS, QUICK_VARIABLES) if options.quick else (RANKS, VARIABLES)
     works = [(ranks, FEW_VARIABLES) for ranks in against_ranks]
     works += [(FEW_RANKS, variables) for variables in against_variables if variables != FEW_VARIABLES]
