@@ -18,12 +18,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 import yaml
 
 import insitu
 from benchmarks.common import RESULTS, arguments, report, rounds
-from benchmarks.streaming import ROOT, insitu_command
+from benchmarks.streaming import ROOT, end_of, insitu_command
 from benchmarks.workload import LIMIT_S, wait_for
 from insitu.testing import Place
 
@@ -106,9 +105,7 @@ def step_us(ranks: int, variables: int, transport: str) -> float:
                     process.kill()
                     process.wait()
         begin = max(float((folder / f"begin.{rank}").read_text()) for rank in range(ranks))
-        results = folder / "benchmark" / "results.zarr"
-        with xr.open_dataset(results, group="clock", engine="zarr", consolidated=False) as times:
-            end = float(times["end_s"].values[-1])
+        end = end_of(folder / "benchmark")
     return (end - begin) / steps * 1e6
 
 

@@ -186,7 +186,6 @@ def rank(side: str, step_s: float) -> None:
         step_ms = 1e3 * (time.monotonic() - begin) / len(looks)
         said = {"seen": all_seen, "step_ms": step_ms, "look_us": 1e6 * float(np.median(looks))}
         print(json.dumps(said), flush=True)
-    comm.Barrier()
 
 
 if __name__ == "__main__":

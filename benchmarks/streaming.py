@@ -89,9 +89,13 @@ def insitu_run(
     path = work.note("config.yaml")
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     start_insitu(path)
-    results = work.note("benchmark") / "results.zarr"
-    with xr.open_dataset(results, group="clock", engine="zarr", consolidated=False) as times:
-        return timing(work, float(times["end_s"].values[-1]))
+    return timing(work, end_of(work.note("benchmark")))
+
+
+def end_of(run: Path) -> float:
+    """Return when the last step of a run was folded, by its operator `clock`."""
+    with xr.open_dataset(run / "results.zarr", group="clock", engine="zarr", consolidated=False) as times:
+        return float(times["end_s"].values[-1])
 
 
 def start_insitu(config: Path) -> None:
